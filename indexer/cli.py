@@ -1,0 +1,146 @@
+"""`lookalike index build`, `index stats`, `search`, `classify` and `figures`."""
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from indexer.embedder import Device, Embedder, likeliest
+from training.datasets import Part
+from training.errors import UserError
+from training.progress import console
+
+app = typer.Typer(no_args_is_help=True)
+index_app = typer.Typer(no_args_is_help=True, help="Make and keep an index.")
+app.add_typer(index_app, name="index")
+
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False, help="Image files.")]
+IndexDirectory = Annotated[Path, typer.Argument(metavar="INDEX", show_default=False, help="An index directory.")]
+ModelDirectory = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
+
+
+@index_app.command()
+def build(
+    data: Annotated[str, typer.Argument(metavar="DATA", show_default=False, help="A folder of images, a CSV (path,label), or digits.")],
+    model: Annotated[Path, typer.Option(show_default=False, help="The model directory that makes the features.")],
+    out: Annotated[Path, typer.Option(show_default=False, help="The index directory.")],
+    part: Annotated[Part, typer.Option(help="Only the images that training learns from, or only those it holds out.")] = "all",
+    device: DeviceOption = "auto",
+) -> None:
+    """Index DATA, or bring the index that is there up to date; an interrupted build goes on."""
+    from indexer.batch import SKIPPED_FILE
+    from indexer.batch import build as build_index
+
+    report = build_index(data, model, out, part=part, device=device)
+    print(
+        f"{out} holds {report.num_items:,} images: {report.num_added:,} added, {report.num_changed:,} changed, "
+        f"{report.num_removed:,} removed, {report.num_unchanged:,} unchanged"
+    )
+    if report.skipped:
+        print(f"{len(report.skipped):,} files were skipped; {out / SKIPPED_FILE} says why")
+
+
+@index_app.command()
+def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
+    """Print what an index holds."""
+    from indexer.index import Index
+
+    with closing(Index.open(index)) as opened:
+        found = opened.stats()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        if name != "labels":
+            print(f"{name:>16}  {value}")
+    print(f"{'labels':>16}  " + ", ".join(f"{label} ({count:,})" for label, count in found["labels"].items()))
+
+
+@app.command()
+def search(
+    index: IndexDirectory,
+    images: Images,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many look-alikes.")] = 6,
+    metric: Annotated[str, typer.Option(help="The distance: euclidean.")] = "euclidean",
+    label: Annotated[str | None, typer.Option(help="Only items of this label.")] = None,
+    model: Annotated[Path | None, typer.Option(help="The model directory, if not the index's own copy.")] = None,
+    device: DeviceOption = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Find the indexed images most like each IMAGE."""
+    from indexer.bundle import open_for_queries
+    from indexer.queries import answer
+
+    if metric != "euclidean":
+        raise UserError(f"this index is searched by euclidean distance; got {metric}")
+    opened, embedder, searcher = open_for_queries(index, model, device=device)
+    if label is not None and label not in opened.labels():
+        raise UserError(f"no item has the label {label}; there are: {', '.join(list(opened.labels())[:20])}")
+    sources = _existing(images)
+    results = [found.matches for found in answer(sources, embedder, searcher, k=k, label=label)]
+    if as_json:
+        rows = [
+            {"filename": str(image), "matches": [{**_item(match.item), "distance": match.distance} for match in matches]}
+            for image, matches in zip(images, results, strict=True)
+        ]
+        print(json.dumps({"model": embedder.card.id, "index": str(index), "metric": metric, "results": rows}, indent=2))
+        return
+    for image, matches in zip(images, results, strict=True):
+        print(image)
+        for match in matches:
+            print(f"  {match.distance:9.3f}  {match.item.label or '-'}  {match.item.path}")
+
+
+@app.command()
+def classify(
+    model: ModelDirectory,
+    images: Images,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many classes.")] = 5,
+    device: DeviceOption = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Name the likeliest classes of each IMAGE."""
+    from indexer.queries import answer
+
+    embedder = Embedder(model, device=device)
+    results = [likeliest(found.logits, embedder.card.class_names, k) for found in answer(_existing(images), embedder)]
+    if as_json:
+        rows = [
+            {"filename": str(image), "classes": [asdict(score) for score in scores]} for image, scores in zip(images, results, strict=True)
+        ]
+        print(json.dumps({"model": embedder.card.id, "results": rows}, indent=2))
+        return
+    for image, scores in zip(images, results, strict=True):
+        print(image)
+        for score in scores:
+            print(f"  {score.probability:7.2%}  {score.name}")
+
+
+@app.command()
+def figures(
+    model: ModelDirectory,
+    out: Annotated[Path, typer.Option(show_default=False, help="Where the PNG files go.")],
+    index: Annotated[Path | None, typer.Option(help="The index directory, for Figure 4.")] = None,
+    data: Annotated[str | None, typer.Option(help="Where Figure 4's test images come from; else the model's held-out ones.")] = None,
+) -> None:
+    """Draw the paper's figures from this model."""
+    from indexer.figures import draw_figures
+
+    for file in draw_figures(model, index, out, data=data):
+        console.print(f"Drew {file}")
+
+
+def _existing(images: list[Path]) -> list[Path | bytes]:
+    for image in images:
+        if not image.exists():
+            raise UserError(f"{image} does not exist; pass image files")
+    return list(images)
+
+
+def _item(item: Any) -> dict[str, Any]:
+    return {"id": item.id, "path": item.path, "label": item.label}

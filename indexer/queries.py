@@ -1,0 +1,52 @@
+"""Images that ask: decoded, embedded, classified and looked up, many at a time."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+
+from indexer.embedder import Embedder, Floats
+from indexer.faiss_search import Match, Searcher
+from training.cache import map_ahead
+from training.datasets import Example
+from training.images import ImageError, Pixels, read_square
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One query: its square, logits (classes,), feature (4096,), and its matches where an index was asked."""
+
+    square: Pixels
+    logits: Floats
+    feature: Floats
+    matches: list[Match]
+
+
+def answer(
+    sources: Sequence[Path | bytes], embedder: Embedder, searcher: Searcher | None = None, *, k: int = 6, label: str | None = None
+) -> Iterator[Answer]:
+    """Answers the queries in order; raises ImageError at the first unreadable one."""
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        squares = map_ahead(pool, lambda source: _read(source, embedder.card.image_size), sources, ahead=2 * BATCH_SIZE)
+        for start in range(0, len(sources), BATCH_SIZE):
+            batch = np.stack([next(squares) for _ in sources[start : start + BATCH_SIZE]])
+            embedding = embedder.embed(batch)
+            matches = searcher.search(embedding.features, k, label=label) if searcher else [[] for _ in batch]
+            yield from map(Answer, batch, embedding.logits, embedding.features, matches)
+
+
+def without_itself(matches: Sequence[Match], example: Example, k: int) -> list[Match]:
+    """The `k` nearest matches but for the item that is the query itself: ask for k + 1."""
+    return [match for match in matches if match.item.path != example.path][:k]
+
+
+def _read(source: Path | bytes, size: int) -> Pixels:
+    try:
+        return read_square(source, size)
+    except ImageError as error:
+        raise ImageError(error.reason, f"{source}: {error}" if isinstance(source, Path) else str(error)) from error

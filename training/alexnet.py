@@ -1,0 +1,211 @@
+"""The networks: the paper's AlexNet and torchvision's variant, from uint8 squares to `logits` and `features` in one forward pass.
+
+Sources: Krizhevsky, Sutskever and Hinton 2012 and its published code (configuration 145) for `paper`; Krizhevsky 2014, "One weird
+trick", as torchvision has it, for `torchvision`. Where the two say different things about a size, the published code decides.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from training.images import centre
+
+FEATURE_DIM = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What determines the shapes of a network's weights; saved in model.json."""
+
+    layout: Literal["paper", "torchvision"]
+    normalization: Literal["response", "batch", "none"]
+    num_classes: int
+    image_size: int
+    dropout: float = 0.5
+    mean: Literal["image", "channel"] = "channel"
+
+
+class AlexNet(nn.Module):
+    """uint8 squares (B, S, S, 3), RGB -> logits (B, num_classes) and features (B, 4096): fc7 after its ReLU, before dropout.
+
+    The buffers `mean` and `std` (of pixels in 0..255) do the preprocessing, so that it travels with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.architecture = architecture
+        size = architecture.image_size
+        mean_shape = (size, size, 3) if architecture.mean == "image" else (1, 1, 3)
+        self.register_buffer("mean", torch.full(mean_shape, 127.5))
+        self.register_buffer("std", torch.ones(1, 1, 3))
+        self.convolutions = _convolutions(architecture)
+        self.hidden = _hidden(architecture)
+        self.output = _output(architecture)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = (images.float() - self.mean) / self.std
+        x = x.permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory as it stands
+        features = self.hidden(self.convolutions(x))
+        return self.output(features), features
+
+    def fit_preprocessing(self, canvases: npt.NDArray[np.uint8]) -> None:
+        """Takes `mean` and `std` from training canvases (N, R, R, 3): the mean image (section 2), or each channel's mean and deviation."""
+        size = self.architecture.image_size
+        total = np.zeros((size, size, 3))
+        squares = np.zeros(3)
+        for start in range(0, len(canvases), 256):
+            batch = centre(canvases[start : start + 256], size).astype(np.float32)
+            total += batch.sum(0, dtype=np.float64)
+            squares += np.square(batch).sum((0, 1, 2), dtype=np.float64)
+        mean_image = total / len(canvases)
+        if self.architecture.mean == "image":
+            self.mean.copy_(torch.from_numpy(mean_image))
+            return
+        mean = mean_image.mean((0, 1))
+        deviation = np.sqrt(np.maximum(squares / (len(canvases) * size * size) - mean**2, 1.0))  # a blank channel has none
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(deviation))
+
+
+class LocalResponseNorm(nn.Module):
+    """b = a / (k + alpha / n * sum of a^2 over n neighbouring maps)^beta, within each tower (section 3.3).
+
+    alpha is divided by n, as the published code and torch.nn.LocalResponseNorm do; the formula as printed is not. Equal to torch's
+    within rounding, but the sum is a banded 1x1 convolution and y^0.75 two square roots, which keeps ONNX Runtime fast.
+    """
+
+    band: Tensor
+
+    def __init__(self, channels: int, num_towers: int, *, n: int = 5, alpha: float = 1e-4, k: float = 2.0):
+        super().__init__()
+        self.k, self.num_towers = k, num_towers
+        tower = torch.arange(channels // num_towers)
+        neighbours = (tower[:, None] - tower[None, :]).abs() <= n // 2
+        band = neighbours.float().repeat(num_towers, 1)[:, :, None, None] * (alpha / n)
+        self.register_buffer("band", band, persistent=False)  # (C, C / num_towers, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.k + nn.functional.conv2d(x * x, self.band, groups=self.num_towers)
+        root = scale.sqrt()
+        return x / (root * root.sqrt())
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One convolution and what follows it; `is_pooled`: a 3x3 max pool of stride 2, overlapping (section 3.4)."""
+
+    maps: int
+    kernel_px: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    is_pooled: bool = False
+
+
+_LAYOUTS = {
+    # Two towers side by side as grouped convolutions; conv3 reads both (section 3.5, figure 2).
+    "paper": (
+        _Layer(96, 11, stride=4, is_pooled=True),
+        _Layer(256, 5, padding=2, groups=2, is_pooled=True),
+        _Layer(384, 3, padding=1),
+        _Layer(384, 3, padding=1, groups=2),
+        _Layer(256, 3, padding=1, groups=2, is_pooled=True),
+    ),
+    # One tower; layer for layer, so that torchvision's parameters in order are ours.
+    "torchvision": (
+        _Layer(64, 11, stride=4, padding=2, is_pooled=True),
+        _Layer(192, 5, padding=2, is_pooled=True),
+        _Layer(384, 3, padding=1),
+        _Layer(256, 3, padding=1),
+        _Layer(256, 3, padding=1, is_pooled=True),
+    ),
+}
+
+
+def _convolutions(architecture: Architecture) -> nn.Sequential:
+    """Preprocessed images (B, 3, S, S) -> pool5, flattened: (B, 9216) for 224 pixels."""
+    is_paper = architecture.layout == "paper"
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if is_paper:  # the published code counts positions with ceil: for 224 the last window hangs 3 pixels over the image
+        overhang = -(architecture.image_size - 11) % 4
+        layers["overhang"] = nn.ZeroPad2d((0, overhang, 0, overhang))
+    channels = 3
+    for number, layer in enumerate(_LAYOUTS[architecture.layout], 1):
+        has_batch_norm = architecture.normalization == "batch"
+        layers[f"conv{number}"] = nn.Conv2d(
+            channels, layer.maps, layer.kernel_px, layer.stride, layer.padding, groups=layer.groups, bias=not has_batch_norm
+        )
+        channels = layer.maps
+        if has_batch_norm:
+            layers[f"norm{number}"] = nn.BatchNorm2d(channels)
+        layers[f"relu{number}"] = nn.ReLU(inplace=True)
+        if architecture.normalization == "response" and number <= 2:
+            layers[f"norm{number}"] = LocalResponseNorm(channels, num_towers=2 if is_paper else 1)
+        if layer.is_pooled:
+            layers[f"pool{number}"] = nn.MaxPool2d(3, 2)
+    if not is_paper:
+        layers["average"] = nn.AdaptiveAvgPool2d(6)
+    layers["flatten"] = nn.Flatten()
+    return nn.Sequential(layers)
+
+
+def _hidden(architecture: Architecture) -> nn.Sequential:
+    """pool5 -> the features, (B, 4096). The paper drops out what leaves fc6 and fc7, torchvision what enters fc6 and fc7."""
+    is_paper = architecture.layout == "paper"
+    side = _pool5_px(architecture.image_size) if is_paper else 6
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if not is_paper:
+        layers["dropout5"] = nn.Dropout(architecture.dropout)
+    layers["fc6"] = nn.Linear(256 * side**2, FEATURE_DIM)
+    layers["relu6"] = nn.ReLU(inplace=True)
+    layers["dropout6"] = nn.Dropout(architecture.dropout)
+    layers["fc7"] = nn.Linear(FEATURE_DIM, FEATURE_DIM)
+    layers["relu7"] = nn.ReLU()
+    return nn.Sequential(layers)
+
+
+def _output(architecture: Architecture) -> nn.Sequential:
+    """The features -> logits, (B, num_classes)."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if architecture.layout == "paper":
+        layers["dropout7"] = nn.Dropout(architecture.dropout)
+    layers["fc8"] = nn.Linear(FEATURE_DIM, architecture.num_classes)
+    return nn.Sequential(layers)
+
+
+def _pool5_px(image_size: int) -> int:
+    """The side of the paper's pool5: 6 for 224 pixels, 3 for 128, 1 for 67."""
+    side = 1 + math.ceil((image_size - 11) / 4)
+    for _ in range(3):
+        side = (side - 3) // 2 + 1
+    return side
+
+
+def initialize(network: AlexNet, scheme: Literal["paper", "kaiming"], seed: int) -> None:
+    """Draws the weights; the same seed gives the same ones on every device."""
+    torch.manual_seed(seed)
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if scheme == "paper":  # section 5: bias 1 where it feeds ReLUs with positive inputs early on
+            nn.init.normal_(module.weight, std=0.01)
+            bias = 1.0 if any(layer in name for layer in ("conv2", "conv4", "conv5", "fc6", "fc7")) else 0.0
+        else:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if "fc8" not in name else "linear")
+            bias = 0.0
+        if module.bias is not None:
+            nn.init.constant_(module.bias, bias)
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Trained numbers, buffers not counted: 60,965,224 for the paper's network with 1000 classes."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,163 @@
+"""Where images come from: a folder of class folders, a CSV, or the bundled digits.
+
+photos/cat/1.jpg photos/dog/2.jpg ...       a folder of class folders; labels are the folders' names
+photos/train/cat/1.jpg photos/val/...       the same, with its own held-out images
+photos/1.jpg photos/trip/2.jpg ...          a plain folder: no labels, so for the index only
+photos.csv                                  `path,label` with a header; paths are relative to the CSV
+digits                                      1,797 real 8x8 images that come with scikit-learn
+"""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from training.errors import UserError
+
+Part = Literal["all", "train", "held-out"]
+
+HELD_OUT_FOLDERS = ("val", "validation", "test")
+HELD_OUT_SHARE = 5  # one in five
+
+
+class DataError(UserError):
+    """Images that cannot be found or cannot be learnt from."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: `path` is its name within the data (POSIX, as the index shows it), `source` where its bytes are."""
+
+    path: str
+    label: str | None
+    source: Path | bytes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples in the order of their paths, with what the data itself asks of a recipe (digits must not be mirrored)."""
+
+    name: str
+    examples: tuple[Example, ...]
+    held_out: tuple[Example, ...] | None = None
+    recipe_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def part(self, part: Part) -> tuple[Example, ...]:
+        """The examples to train on, the held-out ones, or all of them."""
+        if part == "all":
+            return self.examples + (self.held_out or ())
+        kept, held_out = (self.examples, self.held_out) if self.held_out else split(self.examples)
+        return kept if part == "train" else held_out
+
+
+def open_dataset(data: str | Path) -> Dataset:
+    """Finds the images that DATA names; raises DataError. Nothing is decoded yet."""
+    if str(data) == "digits":
+        return _digits()
+    path = Path(data)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return Dataset(name=str(path), examples=tuple(_csv(path)))
+    if path.exists():
+        raise DataError(f"{path} is neither a folder nor a .csv file; pass a folder of class folders, a CSV (path,label), or `digits`")
+    raise DataError(f"{path} does not exist; pass a folder of class folders, a CSV (path,label), or `digits`")
+
+
+def held_out_examples(data: str, validation: str | None = None) -> tuple[Example, ...]:
+    """The images that a run on `data` holds out: those of `validation` where it is given; raises DataError."""
+    return open_dataset(validation).part("all") if validation else open_dataset(data).part("held-out")
+
+
+def split(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Holds out a fifth of each class, (kept, held out), always the same: the paths' hashes decide, not a seed."""
+    by_class: dict[str | None, list[Example]] = {}
+    for example in examples:
+        by_class.setdefault(example.label, []).append(example)
+    held_out: set[str] = set()
+    for members in by_class.values():
+        members.sort(key=lambda example: hashlib.sha256(example.path.encode()).digest())
+        held_out.update(example.path for example in members[: len(members) // HELD_OUT_SHARE])
+    ordered = sorted((example for members in by_class.values() for example in members), key=lambda example: example.path)
+    return (
+        tuple(example for example in ordered if example.path not in held_out),
+        tuple(example for example in ordered if example.path in held_out),
+    )
+
+
+def class_names(examples: Iterable[Example]) -> tuple[str, ...]:
+    """The labels in alphabetical order; a class's index is its place here."""
+    return tuple(sorted({example.label for example in examples if example.label is not None}))
+
+
+def _folder(root: Path) -> Dataset:
+    held_out_folder = next((root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and held_out_folder:
+        return Dataset(
+            name=str(root),
+            examples=tuple(_files(root / "train", prefix="train/")),
+            held_out=tuple(_files(held_out_folder, prefix=f"{held_out_folder.name}/")),
+        )
+    return Dataset(name=str(root), examples=tuple(_files(root)))
+
+
+def _files(root: Path, prefix: str = "") -> Iterator[Example]:
+    """Every visible file below `root`, in order; its label is the first folder on the way.
+
+    Files beside the class folders (a README, a list of classes) are not images of a class and are left alone,
+    unless there are no folders at all.
+    """
+    has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if has_folders and Path(folder) == root:
+            continue
+        for name in sorted(names):
+            if name.startswith(".") or name in ("Thumbs.db", "desktop.ini"):
+                continue
+            file = Path(folder, name)
+            relative = file.relative_to(root)
+            yield Example(prefix + _text(relative.as_posix()), _text(relative.parts[0]) if has_folders else None, file)
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be stored anywhere: bytes that are no UTF-8 are written as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _csv(path: Path) -> Iterator[Example]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if "path" not in (rows.fieldnames or ()):
+            raise DataError(f"{path} needs a header line with `path,label` but begins with {','.join(rows.fieldnames or ['nothing'])}")
+        seen: set[str] = set()
+        for row in rows:
+            name = row["path"]
+            if not name:
+                raise DataError(f"{path}, line {rows.line_num}: the path is empty")
+            if name in seen:
+                raise DataError(f"{path}, line {rows.line_num}: {name} is listed twice; keep one of them")
+            seen.add(name)
+            yield Example(name, row.get("label") or None, path.parent / name)
+
+
+def _digits() -> Dataset:
+    """scikit-learn's bundled copy of the UCI handwritten digits (Alpaydin and Kaynak 1998), as PNG files in memory."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    examples = []
+    for number, (pixels, digit) in enumerate(zip(bunch.images, bunch.target, strict=True)):
+        png = io.BytesIO()
+        Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(png, "PNG")
+        examples.append(Example(f"{digit}/{number:04}.png", str(digit), png.getvalue()))
+    examples.sort(key=lambda example: example.path)
+    # 67 pixels is the least the network takes; a mirrored digit is another sign.
+    defaults = {"image_size": 67, "epochs": 12, "flip": False, "min_crop_area": 0.6}
+    return Dataset(name="digits", examples=tuple(examples), recipe_defaults=defaults)

@@ -1,0 +1,101 @@
+"""From a network in memory to the files of a model directory, and back."""
+
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from safetensors.torch import load_file, save_file
+
+from training.alexnet import AlexNet, Architecture
+from training.model import ONNX_FILE, WEIGHTS_FILE, ModelCard, check_file, file_sha256, read_card, replace_durably, write_card
+
+
+def save_model(
+    network: AlexNet,
+    directory: Path,
+    *,
+    class_names: tuple[str, ...],
+    recipe: Mapping[str, Any],
+    data: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> ModelCard:
+    """Writes a whole model directory; model.json comes last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    temporary = directory / f".{WEIGHTS_FILE}.tmp"
+    save_file(state, temporary)
+    _sync(temporary)
+    replace_durably(temporary, directory / WEIGHTS_FILE)
+    model_id = file_sha256(directory / WEIGHTS_FILE)
+    write_onnx(network, directory / ONNX_FILE, model_id)
+    card = ModelCard(
+        id=model_id,
+        onnx_sha256=file_sha256(directory / ONNX_FILE),
+        architecture=asdict(network.architecture),
+        class_names=class_names,
+        image_size=network.architecture.image_size,
+        recipe=recipe,
+        data=data,
+        metrics=metrics,
+        versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", "onnx", "numpy", "pillow")}},
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_card(card, directory)
+    return card
+
+
+def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[AlexNet, ModelCard]:
+    """The network of a model directory, in evaluation mode; raises ModelError."""
+    card = read_card(directory)
+    network = AlexNet(Architecture(**card.architecture))
+    network.load_state_dict(load_file(check_file(directory, WEIGHTS_FILE, card.id)))
+    return network.eval().to(device), card
+
+
+def export_model(directory: Path) -> Path:
+    """Writes model.onnx again from the weights, names its checksum in model.json, and returns its path; raises ModelError."""
+    network, card = load_network(directory)
+    file = directory / ONNX_FILE
+    write_onnx(network, file, card.id)
+    write_card(replace(card, onnx_sha256=file_sha256(file)), directory)
+    return file
+
+
+def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
+    """Writes the network as ONNX: `images` uint8 (batch, S, S, 3) -> `logits` (batch, C), `features` (batch, 4096), float32."""
+    size = network.architecture.image_size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    temporary = file.with_name(f".{file.name}.tmp")
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations; what it writes is compared with torch in the tests
+        program = torch.onnx.export(
+            network.eval().cpu(), (example,), input_names=["images"], output_names=["logits", "features"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, verbose=False,
+        )  # fmt: skip
+    exporter_log.setLevel(level)
+    assert program is not None
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {"model_id": model_id})
+    onnx.save(proto, temporary)
+    _sync(temporary)
+    replace_durably(temporary, file)
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+"""Figures of a model: its learning curve, and the paper's Figure 3. Matplotlib without a display."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from safetensors.numpy import load_file
+
+from training.model import WEIGHTS_FILE, check_file, read_card, write_atomically
+
+
+def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Loss, error and learning rate by epoch, from the lines of log.jsonl, as PNG."""
+    epochs = [line["epoch"] for line in log]
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")
+    losses.plot(epochs, [line["val_loss"] for line in log], label="validation")
+    losses.set(xlabel="epoch", ylabel="cross-entropy, nats", ylim=(0, None))
+    errors.plot(epochs, [100 * line["train_error"] for line in log], label="training (augmented), top-1")
+    errors.plot(epochs, [100 * (1 - line["val_top1"]) for line in log], label="validation, top-1")
+    errors.plot(epochs, [100 * (1 - line["val_top5"]) for line in log], label="validation, top-5")
+    errors.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
+    rates = errors.twinx()
+    rates.plot(epochs, [line["learning_rate"] for line in log], color="0.75", linestyle=":")
+    rates.set(ylabel="learning rate (dotted)", ylim=(0, None))
+    for axes in (losses, errors):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    save_figure(figure, file)
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Writes a figure as PNG, atomically, and closes it."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    plt.close(figure)
+    write_atomically(file, png.getvalue())
+
+
+def draw_figure_3(model_directory: Path, file: Path) -> None:
+    """The first convolution's kernels (96 of 11x11x3 in the paper's network), the first tower's above the second's, as PNG."""
+    card = read_card(model_directory)
+    kernels = load_file(check_file(model_directory, WEIGHTS_FILE, card.id))["convolutions.conv1.weight"]  # (maps, 3, 11, 11)
+    num_columns = 16
+    kernels = kernels.transpose(0, 2, 3, 1)
+    lowest, highest = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
+    tiles = np.pad((kernels - lowest) / np.maximum(highest - lowest, 1e-12), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
+    num_rows = -(-len(tiles) // num_columns)
+    sheet = np.ones((num_rows * num_columns, *tiles.shape[1:]), np.float32)
+    sheet[: len(tiles)] = tiles
+    side = tiles.shape[1]
+    sheet = sheet.reshape(num_rows, num_columns, side, side, 3).swapaxes(1, 2).reshape(num_rows * side, num_columns * side, 3)
+    figure, axes = plt.subplots(figsize=(10, 0.4 + 0.62 * num_rows), layout="constrained")
+    axes.imshow(sheet, interpolation="nearest")
+    axes.axis("off")
+    is_paper = card.architecture["layout"] == "paper"
+    axes.set_title(f"{len(kernels)} kernels of conv1" + ("; the upper half is the first tower's" if is_paper else ""), fontsize=10)
+    save_figure(figure, file)

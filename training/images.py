@@ -1,0 +1,173 @@
+"""Bytes or a path -> an upright RGB square, safely.
+
+Training's evaluation, the indexer and the service all come through here, so that one image has one feature everywhere.
+No torch: the service runs without it.
+
+The square is the paper's (Krizhevsky et al. 2012, section 2), with one liberty: the short side is resized to 256, the
+central 256x256 is the *canvas*, and its central 224x224 is the *square*. Training cuts its random crops out of the same
+canvas. Other sizes keep the proportion: a square of S pixels comes from a canvas of round(S * 256 / 224).
+"""
+
+import io
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from training.errors import UserError
+
+Reason = Literal["empty", "not-an-image", "unsupported", "truncated", "too-many-pixels", "unreadable"]
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 50_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
+THUMBNAIL_PX = 192
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+SUPPORTED = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or PNM"
+
+# open_picture checks every header against its own limit, so Pillow's process-wide one would only get in the way.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageError(UserError):
+    """An image that cannot be used; `reason` is for programs, the text for people."""
+
+    def __init__(self, reason: Reason, detail: str):
+        super().__init__(detail)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright RGB image, perhaps decoded at a reduced scale; `width` and `height` are the file's own, upright."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+def canvas_px(size: int) -> int:
+    """The side of the canvas that a square of `size` pixels is cut from: 256 for the paper's 224."""
+    return round(size * 256 / 224)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; raises ImageError for what is not a readable regular file of sensible size."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("unreadable", "not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError("unreadable", f"{status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot be read: {error.strerror or error}") from error
+
+
+def open_picture(source: bytes | Path, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decodes an image for a square of `size` pixels; raises ImageError.
+
+    The pixel count is checked from the header, before anything is decoded. EXIF orientation is applied, transparency is
+    laid on white, 16-bit greys are scaled to 8 bits, and of an animation the first frame is taken.
+    """
+    data = read_bytes(source) if isinstance(source, Path) else source
+    if not data:
+        raise ImageError("empty", "the file is empty (0 bytes); an image is needed")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # Pillow's plugins raise almost anything on damaged headers
+        raise _unidentified(data) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            "too-many-pixels",
+            f"the image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are accepted, so scale it down",
+        )
+    try:
+        # A JPEG decodes straight to 1/2, 1/4 or 1/8 where that still leaves twice the pixels needed: much faster, hardly different.
+        side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
+        image.draft("RGB", (side, side))
+        upright = ImageOps.exif_transpose(image)
+        if _lies_on_its_side(image):
+            width, height = height, width
+        return Picture(_to_rgb(upright), width, height)
+    except ImageError:
+        raise
+    except Exception as error:  # as above: OSError, SyntaxError, struct.error, ValueError, ...
+        raise ImageError("truncated", f"the image is cut off or damaged ({error}); send it again, whole") from error
+
+
+def to_canvas(picture: Picture, size: int) -> Pixels:
+    """The central square of the picture, (canvas, canvas, 3) uint8, from which a square of `size` or a random crop is cut."""
+    image, side = picture.image, canvas_px(size)
+    short = min(image.size)
+    left, top = (image.width - short) / 2, (image.height - short) / 2
+    # Cropping while resizing costs the same for any shape: 1 x 50,000,000 pixels too.
+    square = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
+    return np.asarray(square)
+
+
+def to_square(picture: Picture, size: int) -> Pixels:
+    """What the network sees, (size, size, 3) uint8 RGB."""
+    return centre(to_canvas(picture, size), size)
+
+
+def read_square(source: bytes | Path, size: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """`to_square` of `open_picture`; raises ImageError."""
+    return to_square(open_picture(source, size=size, max_pixels=max_pixels), size)
+
+
+def centre(canvases: Pixels, size: int) -> Pixels:
+    """The central (size, size) of (..., canvas, canvas, 3): the evaluation's square."""
+    start = (canvases.shape[-2] - size) // 2
+    return canvases[..., start : start + size, start : start + size, :]
+
+
+def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
+    """The whole picture as a small JPEG, its longer side at most `side_px`; never enlarged."""
+    small = picture.image.copy()
+    small.thumbnail((side_px, side_px), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit greys; Pillow's own conversion would clip them at 255
+        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
+        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("unsupported", "the image has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    orientation_tag = 0x0112
+    return image.getexif().get(orientation_tag) in (5, 6, 7, 8)
+
+
+def _unidentified(data: bytes) -> ImageError:
+    """Why Pillow could not open these bytes, told from their first ones."""
+    head = data[:64]
+    supported = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+    if head.startswith(supported) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return ImageError("truncated", "the image is cut off or damaged in its header; send it again, whole")
+    foreign = {
+        b"%PDF": "a PDF", b"8BPS": "a Photoshop file", b"%!PS": "a PostScript file", b"\0\0\0\x0cjP": "a JPEG 2000 image",
+        b"\xff\x0a": "a JPEG XL image", b"\0\0\0\x0cJXL": "a JPEG XL image", b"<svg": "an SVG drawing",
+    }  # fmt: skip
+    kind = next((name for magic, name in foreign.items() if head.startswith(magic)), None)
+    if head[4:8] == b"ftyp":
+        kind = "a HEIC image" if head[8:11] in (b"hei", b"hev", b"mif") else "a video"
+    elif b"<svg" in data[:1024]:
+        kind = "an SVG drawing"
+    if kind:
+        return ImageError("unsupported", f"this is {kind}; send {SUPPORTED}")
+    return ImageError("not-an-image", f"this is not an image; send {SUPPORTED}")

@@ -1,0 +1,38 @@
+"""The progress bar of every long command: done and total, a few live figures, the rate and the time left."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Where commands talk to people; what programs may want to read goes to the standard output."""
+
+
+class Bar:
+    """One line that moves, as a context manager: `advance(n, text)` after `n` more of `total`."""
+
+    def __init__(self, title: str, total: int, unit: str = "images"):
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._unit = unit
+        self._task: TaskID = self._progress.add_task(title, total=total, rate="", text="")
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def advance(self, count: int = 1, text: str | None = None) -> None:
+        """Counts `count` more as done; `text` replaces the live figures."""
+        task = self._progress.tasks[0]
+        rate = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""
+        if text is None:
+            self._progress.update(self._task, advance=count, rate=rate)
+        else:
+            self._progress.update(self._task, advance=count, rate=rate, text=text)

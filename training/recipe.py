@@ -1,0 +1,118 @@
+"""Recipe: every hyper-parameter of a training run, its default and where it comes from.
+
+`paper()` follows Krizhevsky et al. 2012, section 5, as closely as one device does; `modern()` is what the field moved to.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from training.errors import UserError
+
+
+class RecipeError(UserError):
+    """A setting that no recipe has, or a value outside its range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete training run; saved in model.json as resolved."""
+
+    layout: Literal["paper", "torchvision"] = "paper"
+    """`paper`: two towers (grouped convolutions), 96-256-384-384-256 maps; `torchvision`: one tower, 64-192-384-256-256."""
+    normalization: Literal["response", "batch", "none"] = "response"
+    """`response` is the paper's LRN after conv1 and conv2; `batch` a batch norm before every convolution's ReLU instead."""
+    dropout: float = 0.5
+    """Probability that an output of fc6 and fc7 is zeroed in training."""
+    image_size: int = 224
+    """Side of the square that the network sees, in pixels; 67 is the least that leaves pool5 anything."""
+    initialization: Literal["paper", "kaiming"] = "paper"
+    """`paper`: weights N(0, 0.01), bias 1 in conv2, conv4, conv5, fc6 and fc7; `kaiming`: He et al. 2015, zero biases."""
+    mean: Literal["image", "channel"] = "image"
+    """What is subtracted: the training set's mean image (the paper), or its channel means (the result scaled to unit variance)."""
+    crop: Literal["random", "resized"] = "random"
+    """`random`: a random square of the canvas (the paper); `resized`: a random area and aspect ratio, resized (Szegedy et al. 2015)."""
+    min_crop_area: float = 0.35
+    """The least share of the canvas that a `resized` crop covers."""
+    flip: bool = True
+    """Mirror every other training image."""
+    batch_size: int = 128
+    epochs: int = 90
+    learning_rate: float = 0.01
+    """The highest rate of the run."""
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """`plateau`: a tenth each time the validation error stops falling, three times; `cosine`: linear warm-up, then to zero."""
+    patience_epochs: int = 6
+    """`plateau`: epochs without a lower validation error before the rate falls."""
+    warmup_epochs: float = 0.0
+    """`cosine`: epochs of linear warm-up."""
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0005
+    decay_biases: bool = True
+    """Whether weight decay also holds biases and batch norm's parameters back, as the paper's update rule does."""
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of the forward and backward pass; `auto` takes bfloat16 where the processor multiplies it natively. Weights stay float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "dropout": (0, 0.95), "image_size": (67, 1024), "min_crop_area": (0.01, 1), "batch_size": (1, 65536), "epochs": (1, 10_000),
+            "learning_rate": (1e-8, 100), "patience_epochs": (1, 10_000), "warmup_epochs": (0, 10_000), "momentum": (0, 0.9999),
+            "weight_decay": (0, 1), "label_smoothing": (0, 0.99), "seed": (0, 2**31 - 1),
+        }  # fmt: skip
+        hints = get_type_hints(type(self))
+        for name, hint in hints.items():
+            value = getattr(self, name)
+            if (allowed := get_args(hint)) and value not in allowed:
+                raise RecipeError(f"{name} must be one of {', '.join(allowed)}; got {value}")
+            if name in limits and not limits[name][0] <= value <= limits[name][1]:
+                raise RecipeError(f"{name} must lie between {limits[name][0]:g} and {limits[name][1]:g}; got {value:g}")
+        if self.nesterov and not self.momentum:
+            raise RecipeError("nesterov needs a momentum above 0; got 0")
+
+    def with_settings(self, settings: Sequence[str]) -> "Recipe":
+        """This recipe with `name=value` settings; raises RecipeError naming the setting and what it takes."""
+        hints = get_type_hints(type(self))
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            name, separator, text = setting.partition("=")
+            if not separator or name not in hints:
+                raise RecipeError(f"{setting!r} is not a setting; write name=value with one of: {', '.join(hints)}")
+            changes[name] = _parse(name, text, hints[name])
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, in the order of the fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def paper() -> Recipe:
+    """Section 5: momentum SGD at 0.01, a plateau schedule, 90 epochs. PCA colour noise is not in it."""
+    return Recipe()
+
+
+def modern() -> Recipe:
+    """Batch norm, random resized crops, label smoothing, warm-up and cosine, bfloat16 where it is native."""
+    return Recipe(
+        normalization="batch", initialization="kaiming", mean="channel", crop="resized", epochs=40, learning_rate=0.05, schedule="cosine",
+        warmup_epochs=2, nesterov=True, decay_biases=False, label_smoothing=0.1, precision="auto",
+    )  # fmt: skip
+
+
+RECIPES = {"paper": paper, "modern": modern}
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise RecipeError(f"{name} must be true or false; got {text}")
+        return text.lower() == "true"
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            raise RecipeError(f"{name} must be {'a whole number' if hint is int else 'a number'}; got {text}") from None
+    return text
