@@ -88,7 +88,7 @@ def search(
             {"filename": str(image), "matches": [{**_item(match.item), "distance": match.distance} for match in matches]}
             for image, matches in zip(images, results, strict=True)
         ]
-        print(json.dumps({"model": embedder.card.id, "index": str(index), "metric": metric, "results": rows}, indent=2))
+        print(json.dumps({"model": embedder.card.id, "index": opened.manifest.commit, "metric": metric, "results": rows}, indent=2))
         return
     for image, matches in zip(images, results, strict=True):
         print(image)
