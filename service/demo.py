@@ -13,6 +13,8 @@ from training.progress import console
 
 app = typer.Typer()
 
+QUICK_IMAGE_SIZE = 128
+"""Trains three times as fast as the recipes' 224 pixels: minutes, for a few thousand images on a CPU."""
 FIGURE_FILES = ("figure-3.png", "figure-4.png")
 
 
@@ -24,7 +26,9 @@ def demo(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8000,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images; else the recipe's.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square that the network sees, in pixels; else the recipe's.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the square that the network sees, in pixels; else 128, and 67 for digits.")
+    ] = None,
 ) -> None:
     """From a folder of images to answers in a browser: trains a network, indexes the images, draws the figures, and serves."""
     model, index, figures = workdir / "model", workdir / "index", workdir / "figures"
@@ -61,6 +65,8 @@ def _check_same_data(model: Path, data: str) -> None:
 def _train(data: str, model: Path, epochs: int | None, image_size: int | None) -> None:
     from training.session import Request, train
 
+    if image_size is None and data != "digits":
+        image_size = QUICK_IMAGE_SIZE
     result = train(Request(data=data, out=model, epochs=epochs, image_size=image_size, resume=True))
     metrics = result.card.metrics
     console.print(f"Held-out images: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}; {_skipped(len(result.skipped), model)}")

@@ -1,0 +1,87 @@
+"""What every request shares: the index, the network behind its batcher, the searcher, and the threads they work in."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import Request
+
+from indexer.embedder import Embedder, Embedding
+from indexer.faiss_search import Match, Searcher
+from indexer.index import Index
+from service.batching import Batcher
+from service.problems import ProblemError
+from service.settings import Settings
+from service.uploads import Upload, decode
+
+MAX_LABELS_NAMED = 10
+
+
+class Engine:
+    """Answers queries; its parts stay open until `running` ends."""
+
+    def __init__(self, index: Index, embedder: Embedder, searcher: Searcher, settings: Settings):
+        self.index = index
+        self.card = embedder.card
+        self.settings = settings
+        self.is_draining = False
+        self._searcher = searcher
+        self.batcher = Batcher(embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+        self._threads = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decode")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.batcher:
+            try:
+                yield
+            finally:
+                self._threads.shutdown(wait=True, cancel_futures=True)
+                self.index.close()
+
+    async def embed(self, uploads: Sequence[Upload]) -> Embedding:
+        """Logits and features of images; raises ProblemError for the first that cannot be used, or if the service is busy."""
+        with self.batcher.admit(len(uploads)):
+            return await self._embed(uploads)
+
+    async def search(self, uploads: Sequence[Upload], k: int, label: str | None) -> list[list[Match]]:
+        """The nearest items of each image, at most k or as many as there are; raises ProblemError as `embed` does."""
+        with self.batcher.admit(len(uploads)):
+            embedding = await self._embed(uploads)
+            find = partial(self._searcher.search, embedding.features, k, label=label)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, find)
+
+    async def _embed(self, uploads: Sequence[Upload]) -> Embedding:
+        loop = asyncio.get_running_loop()
+        decode_one = partial(decode, size=self.card.image_size, max_pixels=self.settings.max_pixels)
+        decoding = (loop.run_in_executor(self._threads, decode_one, upload) for upload in uploads)
+        # All are awaited even if one fails: the files are closed once the request has been answered.
+        decoded = await asyncio.gather(*decoding, return_exceptions=True)
+        squares = []
+        for square in decoded:
+            if isinstance(square, BaseException):
+                raise square
+            squares.append(square)
+        return await self.batcher.embed(squares)
+
+    def check_k(self, k: int) -> int:
+        """k, if a query may ask for so many; raises ProblemError."""
+        if k > self.settings.max_k:
+            raise ProblemError("invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}")
+        return k
+
+    def check_label(self, label: str | None) -> str | None:
+        """The label, None for all items; raises ProblemError if no item has it."""
+        if not label or self.index.count(label):
+            return label or None
+        labels = list(self.index.labels())
+        some = ", ".join(repr(name) for name in labels[:MAX_LABELS_NAMED]) or "none"
+        more = f" and {len(labels) - MAX_LABELS_NAMED} more, see /info" if len(labels) > MAX_LABELS_NAMED else ""
+        raise ProblemError("unknown-label", f"no item has the label {label[:100]!r}; the labels are {some}{more}")
+
+
+def engine_of(request: Request) -> Engine:
+    """A dependency: the engine of the app that serves this request."""
+    engine: Engine = request.app.state.engine
+    return engine

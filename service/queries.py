@@ -1,0 +1,100 @@
+"""The three questions about uploaded images: POST /classify, /similar and /features."""
+
+import asyncio
+import io
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from indexer.embedder import likeliest
+from service.engine import Engine, engine_of
+from service.items import thumbnail_address
+from service.problems import ProblemError, documented
+from service.schemas import (
+    Classification,
+    ClassifiedImage,
+    ClassifyQuery,
+    ClassProbability,
+    Features,
+    ImageFeatures,
+    Metric,
+    SearchedImage,
+    SimilarItem,
+    Similarity,
+    SimilarQuery,
+)
+from service.uploads import BODY, Upload, read_uploads
+
+METRICS: tuple[Metric, ...] = ("euclidean",)
+NPY = "application/x-npy"
+
+Uploads = Annotated[list[Upload], Depends(read_uploads)]
+TheEngine = Annotated[Engine, Depends(engine_of)]
+
+router = APIRouter(
+    tags=["queries"],
+    responses=documented(
+        "empty", "truncated", "malformed-upload", "too-many-bytes", "too-many-pixels", "too-many-images",
+        "not-an-image", "unsupported", "not-an-upload", "missing-image", "invalid-request", "overloaded",
+    ),
+)  # fmt: skip
+
+
+@router.post("/classify", openapi_extra=BODY)
+async def classify(query: Annotated[ClassifyQuery, Query()], uploads: Uploads, engine: TheEngine) -> Classification:
+    """What is it? The k likeliest classes of each image."""
+    k = engine.check_k(query.k)
+    embedding = await engine.embed(uploads)
+    results = []
+    for upload, logits in zip(uploads, embedding.logits, strict=True):
+        scores = likeliest(logits, engine.card.class_names, min(k, len(engine.card.class_names)))
+        classes = [ClassProbability(name=score.name, index=score.index, probability=score.probability) for score in scores]
+        results.append(ClassifiedImage(filename=upload.filename, classes=classes))
+    return Classification(model=engine.card.id, results=results)
+
+
+@router.post(
+    "/similar", openapi_extra=BODY, responses=documented("invalid-request", "missing-image", "unknown-label", "unavailable-metric")
+)
+async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request) -> Similarity:
+    """What does it look like? The k nearest items of each image."""
+    k = engine.check_k(query.k)
+    if query.metric not in METRICS:
+        raise ProblemError("unavailable-metric", f"metric: this index can be searched by {', '.join(METRICS)} only, got {query.metric!r}")
+    label = await asyncio.to_thread(engine.check_label, query.label)
+    found = await engine.search(uploads, k, label)
+    results = [
+        SearchedImage(
+            filename=upload.filename,
+            matches=[
+                SimilarItem(
+                    id=match.item.id,
+                    path=match.item.path,
+                    label=match.item.label,
+                    distance=match.distance,
+                    thumbnail=thumbnail_address(request, match.item),
+                )
+                for match in matches
+            ],
+        )
+        for upload, matches in zip(uploads, found, strict=True)
+    ]
+    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=query.metric, results=results)
+
+
+@router.post(
+    "/features",
+    openapi_extra=BODY,
+    response_model=Features,
+    responses={200: {"content": {NPY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"}},
+)
+async def features(uploads: Uploads, engine: TheEngine, request: Request) -> Response | Features:
+    """The features of each image, 4096 numbers; with `Accept: application/x-npy` one float32 array (images, 4096) for numpy.load."""
+    embedding = await engine.embed(uploads)
+    if NPY in request.headers.get("accept", ""):
+        file = io.BytesIO()
+        np.save(file, embedding.features, allow_pickle=False)
+        return Response(file.getvalue(), media_type=NPY, headers={"X-Model-Id": engine.card.id, "Vary": "Accept"})
+    pairs = zip(uploads, embedding.features.tolist(), strict=True)
+    return Features(model=engine.card.id, results=[ImageFeatures(filename=upload.filename, features=row) for upload, row in pairs])

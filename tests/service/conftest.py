@@ -1,0 +1,94 @@
+"""The real service over real HTTP: uvicorn in a thread, on a free port."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from indexer.bundle import open_for_queries
+from indexer.embedder import Embedder, Embedding
+from service.app import create_app
+from service.engine import Engine
+from service.server import Server, bind
+from service.settings import Settings
+from training.images import Pixels
+
+PATIENCE_S = 60
+"""How long a test waits for what it waits for: machines may be busy."""
+LIMITS = {"max_image_bytes": 200_000, "max_request_bytes": 400_000, "max_images": 4, "max_pixels": 1_000_000, "max_k": 10, "max_items": 100}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that runs: a client for it, and the parts that a test may look at or stop."""
+
+    client: httpx.Client
+    url: str
+    engine: Engine
+    server: Server
+
+
+class HeldEmbedder(Embedder):
+    """The network, but every pass waits until the test lets it go."""
+
+    def __init__(self, model_directory: Path):
+        super().__init__(model_directory)
+        self.has_begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def embed(self, squares: Pixels) -> Embedding:
+        self.has_begun.set()
+        assert self.may_go_on.wait(PATIENCE_S)
+        return super().embed(squares)
+
+
+class BrokenEmbedder(Embedder):
+    """The network, but it fails with words that no user should read."""
+
+    def embed(self, squares: Pixels) -> Embedding:
+        raise RuntimeError("the secret reason")
+
+
+Run = Callable[..., AbstractContextManager[Service]]
+
+
+@pytest.fixture(scope="session")
+def run(tiny_index: Path) -> Run:
+    """`with run(max_k=3) as service:` runs a service on the tiny index with these settings, and perhaps another `embedder`."""
+
+    @contextmanager
+    def run_one(*, embedder: Embedder | None = None, **settings: object) -> Iterator[Service]:
+        index, own_embedder, searcher = open_for_queries(tiny_index)
+        app = create_app(index, embedder or own_embedder, searcher, Settings.model_validate({**LIMITS, **settings}))
+        listener = bind("127.0.0.1", 0)
+        listens = threading.Event()
+        server = Server(app, listens.set)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        try:
+            assert listens.wait(PATIENCE_S)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+                yield Service(client, url, app.state.engine, server)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
+
+    return run_one
+
+
+@pytest.fixture(scope="session")
+def service(run: Run) -> Iterator[Service]:
+    """One service for all tests that only ask."""
+    with run() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> httpx.Client:
+    return service.client
