@@ -1,0 +1,61 @@
+# Two images of one file:
+#   docker build --target service -t lookalike .          serves an index on the CPU: no torch
+#   docker build --target full -t lookalike-full .        everything: trains, indexes, draws; with a GPU or without
+#
+# Behind a package mirror or a proxy of your own, neither of which stays in an image:
+#   docker build --build-arg PIP_INDEX_URL --build-arg EXTRA_CA="$(cat ca.pem)" ...
+#
+# The libraries are a layer of their own, so that a change of the source builds in seconds.
+
+FROM python:3.11-slim-bookworm AS builder
+ARG PIP_INDEX_URL
+ARG EXTRA_CA
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
+RUN if [ -n "$EXTRA_CA" ]; then printf '%s\n' "$EXTRA_CA" > /usr/local/share/ca-certificates/extra.crt && update-ca-certificates; fi
+WORKDIR /build
+COPY requirements/uv.txt requirements/
+RUN python -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/uv.txt
+RUN /opt/uv/bin/uv venv --python "$(command -v python)" /opt/lookalike
+ENV VIRTUAL_ENV=/opt/lookalike PATH=/opt/lookalike/bin:/opt/uv/bin:$PATH
+
+FROM builder AS wheel
+ARG PIP_INDEX_URL
+COPY . .
+RUN uv build --wheel --out-dir /dist ${PIP_INDEX_URL:+--default-index "$PIP_INDEX_URL"}
+
+FROM builder AS service-libraries
+ARG PIP_INDEX_URL
+COPY requirements/service.txt requirements/
+RUN uv pip install --compile-bytecode ${PIP_INDEX_URL:+--default-index "$PIP_INDEX_URL"} --require-hashes -r requirements/service.txt
+
+FROM python:3.11-slim-bookworm AS base
+# /data/model and /data/index are there and the user's, so that a new volume mounted on either of them, or on /data, is too.
+RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin lookalike \
+    && install -d -o lookalike -g lookalike /data /data/model /data/index
+ENV PATH=/opt/lookalike/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
+WORKDIR /data
+VOLUME /data
+ENTRYPOINT ["lookalike"]
+
+FROM base AS service
+COPY --from=service-libraries /opt/lookalike /opt/lookalike
+COPY --from=wheel /dist /dist
+RUN pip --python /opt/lookalike/bin/python install --no-cache-dir --no-index --no-deps /dist/*.whl
+USER lookalike
+ENV LOOKALIKE_HOST=0.0.0.0 LOOKALIKE_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
+    "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"LOOKALIKE_PORT\"]}/readyz', timeout=4)"]
+CMD ["serve", "/data/index"]
+
+FROM builder AS full-libraries
+ARG PIP_INDEX_URL
+COPY requirements/full.txt requirements/
+RUN uv pip install ${PIP_INDEX_URL:+--default-index "$PIP_INDEX_URL"} --require-hashes -r requirements/full.txt
+
+FROM base AS full
+COPY --from=full-libraries /opt/lookalike /opt/lookalike
+COPY --from=wheel /dist /dist
+RUN pip --python /opt/lookalike/bin/python install --no-cache-dir --no-index --no-deps /dist/*.whl
+USER lookalike
+CMD ["--help"]
