@@ -132,6 +132,13 @@ def _text(name: str) -> str:
 
 
 def _csv(path: Path) -> Iterator[Example]:
+    try:
+        yield from _rows(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}); save it as UTF-8 text with a header line `path,label`") from error
+
+
+def _rows(path: Path) -> Iterator[Example]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if "path" not in (rows.fieldnames or ()):

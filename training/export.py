@@ -13,10 +13,22 @@ from typing import Any
 
 import onnx
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from training.alexnet import AlexNet, Architecture
-from training.model import ONNX_FILE, WEIGHTS_FILE, ModelCard, check_file, file_sha256, read_card, replace_durably, write_card
+from training.model import (
+    CARD_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    ModelCard,
+    ModelError,
+    check_file,
+    file_sha256,
+    read_card,
+    replace_durably,
+    write_atomically,
+    write_card,
+)
 
 
 def save_model(
@@ -31,10 +43,7 @@ def save_model(
     """Writes a whole model directory; model.json comes last."""
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    temporary = directory / f".{WEIGHTS_FILE}.tmp"
-    save_file(state, temporary)
-    _sync(temporary)
-    replace_durably(temporary, directory / WEIGHTS_FILE)
+    write_atomically(directory / WEIGHTS_FILE, save(state))
     model_id = file_sha256(directory / WEIGHTS_FILE)
     write_onnx(network, directory / ONNX_FILE, model_id)
     card = ModelCard(
@@ -56,8 +65,14 @@ def save_model(
 def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[AlexNet, ModelCard]:
     """The network of a model directory, in evaluation mode; raises ModelError."""
     card = read_card(directory)
-    network = AlexNet(Architecture(**card.architecture))
-    network.load_state_dict(load_file(check_file(directory, WEIGHTS_FILE, card.id)))
+    weights = load_file(check_file(directory, WEIGHTS_FILE, card.id))
+    try:
+        network = AlexNet(Architecture(**card.architecture))
+        network.load_state_dict(weights)
+    except (TypeError, KeyError, RuntimeError) as error:  # model.json is not of these weights
+        raise ModelError(
+            f"{directory / CARD_FILE} describes another network than {WEIGHTS_FILE} holds; restore it from a copy, or train again"
+        ) from error
     return network.eval().to(device), card
 
 

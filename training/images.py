@@ -10,13 +10,14 @@ canvas. Other sizes keep the proportion: a square of S pixels comes from a canva
 
 import io
 import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from training.errors import UserError
 
@@ -29,8 +30,16 @@ THUMBNAIL_PX = 192
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 SUPPORTED = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or PNM"
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What sets each EXIF orientation upright; 5 to 8 exchange width and height."""
+
 # open_picture checks every header against its own limit, so Pillow's process-wide one would only get in the way.
 Image.MAX_IMAGE_PIXELS = None
+# What it warns of is odd metadata, which the pixels do without and a command's reader as well.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(UserError):
@@ -66,6 +75,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError("unreadable", f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte in the path
+        raise ImageError("unreadable", f"cannot be read: {error}") from error
 
 
 def open_picture(source: bytes | Path, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -91,8 +102,10 @@ def open_picture(source: bytes | Path, *, size: int, max_pixels: int = MAX_PIXEL
         # A JPEG decodes straight to 1/2, 1/4 or 1/8 where that still leaves twice the pixels needed: much faster, hardly different.
         side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
         image.draft("RGB", (side, side))
-        upright = ImageOps.exif_transpose(image)
-        if _lies_on_its_side(image):
+        image.load()
+        orientation = _orientation(image)
+        upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+        if orientation >= 5:
             width, height = height, width
         return Picture(_to_rgb(upright), width, height)
     except ImageError:
@@ -148,20 +161,28 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _lies_on_its_side(image: Image.Image) -> bool:
-    orientation_tag = 0x0112
-    return image.getexif().get(orientation_tag) in (5, 6, 7, 8)
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8. Metadata that cannot be read do not condemn the pixels: 1.
+
+    Not ImageOps.exif_transpose, which writes the metadata anew and fails where they hold a single odd value.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as above
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _unidentified(data: bytes) -> ImageError:
     """Why Pillow could not open these bytes, told from their first ones."""
     head = data[:64]
     supported = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-    if head.startswith(supported) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+    is_avif = head[4:8] == b"ftyp" and (b"avif" in head or b"avis" in head)
+    if head.startswith(supported) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or is_avif:
         return ImageError("truncated", "the image is cut off or damaged in its header; send it again, whole")
     foreign = {
         b"%PDF": "a PDF", b"8BPS": "a Photoshop file", b"%!PS": "a PostScript file", b"\0\0\0\x0cjP": "a JPEG 2000 image",
-        b"\xff\x0a": "a JPEG XL image", b"\0\0\0\x0cJXL": "a JPEG XL image", b"<svg": "an SVG drawing",
+        b"\xff\x0a": "a JPEG XL image", b"\0\0\0\x0cJXL": "a JPEG XL image",
     }  # fmt: skip
     kind = next((name for magic, name in foreign.items() if head.startswith(magic)), None)
     if head[4:8] == b"ftyp":

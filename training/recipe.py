@@ -26,7 +26,7 @@ class Recipe:
     dropout: float = 0.5
     """Probability that an output of fc6 and fc7 is zeroed in training."""
     image_size: int = 224
-    """Side of the square that the network sees, in pixels; 67 is the least that leaves pool5 anything."""
+    """Side of the square that the network sees, in pixels; 67 is the least where pool5 has something to pool and no window overhangs."""
     initialization: Literal["paper", "kaiming"] = "paper"
     """`paper`: weights N(0, 0.01), bias 1 in conv2, conv4, conv5, fc6 and fc7; `kaiming`: He et al. 2015, zero biases."""
     mean: Literal["image", "channel"] = "image"
@@ -69,7 +69,7 @@ class Recipe:
             if (allowed := get_args(hint)) and value not in allowed:
                 raise RecipeError(f"{name} must be one of {', '.join(allowed)}; got {value}")
             if name in limits and not limits[name][0] <= value <= limits[name][1]:
-                raise RecipeError(f"{name} must lie between {limits[name][0]:g} and {limits[name][1]:g}; got {value:g}")
+                raise RecipeError(f"{name} must lie between {limits[name][0]} and {limits[name][1]}; got {value}")
         if self.nesterov and not self.momentum:
             raise RecipeError("nesterov needs a momentum above 0; got 0")
 

@@ -72,16 +72,16 @@ def train_network(
     if resume and checkpoint.is_file():
         log = run.restore(checkpoint, fingerprint)
         console.print(f"Resuming after epoch {len(log)} of {recipe.epochs}")
-    while len(log) < recipe.epochs and not run.schedule.has_ended:
-        try:
+    try:
+        while len(log) < recipe.epochs and not run.schedule.has_ended:
             log.append(run.epoch(len(log), train, held_out, elapsed_s=log[-1].elapsed_s if log else 0.0))
-        except KeyboardInterrupt:
-            kept = f"what {len(log)} epochs have learnt is kept; go on with --resume" if log else "nothing has been learnt yet"
-            console.print(f"Interrupted in epoch {len(log) + 1}: {kept}")
-            raise
-        write_atomically(directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in log).encode())
-        draw_learning_curve([asdict(line) for line in log], directory / CURVE_FILE)
-        run.save(checkpoint, fingerprint, log)
+            write_atomically(directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in log).encode())
+            draw_learning_curve([asdict(line) for line in log], directory / CURVE_FILE)
+            run.save(checkpoint, fingerprint, log)
+    except KeyboardInterrupt:
+        kept = f"the last finished epoch is kept in {checkpoint}; go on with --resume" if checkpoint.is_file() else "nothing is kept yet"
+        console.print(f"Interrupted: {kept}")
+        raise
     return run.network.eval()
 
 
@@ -114,16 +114,15 @@ class Run:
                 rate = self.schedule.rate(number + step / len(batches))
                 loss, wrong = self._step(train, chosen, rate, generator)
                 if not math.isfinite(float(loss)):
-                    raise TrainingError(
-                        f"the loss became {float(loss)} in epoch {number + 1}, step {step + 1}, at learning rate {rate:.4g}; "
-                        f"resume from the last epoch with a lower one: --resume --set learning_rate={recipe.learning_rate / 2:g}"
-                    )
+                    raise self._diverged(f"the loss became {float(loss)} in epoch {number + 1}, step {step + 1}", rate)
                 loss_sum += loss * len(chosen)
                 num_wrong += wrong
                 num_seen += len(chosen)
                 bar.advance(len(chosen), f"loss {float(loss_sum) / num_seen:.3f}")
             train_s = time.perf_counter() - started
         scores = self.validate(held_out)
+        if not math.isfinite(scores.loss):  # the last step's own loss was taken before it broke the weights
+            raise self._diverged(f"the validation loss became {scores.loss} in epoch {number + 1}, step {len(batches)}", rate)
         self.schedule.end_epoch(1 - scores.top1)
         line = Epoch(
             epoch=number + 1, learning_rate=rate, train_loss=float(loss_sum) / num_seen, train_error=float(num_wrong) / num_seen,
@@ -157,6 +156,12 @@ class Run:
         self.optimizer.step()
         return loss.detach(), (logits.detach().argmax(1) != targets).sum()
 
+    def _diverged(self, what: str, rate: float) -> TrainingError:
+        return TrainingError(
+            f"{what}, at learning rate {rate:.4g}; "
+            f"resume from the last epoch with a lower one: --resume --set learning_rate={self.recipe.learning_rate / 2:g}"
+        )
+
     def save(self, file: Path, fingerprint: str, log: list[Epoch]) -> None:
         """Writes the checkpoint, atomically."""
         state = {
@@ -180,11 +185,11 @@ class Run:
         """Takes up a checkpoint's state and returns its log; raises TrainingError where it belongs to another run."""
         try:
             state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
+            then, now = state["recipe"], self.recipe.as_dict()
         except Exception as error:  # torch.load raises a different error for each way a file can be damaged
-            raise TrainingError(f"{file} cannot be read ({error}); remove it to train from the start") from error
+            raise TrainingError(f"{file} is damaged, or no checkpoint of a run; remove it to train from the start") from error
         if state["fingerprint"] != fingerprint:
             raise TrainingError(f"{file} was made from other images than these; pass the same DATA, or remove it to train from the start")
-        then, now = state["recipe"], self.recipe.as_dict()
         # What changes neither shapes nor the length of the run may be corrected half-way.
         fixed = [
             name

@@ -46,14 +46,14 @@ def held_out() -> tuple[Example, ...]:
 @pytest.fixture(scope="module")
 def address(demo: Path) -> Iterator[str]:
     """The demo's index, served by the installed command on a free port."""
-    process = subprocess.Popen([LOOKALIKE, "serve", demo / "index", "--port", "0"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
-    assert found, line
-    yield found[0]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
+    with subprocess.Popen([LOOKALIKE, "serve", demo / "index", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line
+        yield found[0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
 
 
 def test_the_digits_model_is_right_97_times_in_100(demo: Path) -> None:
@@ -101,7 +101,7 @@ def test_one_image_has_one_feature_through_evaluation_search_and_http(
     image.write_bytes(held_out[0].source)
     network, _ = load_network(demo / "model")
     with torch.inference_mode():
-        evaluated = network(torch.from_numpy(read_square(image, 67))[None])[1][0].numpy()
+        evaluated = network(torch.tensor(read_square(image, 67))[None])[1][0].numpy()
     served = np.array(httpx.post(f"{address}/features", files={"image": image.open("rb")}).json()["results"][0]["features"], np.float32)
     np.testing.assert_allclose(served, evaluated, rtol=1e-3, atol=1e-3 * float(evaluated.max()))
 
@@ -150,14 +150,23 @@ def test_the_whole_road_works_on_a_folder_of_photographs(own_colour_folder: Path
 
 
 def test_an_interrupted_training_goes_on_from_its_last_epoch(own_colour_folder: Path, tmp_path: Path) -> None:
-    arguments: list[str | Path] = [LOOKALIKE, "train", own_colour_folder, "--out", tmp_path / "model", "--image-size", "67", "--epochs", "40"]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("Epoch   2/"):
-            process.kill()
-            break
-    process.wait()
+    arguments: list[str | Path] = [
+        LOOKALIKE,
+        "train",
+        own_colour_folder,
+        "--out",
+        tmp_path / "model",
+        "--image-size",
+        "67",
+        "--epochs",
+        "40",
+    ]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Epoch   2/"):
+                process.kill()
+                break
     assert not (tmp_path / "model" / "model.json").exists()
     refused = lookalike("train", own_colour_folder, "--out", tmp_path / "model", "--image-size", 67, "--epochs", 40)
     assert "pass --resume to go on" in refused.stderr

@@ -1,0 +1,115 @@
+"""Ten crops by their places, and the metrics by hand, on a network whose logits can be read in the picture."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.alexnet import AlexNet, Architecture
+from training.evaluation import Metrics, evaluate, ten_crops
+
+SIZE = 8
+SIDE = 12
+CENTRE = 2
+
+
+class Reader(AlexNet):
+    """Its logits are the first pixels of a square's first row, in tenths."""
+
+    def __init__(self, num_classes: int):
+        nn.Module.__init__(self)
+        self.architecture = Architecture(layout="paper", normalization="none", num_classes=num_classes, image_size=SIZE)
+        self.register_buffer("std", torch.ones(1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = images[:, 0, : self.architecture.num_classes, 0].float() / 10
+        return logits, logits
+
+
+def canvas(*logits: float) -> npt.NDArray[np.uint8]:
+    """A canvas whose central square reads as these logits."""
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    pixels[CENTRE, CENTRE : CENTRE + len(logits), 0] = np.round(np.array(logits) * 10)
+    return pixels
+
+
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    powers = np.exp(logits)
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def test_the_ten_crops_are_four_corners_the_centre_and_their_mirrors() -> None:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    canvases = np.stack((rows, columns, rows * 0), 2)[None].astype(np.uint8)
+    crops = ten_crops(canvases, SIZE)
+    assert [(int(crop[0, 0, 0, 0]), int(crop[0, 0, 0, 1])) for crop in crops[:5]] == [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
+    for crop, mirror in zip(crops[:5], crops[5:], strict=True):
+        top, left = crop[0, 0, 0, :2]
+        np.testing.assert_array_equal(crop, canvases[:, top : top + SIZE, left : left + SIZE])
+        np.testing.assert_array_equal(mirror, crop[:, :, ::-1])
+
+
+def test_top_1_top_5_and_the_loss_are_those_counted_by_hand() -> None:
+    canvases = np.stack([
+        canvas(9, 1, 2, 3, 4, 5, 6),  # class 0 is first: right
+        canvas(9, 1, 2, 3, 4, 5, 6),  # class 3 is fifth: among the five
+        canvas(9, 1, 2, 3, 4, 5, 6),  # class 2 is sixth: neither
+        canvas(0, 0, 0, 0, 0, 0, 1),  # class 6 is first: right
+    ])  # fmt: skip
+    scores = evaluate(Reader(7), canvases, torch.tensor([0, 3, 2, 6]))
+    total = sum(math.exp(logit) for logit in (9, 1, 2, 3, 4, 5, 6))
+    losses = [math.log(total) - 9, math.log(total) - 3, math.log(total) - 2, math.log(6 + math.e) - 1]
+    assert (scores.top1, scores.top5, scores.num_images) == (0.5, 0.75, 4)
+    assert scores.loss == pytest.approx(sum(losses) / 4, abs=1e-5)
+
+
+def test_with_five_classes_or_fewer_the_right_one_is_always_among_the_five() -> None:
+    scores = evaluate(Reader(3), np.stack([canvas(3, 2, 1)] * 3), torch.tensor([0, 1, 2]))
+    assert scores.top1 == pytest.approx(1 / 3)
+    assert scores.top5 == 1
+
+
+def test_of_ten_crops_the_probabilities_are_averaged() -> None:
+    canvases = np.random.default_rng(0).integers(0, 100, (6, SIDE, SIDE, 3), dtype=np.uint8)
+    probabilities = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in ten_crops(canvases, SIZE)], 0)
+    targets = np.array([0, 1, 2, 3, 4, 5])
+    ranks = (probabilities > probabilities[range(6), targets][:, None]).sum(1)
+    scores = evaluate(Reader(7), canvases, torch.from_numpy(targets), num_crops=10)
+    assert scores.loss == pytest.approx(-np.log(probabilities[range(6), targets]).mean(), abs=1e-5)
+    assert scores.top1 == pytest.approx((ranks == 0).mean())
+    assert scores.top5 == pytest.approx((ranks < 5).mean())
+    assert scores.loss != pytest.approx(evaluate(Reader(7), canvases, torch.from_numpy(targets)).loss, abs=1e-2)
+
+
+def test_the_size_of_the_batches_changes_nothing() -> None:
+    canvases = np.random.default_rng(1).integers(0, 100, (7, SIDE, SIDE, 3), dtype=np.uint8)
+    targets = torch.arange(7)
+    whole = evaluate(Reader(7), canvases, targets)
+    parts = evaluate(Reader(7), canvases, targets, batch_size=3)
+    assert (parts.top1, parts.top5, parts.num_images) == (whole.top1, whole.top5, 7)
+    assert parts.loss == pytest.approx(whole.loss)
+
+
+def test_a_wrong_certainty_has_a_finite_loss() -> None:
+    class Certain(Reader):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            logits, features = super().forward(images)
+            return 1000 * logits, features
+
+    scores = evaluate(Certain(2), canvas(1, 0)[None], torch.tensor([1]))
+    assert 20 < scores.loss < 100
+
+
+def test_the_network_is_evaluated_as_it_will_be_used() -> None:
+    network = Reader(2)
+    network.train()
+    evaluate(network, canvas(1, 0)[None], torch.tensor([0]))
+    assert not network.training
+
+
+def test_metrics_can_be_written_as_json() -> None:
+    assert Metrics(top1=0.5, top5=1.0, loss=0.1, num_images=4).as_dict() == {"top1": 0.5, "top5": 1.0, "loss": 0.1, "num_images": 4}

@@ -1,0 +1,99 @@
+"""The settings of a run: the papers' values, what may be set, and how a mistake is answered."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from training.recipe import RECIPES, Recipe, RecipeError, modern, paper
+
+
+def refusal(*settings: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        paper().with_settings(settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_papers_recipe_has_the_papers_numbers() -> None:
+    wanted = {
+        "layout": "paper", "normalization": "response", "dropout": 0.5, "image_size": 224, "initialization": "paper", "mean": "image",
+        "crop": "random", "flip": True, "batch_size": 128, "epochs": 90, "learning_rate": 0.01, "schedule": "plateau", "momentum": 0.9,
+        "nesterov": False, "weight_decay": 0.0005, "decay_biases": True, "label_smoothing": 0.0, "precision": "float32",
+    }  # fmt: skip
+    settings = paper().as_dict()
+    assert {name: settings[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("setting", "limits", "got"),
+    [
+        ("dropout=1", "between 0 and 0.95", "got 1.0"),
+        ("image_size=66", "between 67 and 1024", "got 66"),
+        ("image_size=1025", "between 67 and 1024", "got 1025"),
+        ("min_crop_area=0", "between 0.01 and 1", "got 0.0"),
+        ("batch_size=0", "between 1 and 65536", "got 0"),
+        ("epochs=0", "between 1 and 10000", "got 0"),
+        ("epochs=-3", "between 1 and 10000", "got -3"),
+        ("learning_rate=0", "between 1e-08 and 100", "got 0.0"),
+        ("learning_rate=nan", "between 1e-08 and 100", "got nan"),
+        ("learning_rate=inf", "between 1e-08 and 100", "got inf"),
+        ("patience_epochs=0", "between 1 and 10000", "got 0"),
+        ("warmup_epochs=-0.5", "between 0 and 10000", "got -0.5"),
+        ("momentum=1", "between 0 and 0.9999", "got 1.0"),
+        ("weight_decay=-1", "between 0 and 1", "got -1.0"),
+        ("label_smoothing=1", "between 0 and 0.99", "got 1.0"),
+        ("seed=2147483648", "between 0 and 2147483647", "got 2147483648"),
+        ("seed=" + "9" * 400, "between 0 and 2147483647", "got " + "9" * 400),
+    ],
+)
+def test_a_value_out_of_range_is_answered_with_its_name_the_range_and_the_value(setting: str, limits: str, got: str) -> None:
+    assert refusal(setting) == f"{setting.partition('=')[0]} must lie {limits}; {got}"
+
+
+@pytest.mark.parametrize("setting", ["dropout=0", "image_size=67", "learning_rate=100", "momentum=0", "seed=2147483647", "batch_size=1"])
+def test_the_limits_themselves_are_allowed(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    assert getattr(paper().with_settings([setting]), name) == float(value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "answer"),
+    [
+        ("layout=vgg", "layout must be one of paper, torchvision; got vgg"),
+        ("precision=float64", "precision must be one of float32, bfloat16, auto; got float64"),
+        ("epochs=ten", "epochs must be a whole number; got ten"),
+        ("epochs=1.5", "epochs must be a whole number; got 1.5"),
+        ("dropout=half", "dropout must be a number; got half"),
+        ("flip=maybe", "flip must be true or false; got maybe"),
+        ("momentum=", "momentum must be a number; got "),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_answered_with_the_right_one(setting: str, answer: str) -> None:
+    assert refusal(setting) == answer
+
+
+@pytest.mark.parametrize("setting", ["speed=1", "learning-rate=1", "epochs", "", "=3"])
+def test_an_unknown_setting_is_answered_with_all_there_are(setting: str) -> None:
+    message = refusal(setting)
+    assert repr(setting) in message
+    assert all(field.name in message for field in dataclasses.fields(Recipe))
+
+
+def test_settings_are_read_as_the_types_of_their_fields() -> None:
+    recipe = paper().with_settings(["epochs=3", "learning_rate=1e-2", "flip=False", "nesterov=true", "layout=torchvision", "epochs=4"])
+    assert (recipe.epochs, recipe.learning_rate, recipe.flip, recipe.nesterov, recipe.layout) == (4, 0.01, False, True, "torchvision")
+    assert paper().with_settings([]) == paper()
+
+
+def test_nesterov_needs_momentum() -> None:
+    with pytest.raises(RecipeError, match="nesterov needs a momentum above 0; got 0"):
+        dataclasses.replace(modern(), momentum=0.0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name: str) -> None:
+    recipe = RECIPES[name]()
+    restored: dict[str, Any] = json.loads(json.dumps(recipe.as_dict()))
+    assert Recipe(**restored) == recipe
