@@ -18,7 +18,7 @@ import numpy as np
 from indexer.embedder import Device, Embedder
 from indexer.manifest import IndexDirectoryError
 from indexer.writer import IndexWriter, Known, NewItem
-from training.cache import Skipped, map_ahead, write_skipped
+from training.cache import SKIPPED_FILE, Skipped, map_ahead, write_skipped
 from training.datasets import DataError, Example, Part, open_dataset
 from training.images import ImageError, Pixels, open_picture, read_bytes, to_square, to_thumbnail
 from training.progress import Bar
@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 BATCH_SIZE = 32
 COMMIT_INTERVAL_S = 10.0
-SKIPPED_FILE = "skipped.csv"
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from indexer.embedder import Device, Embedder, likeliest
+from training.cache import SKIPPED_FILE, describe_skipped
 from training.datasets import Part
 from training.errors import UserError
 from training.progress import console
@@ -33,7 +34,6 @@ def build(
     device: DeviceOption = "auto",
 ) -> None:
     """Index DATA, or bring the index that is there up to date; an interrupted build goes on."""
-    from indexer.batch import SKIPPED_FILE
     from indexer.batch import build as build_index
 
     report = build_index(data, model, out, part=part, device=device)
@@ -42,7 +42,7 @@ def build(
         f"{report.num_removed:,} removed, {report.num_unchanged:,} unchanged"
     )
     if report.skipped:
-        print(f"{len(report.skipped):,} files were skipped; {out / SKIPPED_FILE} says why")
+        print(describe_skipped(report.skipped, out / SKIPPED_FILE))
 
 
 @index_app.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from indexer.manifest import MANIFEST_FILE, read_manifest
+from training.cache import SKIPPED_FILE, describe_skipped
 from training.errors import UserError
 from training.model import CARD_FILE, read_card
 from training.progress import console
@@ -69,7 +70,8 @@ def _train(data: str, model: Path, epochs: int | None, image_size: int | None) -
         image_size = QUICK_IMAGE_SIZE
     result = train(Request(data=data, out=model, epochs=epochs, image_size=image_size, resume=True))
     metrics = result.card.metrics
-    console.print(f"Held-out images: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}; {_skipped(len(result.skipped), model)}")
+    skipped = describe_skipped(result.skipped, model / SKIPPED_FILE)
+    console.print(f"Held-out images: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}; {skipped}")
 
 
 def _is_indexed(index: Path, model: Path) -> bool:
@@ -83,7 +85,7 @@ def _index(data: str, model: Path, index: Path) -> None:
     from indexer.batch import build
 
     report = build(data, model, index)
-    console.print(f"{report.num_items:,} images indexed; {_skipped(len(report.skipped), index)}")
+    console.print(f"{report.num_items:,} images indexed; {describe_skipped(report.skipped, index / SKIPPED_FILE)}")
 
 
 def _are_drawn(figures: Path, index: Path) -> bool:
@@ -97,7 +99,3 @@ def _draw(model: Path, index: Path, figures: Path) -> None:
     from indexer.figures import draw_figures
 
     draw_figures(model, index, figures)
-
-
-def _skipped(count: int, directory: Path) -> str:
-    return f"{count:,} files were skipped; {directory / 'skipped.csv'} says why" if count else "no file was skipped"

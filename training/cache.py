@@ -13,6 +13,8 @@ import numpy as np
 from training.datasets import Example
 from training.images import ImageError, Pixels, canvas_px, open_picture, to_canvas
 
+SKIPPED_FILE = "skipped.csv"
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -72,6 +74,11 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Itera
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def describe_skipped(skipped: list[Skipped], file: Path) -> str:
+    """How many files were left out, and where `write_skipped` lists them, for a command's summary."""
+    return f"skipped files: {len(skipped):,}" + (f", listed with their reasons in {file}" if skipped else "")
 
 
 def write_skipped(skipped: list[Skipped], file: Path) -> None:

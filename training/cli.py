@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from training.cache import SKIPPED_FILE, describe_skipped
 from training.progress import console
 
 app = typer.Typer(no_args_is_help=True)
@@ -41,7 +42,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on with the unfinished run in --out.")] = False,
 ) -> None:
     """Train a network on DATA; the model directory holds its weights, its ONNX file, its log and its learning curve."""
-    from training.session import SKIPPED_FILE, Request
+    from training.session import Request
     from training.session import train as train_model
 
     result = train_model(
@@ -55,7 +56,7 @@ def train(
         f"top-5 {metrics['top5']:.2%} of {metrics['num_images']:,} held-out images"
     )
     if result.skipped:
-        print(f"{len(result.skipped):,} files were skipped; {out / SKIPPED_FILE} says why")
+        print(describe_skipped(result.skipped, out / SKIPPED_FILE))
 
 
 @app.command()

@@ -114,7 +114,12 @@ def _files(root: Path, prefix: str = "") -> Iterator[Example]:
     unless there are no folders at all.
     """
     has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
-    for folder, folders, names in os.walk(root):
+    seen: set[Path] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := Path(folder).resolve()) in seen:  # a link back to where we have been
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if has_folders and Path(folder) == root:
             continue

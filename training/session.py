@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.cache import Skipped, decode_canvases, write_skipped
+from training.cache import SKIPPED_FILE, Skipped, decode_canvases, write_skipped
 from training.datasets import DataError, Example, class_names, held_out_examples, open_dataset
 from training.evaluation import Metrics, evaluate
 from training.export import load_network, save_model
@@ -18,8 +18,6 @@ from training.model import CARD_FILE, ModelCard
 from training.progress import Bar, console
 from training.recipe import RECIPES, Recipe, RecipeError
 from training.trainer import CHECKPOINT_FILE, Split, TrainingError, best_device, train_network
-
-SKIPPED_FILE = "skipped.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,8 @@ def train(request: Request) -> Result:
     _check_out(request)
     dataset = open_dataset(request.data)
     recipe = resolve_recipe(request, dataset.recipe_defaults)
-    train_examples = _labelled(dataset.part("train" if request.validation is None else "all"))
+    is_split = request.validation is None or dataset.held_out is not None
+    train_examples = _labelled(dataset.part("train" if is_split else "all"))
     held_out = _labelled(held_out_examples(request.data, request.validation))
     names = class_names(train_examples)
     if not train_examples:

@@ -103,8 +103,6 @@ class Run:
         recipe, generator = self.recipe, torch.Generator().manual_seed(recipe_seed(self.recipe, number))
         order = torch.randperm(len(train.targets), generator=generator)
         batches = order.split(recipe.batch_size)
-        if len(batches) > 1 and len(batches[-1]) == 1:  # batch norm cannot take the variance of one image
-            batches = batches[:-1]
         loss_sum = torch.zeros((), device=self.device)
         num_wrong = torch.zeros((), device=self.device)
         num_seen, started = 0, time.perf_counter()
@@ -153,6 +151,8 @@ class Run:
         loss = nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.recipe.max_gradient_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
         self.optimizer.step()
         return loss.detach(), (logits.detach().argmax(1) != targets).sum()
 

@@ -72,7 +72,7 @@ def test_training_skips_unreadable_files_and_says_where_the_model_and_the_report
     assert done.status == 0, done.err
     card = read_card(tmp_path / "model")
     assert f"model holds model {card.id[:12]}: top-1 " in done.out
-    assert "2 files were skipped; model/skipped.csv says why" in done.out
+    assert "skipped files: 2, listed with their reasons in model/skipped.csv" in done.out
     assert "Training on 18 images of 3 classes, 3 held out" in done.err
     assert "Epoch   1/1  loss " in done.err
     assert "images/s" in done.err

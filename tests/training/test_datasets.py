@@ -182,3 +182,15 @@ def test_the_digits_are_1797_real_images_that_can_be_read_and_must_not_be_mirror
     square = read_square(zero.source, recipe.image_size)
     middle = square.shape[0] // 2
     assert square[middle].max() > 100 + int(square[middle, middle].max())  # the ring of a zero, and its hole
+
+
+def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "1.png").touch()
+    data = tmp_path / "data"
+    (data / "dog").mkdir(parents=True)
+    (data / "dog" / "2.png").touch()
+    (data / "dog" / "loop").symlink_to(data)
+    (data / "cat").symlink_to(elsewhere)
+    assert [(example.path, example.label) for example in open_dataset(data).examples] == [("cat/1.png", "cat"), ("dog/2.png", "dog")]

@@ -13,13 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.conftest import write_colours
 from training.augment import augment
+from training.cache import SKIPPED_FILE
 from training.datasets import held_out_examples
 from training.errors import UserError
 from training.export import load_network
 from training.images import read_square
 from training.model import read_card
-from training.session import SKIPPED_FILE, Request, Result, evaluate_model, resolve_recipe, train
+from training.session import Request, Result, evaluate_model, resolve_recipe, train
 from training.trainer import CHECKPOINT_FILE
 
 QUICK = ("batch_size=8", "learning_rate=0.002", "precision=float32")
@@ -234,3 +236,12 @@ def test_a_model_is_not_asked_for_classes_it_does_not_know_nor_about_nothing(tin
     assert message == f"{unknown} has classes that {tiny_model} does not know: pink; pass images of its own classes"
     plain = write_images(tmp_path / "plain", "1.png")
     assert refusal(lambda: evaluate_model(tiny_model, str(plain))).startswith(f"{plain} has no readable labelled image")
+
+
+def test_other_validation_data_leave_the_datas_own_held_out_images_out_of_training(tmp_path: Path) -> None:
+    write_colours(tmp_path / "data" / "train")
+    write_colours(tmp_path / "data" / "val")
+    write_colours(tmp_path / "other")
+    out = tmp_path / "model"
+    result = train(Request(data=str(tmp_path / "data"), out=out, validation=str(tmp_path / "other"), epochs=1, image_size=67))
+    assert (result.card.data["num_train"], result.card.data["num_held_out"]) == (18, 18)

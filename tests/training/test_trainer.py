@@ -35,7 +35,15 @@ from training.trainer import (
 
 COLOURS = ((30, 60, 220), (30, 180, 60), (220, 40, 30))
 RECIPE = dataclasses.replace(
-    modern(), image_size=67, epochs=3, batch_size=8, learning_rate=0.002, warmup_epochs=0.5, precision="float32", seed=3
+    modern(),
+    image_size=67,
+    epochs=3,
+    batch_size=8,
+    learning_rate=0.002,
+    max_gradient_norm=0.0,
+    warmup_epochs=0.5,
+    precision="float32",
+    seed=3,
 )
 CPU = torch.device("cpu")
 
@@ -252,20 +260,31 @@ def test_the_plateau_ends_a_run_early(tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-2] * 4 + [1e-3, 1e-4, 1e-5])  # the fourth epoch is the first that is no better
 
 
-def test_a_last_batch_of_one_image_is_left_out_unless_it_is_the_only_one() -> None:
-    for num_images, wanted in ((9, [8]), (10, [8, 2]), (1, [1])):
-        train_split = Split(TRAIN.canvases[:num_images], TRAIN.targets[:num_images])
-        run = Run(RECIPE, len(COLOURS), train_split, CPU)
-        sizes: list[int] = []
+def test_an_epoch_uses_every_image_once_a_last_batch_of_one_too() -> None:
+    train_split = Split(TRAIN.canvases[:9], TRAIN.targets[:9])
+    seen: list[list[int]] = []
 
-        def note(_: Run, __: Split, chosen: Tensor, *others: Any, sizes: list[int] = sizes) -> tuple[Tensor, Tensor]:
-            sizes.append(len(chosen))
-            return torch.zeros(()), torch.zeros(())
+    def note(_: Run, __: Split, chosen: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        seen.append(chosen.tolist())
+        return torch.zeros(()), torch.zeros(())
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("training.trainer.Run._step", note)
-            run.epoch(0, train_split, HELD_OUT, elapsed_s=0.0)
-        assert sizes == wanted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.trainer.Run._step", note)
+        Run(RECIPE, len(COLOURS), train_split, CPU).epoch(0, train_split, HELD_OUT, elapsed_s=0.0)
+    assert [len(batch) for batch in seen] == [8, 1]
+    assert sorted(itertools.chain.from_iterable(seen)) == list(range(9))
+
+
+def test_a_long_gradient_is_scaled_down_to_the_recipes_norm() -> None:
+    lengths = {}
+    for bound in (0.0, 0.5):
+        run = Run(dataclasses.replace(RECIPE, max_gradient_norm=bound), len(COLOURS), TRAIN, CPU)
+        run.network.train()
+        run._step(TRAIN, torch.arange(8), 0.01, torch.Generator().manual_seed(0))
+        gradients = [parameter.grad for parameter in run.network.parameters() if parameter.grad is not None]
+        lengths[bound] = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+    assert lengths[0.0] > 0.5
+    assert lengths[0.5] == pytest.approx(0.5, rel=1e-4)
 
 
 def test_two_steps_follow_the_papers_update_rule() -> None:
