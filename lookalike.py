@@ -13,6 +13,7 @@ MODULES = {
     "train": "training.cli",
     "evaluate": "training.cli",
     "export": "training.cli",
+    "import": "training.cli",
     "figures": "indexer.cli",
     "index": "indexer.cli",
     "classify": "indexer.cli",

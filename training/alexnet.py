@@ -29,6 +29,10 @@ class Architecture:
     image_size: int
     dropout: float = 0.5
     mean: Literal["image", "channel"] = "channel"
+    response_k: float = 2.0
+    """The constant of the response normalisation: 2 in the paper, 1 in Caffe."""
+    response_crosses_towers: bool = False
+    """Whether the response normalisation sums over maps of both towers at their border: Caffe's does, the paper's does not."""
 
 
 class AlexNet(nn.Module):
@@ -139,6 +143,7 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
         overhang = -(architecture.image_size - 11) % 4
         layers["overhang"] = nn.ZeroPad2d((0, overhang, 0, overhang))
     channels = 3
+    num_towers = 2 if is_paper and not architecture.response_crosses_towers else 1
     for number, layer in enumerate(_LAYOUTS[architecture.layout], 1):
         has_batch_norm = architecture.normalization == "batch"
         layers[f"conv{number}"] = nn.Conv2d(
@@ -149,7 +154,7 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
             layers[f"norm{number}"] = nn.BatchNorm2d(channels)
         layers[f"relu{number}"] = nn.ReLU(inplace=True)
         if architecture.normalization == "response" and number <= 2:
-            layers[f"norm{number}"] = LocalResponseNorm(channels, num_towers=2 if is_paper else 1)
+            layers[f"norm{number}"] = LocalResponseNorm(channels, num_towers, k=architecture.response_k)
         if layer.is_pooled:
             layers[f"pool{number}"] = nn.MaxPool2d(3, 2)
     if not is_paper:

@@ -1,4 +1,4 @@
-"""`lookalike train`, `evaluate` and `export`."""
+"""`lookalike train`, `evaluate`, `import` and `export`."""
 
 import json
 from enum import IntEnum
@@ -77,6 +77,21 @@ def evaluate(
             f"top-1 {scores.top1:.2%}, top-5 {scores.top5:.2%}, loss {scores.loss:.4f} "
             f"on {scores.num_images:,} images, {int(crops)} crop(s) each"
         )
+
+
+@app.command("import")
+def import_(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", show_default=False, help="A .pth, .safetensors or .caffemodel file.")],
+    out: Annotated[Path, typer.Option(show_default=False, help="The model directory.")],
+    mean: Annotated[Path | None, typer.Option(help="Caffe's mean image, .npy or .binaryproto; else its channel means.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="The names of the classes, one a line; else ImageNet's.")] = None,
+) -> None:
+    """Turn torchvision's or Caffe's AlexNet weights into a model directory."""
+    from training.importing import import_weights
+
+    names = classes.read_text("utf-8").splitlines() if classes else None
+    card = import_weights(weights, out, mean=mean, class_names=names)
+    print(f"{out} holds model {card.id[:12]} with {len(card.class_names):,} classes")
 
 
 @app.command()
