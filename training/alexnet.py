@@ -29,6 +29,12 @@ class Architecture:
     image_size: int
     dropout: float = 0.5
     mean: Literal["image", "channel"] = "channel"
+    activation: Literal["relu", "tanh"] = "relu"
+    pooling: Literal["overlapping", "plain"] = "overlapping"
+    num_towers: int = 2
+    """Of the `paper` layout: 2, or 1 for the same widths without groups."""
+    without_convolution: int = 0
+    """The middle convolution, 2 to 5, that is left out with its nonlinearity and normalisation, but not its pooling; 0 for none."""
     response_k: float = 2.0
     """The constant of the response normalisation: 2 in the paper, 1 in Caffe."""
     response_crosses_towers: bool = False
@@ -143,20 +149,23 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
         overhang = -(architecture.image_size - 11) % 4
         layers["overhang"] = nn.ZeroPad2d((0, overhang, 0, overhang))
     channels = 3
-    num_towers = 2 if is_paper and not architecture.response_crosses_towers else 1
+    num_towers = architecture.num_towers if is_paper else 1
     for number, layer in enumerate(_LAYOUTS[architecture.layout], 1):
-        has_batch_norm = architecture.normalization == "batch"
-        layers[f"conv{number}"] = nn.Conv2d(
-            channels, layer.maps, layer.kernel_px, layer.stride, layer.padding, groups=layer.groups, bias=not has_batch_norm
-        )
-        channels = layer.maps
-        if has_batch_norm:
-            layers[f"norm{number}"] = nn.BatchNorm2d(channels)
-        layers[f"relu{number}"] = nn.ReLU(inplace=True)
-        if architecture.normalization == "response" and number <= 2:
-            layers[f"norm{number}"] = LocalResponseNorm(channels, num_towers, k=architecture.response_k)
+        if number != architecture.without_convolution:
+            has_batch_norm = architecture.normalization == "batch"
+            groups = min(layer.groups, num_towers)
+            layers[f"conv{number}"] = nn.Conv2d(
+                channels, layer.maps, layer.kernel_px, layer.stride, layer.padding, groups=groups, bias=not has_batch_norm
+            )
+            channels = layer.maps
+            if has_batch_norm:
+                layers[f"norm{number}"] = nn.BatchNorm2d(channels)
+            layers[f"activation{number}"] = _activation(architecture)
+            if architecture.normalization == "response" and number <= 2:
+                num_ranges = 1 if architecture.response_crosses_towers else num_towers
+                layers[f"norm{number}"] = LocalResponseNorm(channels, num_ranges, k=architecture.response_k)
         if layer.is_pooled:
-            layers[f"pool{number}"] = nn.MaxPool2d(3, 2)
+            layers[f"pool{number}"] = nn.MaxPool2d(_pool_px(architecture), 2)
     if not is_paper:
         layers["average"] = nn.AdaptiveAvgPool2d(6)
     layers["flatten"] = nn.Flatten()
@@ -166,15 +175,16 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
 def _hidden(architecture: Architecture) -> nn.Sequential:
     """pool5 -> the features, (B, 4096). The paper drops out what leaves fc6 and fc7, torchvision what enters fc6 and fc7."""
     is_paper = architecture.layout == "paper"
-    side = _pool5_px(architecture.image_size) if is_paper else 6
+    side = _pool5_px(architecture) if is_paper else 6
+    channels = _pool5_maps(architecture)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if not is_paper:
         layers["dropout5"] = nn.Dropout(architecture.dropout)
-    layers["fc6"] = nn.Linear(256 * side**2, FEATURE_DIM)
-    layers["relu6"] = nn.ReLU(inplace=True)
+    layers["fc6"] = nn.Linear(channels * side**2, FEATURE_DIM)
+    layers["activation6"] = _activation(architecture)
     layers["dropout6"] = nn.Dropout(architecture.dropout)
     layers["fc7"] = nn.Linear(FEATURE_DIM, FEATURE_DIM)
-    layers["relu7"] = nn.ReLU()
+    layers["activation7"] = _activation(architecture)
     return nn.Sequential(layers)
 
 
@@ -187,11 +197,25 @@ def _output(architecture: Architecture) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _pool5_px(image_size: int) -> int:
+def _activation(architecture: Architecture) -> nn.Module:
+    return nn.ReLU(inplace=True) if architecture.activation == "relu" else nn.Tanh()
+
+
+def _pool_px(architecture: Architecture) -> int:
+    return 3 if architecture.pooling == "overlapping" else 2
+
+
+def _pool5_maps(architecture: Architecture) -> int:
+    """The number of maps that pool5 has: those of the last convolution that is there."""
+    layers = _LAYOUTS[architecture.layout]
+    return layers[-2 if architecture.without_convolution == len(layers) else -1].maps
+
+
+def _pool5_px(architecture: Architecture) -> int:
     """The side of the paper's pool5: 6 for 224 pixels, 3 for 128, 1 for 67."""
-    side = 1 + math.ceil((image_size - 11) / 4)
+    side = 1 + math.ceil((architecture.image_size - 11) / 4)
     for _ in range(3):
-        side = (side - 3) // 2 + 1
+        side = (side - _pool_px(architecture)) // 2 + 1
     return side
 
 

@@ -23,6 +23,14 @@ class Recipe:
     """`paper`: two towers (grouped convolutions), 96-256-384-384-256 maps; `torchvision`: one tower, 64-192-384-256-256."""
     normalization: Literal["response", "batch", "none"] = "response"
     """`response` is the paper's LRN after conv1 and conv2; `batch` a batch norm before every convolution's ReLU instead."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """After every convolution and hidden layer; the paper compares the two in section 3.1."""
+    pooling: Literal["overlapping", "plain"] = "overlapping"
+    """Windows of 3 with stride 2 (section 3.4), or of 2."""
+    num_towers: int = 2
+    """Of the `paper` layout: 2 (section 3.2), or 1 for the same widths without groups."""
+    without_convolution: int = 0
+    """Leave out a middle convolution, 2 to 5 (section 7: each costs about 2 points of top-1); 0 leaves out none."""
     dropout: float = 0.5
     """Probability that an output of fc6 and fc7 is zeroed in training."""
     image_size: int = 224
@@ -61,9 +69,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
-            "dropout": (0, 0.95), "image_size": (67, 1024), "min_crop_area": (0.01, 1), "batch_size": (1, 65536), "epochs": (1, 10_000),
-            "learning_rate": (1e-8, 100), "patience_epochs": (1, 10_000), "warmup_epochs": (0, 10_000), "momentum": (0, 0.9999),
-            "weight_decay": (0, 1), "max_gradient_norm": (0, 1e6), "label_smoothing": (0, 0.99), "seed": (0, 2**31 - 1),
+            "num_towers": (1, 2), "without_convolution": (0, 5), "dropout": (0, 0.95), "image_size": (67, 1024), "min_crop_area": (0.01, 1),
+            "batch_size": (1, 65536), "epochs": (1, 10_000), "learning_rate": (1e-8, 100), "patience_epochs": (1, 10_000),
+            "warmup_epochs": (0, 10_000), "momentum": (0, 0.9999), "weight_decay": (0, 1), "max_gradient_norm": (0, 1e6),
+            "label_smoothing": (0, 0.99), "seed": (0, 2**31 - 1),
         }  # fmt: skip
         hints = get_type_hints(type(self))
         for name, hint in hints.items():
@@ -72,6 +81,8 @@ class Recipe:
                 raise RecipeError(f"{name} must be one of {', '.join(allowed)}; got {value}")
             if name in limits and not limits[name][0] <= value <= limits[name][1]:
                 raise RecipeError(f"{name} must lie between {limits[name][0]} and {limits[name][1]}; got {value}")
+        if self.without_convolution == 1:
+            raise RecipeError("without_convolution must be 2 to 5, or 0 for none; got 1, without which no other fits")
         if self.nesterov and not self.momentum:
             raise RecipeError("nesterov needs a momentum above 0; got 0")
 

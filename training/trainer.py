@@ -214,7 +214,8 @@ def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
     """The shapes that a recipe asks for."""
     return Architecture(
         layout=recipe.layout, normalization=recipe.normalization, num_classes=num_classes, image_size=recipe.image_size,
-        dropout=recipe.dropout, mean=recipe.mean,
+        dropout=recipe.dropout, mean=recipe.mean, activation=recipe.activation, pooling=recipe.pooling, num_towers=recipe.num_towers,
+        without_convolution=recipe.without_convolution,
     )  # fmt: skip
 
 

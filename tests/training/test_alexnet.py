@@ -227,3 +227,36 @@ def test_a_blank_channel_is_not_divided_by_zero() -> None:
     network = AlexNet(architecture(mean="channel"))
     network.fit_preprocessing(np.zeros((2, canvas_px(67), canvas_px(67), 3), np.uint8))
     assert network.std.flatten().tolist() == [1, 1, 1]
+
+
+def test_one_tower_of_the_same_widths_has_the_known_number_of_parameters() -> None:
+    network = shapes_only(num_classes=1000, image_size=224, num_towers=1)
+    assert num_parameters(network) == 62_378_344
+    assert {module.groups for module in network.modules() if isinstance(module, nn.Conv2d)} == {1}
+
+
+@pytest.mark.parametrize("layout", ["paper", "torchvision"])
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_a_network_works_without_any_middle_convolution(layout: str, number: int) -> None:
+    network = AlexNet(architecture(layout=layout, without_convolution=number)).eval()
+    names = {name for name, _ in network.convolutions.named_children()}
+    assert f"conv{number}" not in names
+    assert {"conv1", "pool1", "pool2", "pool5"} <= names
+    logits, features = network(random_images(67))
+    assert (logits.shape, features.shape) == ((2, 3), (2, 4096))
+
+
+def test_plain_pooling_has_windows_of_two_and_the_same_sizes_at_224_pixels() -> None:
+    plain, overlapping = (shapes_only(image_size=224, pooling=pooling) for pooling in ("plain", "overlapping"))
+    assert {module.kernel_size for module in plain.modules() if isinstance(module, nn.MaxPool2d)} == {2}
+    assert num_parameters(plain) == num_parameters(overlapping)
+    assert AlexNet(architecture(pooling="plain"))(random_images(67))[1].shape == (2, 4096)
+
+
+def test_tanh_takes_the_place_of_every_relu() -> None:
+    network = AlexNet(architecture(activation="tanh")).eval()
+    initialize(network, "paper", seed=0)
+    assert sum(isinstance(module, nn.Tanh) for module in network.modules()) == 7
+    assert not any(isinstance(module, nn.ReLU) for module in network.modules())
+    features = network(random_images(67))[1]
+    assert float(features.detach().abs().max()) <= 1

@@ -91,7 +91,7 @@ def test_a_refusal_is_one_line_and_status_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        (["--set", "speed=9"], "'speed=9' is not a setting; write name=value with one of: layout, normalization, dropout"),
+        (["--set", "speed=9"], "'speed=9' is not a setting; write name=value with one of: layout, normalization, activation"),
         (["--set", "layout=vgg"], "layout must be one of paper, torchvision; got vgg"),
         (["--epochs", "0"], "epochs must lie between 1 and 10000; got 0"),
         (["--image-size", "66"], "image_size must lie between 67 and 1024; got 66"),

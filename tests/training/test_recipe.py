@@ -29,6 +29,8 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
 @pytest.mark.parametrize(
     ("setting", "limits", "got"),
     [
+        ("num_towers=3", "between 1 and 2", "got 3"),
+        ("without_convolution=6", "between 0 and 5", "got 6"),
         ("dropout=1", "between 0 and 0.95", "got 1.0"),
         ("image_size=66", "between 67 and 1024", "got 66"),
         ("image_size=1025", "between 67 and 1024", "got 1025"),
@@ -97,3 +99,8 @@ def test_a_recipe_survives_json(name: str) -> None:
     recipe = RECIPES[name]()
     restored: dict[str, Any] = json.loads(json.dumps(recipe.as_dict()))
     assert Recipe(**restored) == recipe
+
+
+def test_the_first_convolution_cannot_be_left_out() -> None:
+    with pytest.raises(RecipeError, match="without_convolution must be 2 to 5, or 0 for none; got 1"):
+        paper().with_settings(["without_convolution=1"])
