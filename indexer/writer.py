@@ -21,7 +21,17 @@ import numpy.typing as npt
 
 from indexer.index import ITEMS_FILE, MODEL_FOLDER, ROW_BYTES, SCHEMA, connect
 from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, Manifest, read_manifest, write_manifest
-from training.model import CARD_FILE, NUM_FEATURES, ONNX_FILE, check_file, file_sha256, read_card, write_atomically
+from training.model import (
+    CARD_FILE,
+    NUM_FEATURES,
+    ONNX_FILE,
+    TEMPORARY_SUFFIX,
+    check_file,
+    file_sha256,
+    read_card,
+    replacing,
+    write_atomically,
+)
 
 LOCK_FILE = ".lock"
 
@@ -154,7 +164,8 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise IndexDirectoryError(f"{directory} cannot be made ({error.strerror}); pass another --out") from error
-    if not (directory / MANIFEST_FILE).exists() and any(entry.name not in (LOCK_FILE, *_FIRST_FILES) for entry in directory.iterdir()):
+    others = [entry for entry in directory.iterdir() if entry.name not in (LOCK_FILE, *_FIRST_FILES) and entry.suffix != TEMPORARY_SUFFIX]
+    if others and not (directory / MANIFEST_FILE).exists():
         raise IndexDirectoryError(f"{directory} holds other files and is no index; pass an --out that is empty or does not exist yet")
 
 
@@ -179,7 +190,8 @@ def _create(directory: Path, model_directory: Path, model_id: str) -> None:
     onnx = check_file(model_directory, ONNX_FILE, card.onnx_sha256)
     for file in (onnx, model_directory / CARD_FILE):
         copy = directory / MODEL_FOLDER / file.name
-        shutil.copyfile(file, copy)
+        with replacing(copy) as temporary:
+            shutil.copyfile(file, temporary)
         checksums[f"{MODEL_FOLDER}/{file.name}"] = file_sha256(copy)
     (directory / ITEMS_FILE).unlink(missing_ok=True)
     database = sqlite3.connect(directory / ITEMS_FILE)

@@ -1,7 +1,6 @@
 """From a network in memory to the files of a model directory, and back."""
 
 import logging
-import os
 import platform
 import warnings
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from training.model import (
     check_file,
     file_sha256,
     read_card,
-    replace_durably,
+    replacing,
     write_atomically,
     write_card,
 )
@@ -89,7 +88,6 @@ def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
     """Writes the network as ONNX: `images` uint8 (batch, S, S, 3) -> `logits` (batch, C), `features` (batch, 4096), float32."""
     size = network.architecture.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    temporary = file.with_name(f".{file.name}.tmp")
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)
@@ -103,14 +101,5 @@ def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"model_id": model_id})
-    onnx.save(proto, temporary)
-    _sync(temporary)
-    replace_durably(temporary, file)
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(file) as temporary:
+        onnx.save(proto, temporary)

@@ -6,7 +6,8 @@ The SHA-256 of the weights is the *model id*; the ONNX file carries the id in it
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from training.errors import UserError
 FORMAT_VERSION = 1
 CARD_FILE, WEIGHTS_FILE, ONNX_FILE = "model.json", "weights.safetensors", "model.onnx"
 NUM_FEATURES = 4096
+TEMPORARY_SUFFIX = ".tmp"
 
 
 class ModelError(UserError):
@@ -81,19 +83,23 @@ def file_sha256(file: Path) -> str:
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Writes a file so that it holds, whatever happens, either all of its old content or all of the new."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    replace_durably(temporary, file)
+    with replacing(file) as temporary:
+        temporary.write_bytes(content)
 
 
-def replace_durably(temporary: Path, file: Path) -> None:
-    """Renames a file, already synced, over another, and syncs the directory so that the rename survives a power cut."""
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Gives a path to write to, which takes the place of `file`, durably, when the block ends well; only then."""
+    temporary = file.with_name(f".{file.name}{TEMPORARY_SUFFIX}")
+    yield temporary
+    _sync(temporary)
     os.replace(temporary, file)
-    directory = os.open(file.parent, os.O_RDONLY)
+    _sync(file.parent)  # the rename itself has to survive a power cut
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)

@@ -7,7 +7,6 @@ randomness (dropout) is in the checkpoint: a resumed run goes on as an uninterru
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from training.errors import UserError
 from training.evaluation import Metrics, evaluate
 from training.figures import draw_learning_curve
 from training.images import Pixels
-from training.model import replace_durably, write_atomically
+from training.model import replacing, write_atomically
 from training.progress import Bar, console
 from training.recipe import Recipe
 from training.schedule import Schedule
@@ -174,12 +173,8 @@ class Run:
             "rng_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
             "log": [asdict(line) for line in log],
         }
-        temporary = file.with_name(f".{file.name}.tmp")
-        with temporary.open("wb") as out:
-            torch.save(state, out)
-            out.flush()
-            os.fsync(out.fileno())
-        replace_durably(temporary, file)
+        with replacing(file) as temporary:
+            torch.save(state, temporary)
 
     def restore(self, file: Path, fingerprint: str) -> list[Epoch]:
         """Takes up a checkpoint's state and returns its log; raises TrainingError where it belongs to another run."""

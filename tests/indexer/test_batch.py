@@ -167,3 +167,11 @@ def test_an_interrupted_first_build_goes_on_where_it_was(
     report = build(str(own_colour_folder), tiny_model, out, device="cpu")
     assert (report.num_unchanged, report.num_added, report.num_items) == (8, 10, 18)
     assert Index.open(out).manifest.is_complete
+
+
+def test_what_an_interrupted_creation_left_does_not_stop_the_next_build(own_colour_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    (out / "model").mkdir(parents=True)
+    for name in (".lock", ".manifest.json.tmp", "items.sqlite", "features-0.f32", "model/.model.onnx.tmp"):
+        (out / name).write_bytes(b"half")
+    assert build(str(own_colour_folder), tiny_model, out, device="cpu").num_items == 18
