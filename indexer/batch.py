@@ -70,11 +70,7 @@ def build(data: str, model_directory: Path, out: Path, *, part: Part = "all", de
             raise IndexDirectoryError(
                 f"none of the {len(known):,} images in {out} are in {data}, which must be another collection; pass another --out"
             )
-        try:
-            _add(examples, known, embedder, writer, report)
-        except KeyboardInterrupt:
-            writer.commit()
-            raise
+        _add(examples, known, embedder, writer, report)
         write_skipped(report.skipped, out / SKIPPED_FILE)
         if not known and not report.num_added:
             first = report.skipped[0]

@@ -69,7 +69,7 @@ def search(
     metric: Annotated[str, typer.Option(help="The distance: euclidean.")] = "euclidean",
     label: Annotated[str | None, typer.Option(help="Only items of this label.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model directory, if not the index's own copy.")] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Find the indexed images most like each IMAGE."""

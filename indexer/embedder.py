@@ -114,6 +114,6 @@ class _TorchForward:
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
         torch = self._torch
         # TF32 rounds to 10 bits, which would part the GPU's features from the CPU's by more than the promised 1e-3.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits, features = self._network(torch.tensor(squares, device="cuda"))
         return logits.cpu().numpy(), features.cpu().numpy()

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +23,7 @@ from indexer.faiss_search import Match, Searcher
 from indexer.queries import answer, without_itself
 from training.datasets import Example, held_out_examples, open_dataset
 from training.figures import draw_figure_3, save_figure
-from training.images import Pixels
+from training.images import ImageError, Pixels, read_square
 
 NUM_PREDICTIONS, NUM_QUERIES, NUM_NEIGHBOURS = 8, 5, 6
 RIGHT_COLOUR, OTHER_COLOUR = "#d9534f", "#6c8ebf"
@@ -59,7 +60,7 @@ def draw_figures(model_directory: Path, index_directory: Path | None, out: Path,
 
 def draw_figure_4(embedder: Embedder, searcher: Searcher, held_out: Sequence[Example], file: Path, *, seed: int = 0) -> None:
     """Draws Figure 4 as PNG for images drawn at random, one of each class first; an item that is the query itself is left out."""
-    examples = _choose(held_out, NUM_PREDICTIONS + NUM_QUERIES, seed)
+    examples = _choose(held_out, NUM_PREDICTIONS + NUM_QUERIES, seed, embedder.card.image_size)
     answers = answer([example.source for example in examples], embedder, searcher, k=NUM_NEIGHBOURS + 1)
     panels = [
         _Panel(
@@ -80,8 +81,8 @@ def draw_figure_4(embedder: Embedder, searcher: Searcher, held_out: Sequence[Exa
     save_figure(figure, file)
 
 
-def _choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Images at random, of as many different labels as there are."""
+def _choose(examples: Sequence[Example], count: int, seed: int, size: int) -> list[Example]:
+    """Readable images at random, of as many different labels as there are."""
     shuffled = list(examples)
     random.Random(seed).shuffle(shuffled)
     rounds: dict[str | None, int] = {}
@@ -90,7 +91,15 @@ def _choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]
         order.append((rounds.get(example.label, 0), example))
         rounds[example.label] = rounds.get(example.label, 0) + 1
     order.sort(key=lambda pair: pair[0])
-    return [example for _, example in order[:count]]
+    return list(islice((example for _, example in order if _is_readable(example, size)), count))
+
+
+def _is_readable(example: Example, size: int) -> bool:
+    try:
+        read_square(example.source, size)
+    except ImageError:
+        return False
+    return True
 
 
 def _draw_predictions(figure: SubFigure, panels: Sequence[_Panel]) -> None:

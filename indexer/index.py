@@ -8,7 +8,6 @@ model/          model.json and model.onnx, so that queries need nothing else
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,7 @@ class Index:
         try:
             index = cls(directory, manifest, connect(directory), features)
         except sqlite3.Error as error:
-            raise IndexDirectoryError(
-                f"{directory / ITEMS_FILE} cannot be read ({error}); restore it from a copy, or build the index again"
-            ) from error
+            raise _unreadable(directory / ITEMS_FILE, error) from error
         if len(index.ids) != manifest.num_items:
             index.close()
             raise IndexDirectoryError(
@@ -146,18 +143,31 @@ class Index:
 
 
 def connect(directory: Path) -> sqlite3.Connection:
-    """The database of an index, for any thread: sqlite3 is built serialized."""
+    """The database of an index, for any thread: sqlite3 is built serialized. Raises IndexDirectoryError.
+
+    A writer killed while committing leaves a journal that the next to open rolls back, a reader too, hence mode=rw. On a read-only
+    volume SQLite reads what has no such journal, and refuses what has one.
+    """
     assert sqlite3.threadsafety == 3
-    file = (directory / ITEMS_FILE).absolute().as_uri()
+    file = directory / ITEMS_FILE
     try:
-        # A writer killed while committing leaves a journal that the next to open rolls back, a reader too: hence rw.
-        database = sqlite3.connect(f"{file}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT_S, check_same_thread=False)
+        database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT_S, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise _unreadable(file, error) from error
+    try:
         database.execute("SELECT 1 FROM items LIMIT 1")
-    except sqlite3.OperationalError:
-        with closing(database):  # a read-only volume: no writer can be there
-            database = sqlite3.connect(f"{file}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-    database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        database.close()
+        raise _unreadable(file, error) from error
     return database
+
+
+def _unreadable(file: Path, error: sqlite3.Error) -> IndexDirectoryError:
+    return IndexDirectoryError(
+        f"{file} cannot be read ({error}); if a writer was interrupted, open the index once where it may be written; "
+        "else restore it from a copy, or build the index again"
+    )
 
 
 def _by_label(label: str | None) -> tuple[str, list[object]]:

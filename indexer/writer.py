@@ -121,10 +121,13 @@ class IndexWriter:
                     (row, item.sha256, item.path, item.label, item.width, item.height, now, zlib.crc32(feature), commit),
                 )
                 self._database.execute("INSERT INTO thumbnails VALUES (?, ?)", (cursor.lastrowid, item.thumbnail))
-            self._database.executemany("UPDATE items SET removed_commit = ? WHERE id = ?", [(commit, id) for id in self._removed])
+            removed = [(commit, id) for id in self._removed]
+            num_removed = self._database.executemany(
+                "UPDATE items SET removed_commit = ? WHERE id = ? AND removed_commit IS NULL", removed
+            ).rowcount
         manifest = replace(
             self.manifest, commit=commit, updated_at=now, is_complete=is_complete, num_rows=self.manifest.num_rows + len(features),
-            num_items=self.manifest.num_items + len(features) - len(self._removed),
+            num_items=self.manifest.num_items + len(features) - max(num_removed, 0),
         )  # fmt: skip
         write_manifest(manifest, self.directory)
         self.manifest = manifest

@@ -77,8 +77,8 @@ def train(request: Request) -> Result:
         card = save_model(
             network, request.out, class_names=names, recipe=recipe.as_dict(), metrics=scores.as_dict(),
             data={
-                "name": dataset.name, "num_train": len(train_kept), "num_held_out": len(held_out_kept), "num_skipped": len(skipped),
-                "validation": request.validation,
+                "name": _lasting(dataset.name), "num_train": len(train_kept), "num_held_out": len(held_out_kept),
+                "num_skipped": len(skipped), "validation": _lasting(request.validation) if request.validation else None,
             },
         )  # fmt: skip
         (request.out / CHECKPOINT_FILE).unlink(missing_ok=True)
@@ -98,6 +98,11 @@ def resolve_recipe(request: Request, defaults: Mapping[str, Any]) -> Recipe:
     if request.image_size is not None:
         recipe = replace(recipe, image_size=request.image_size)
     return recipe.with_settings(request.settings)
+
+
+def _lasting(data: str) -> str:
+    """The name of the data that is right from any working directory."""
+    return data if data == "digits" else str(Path(data).resolve())
 
 
 def _check_out(request: Request) -> None:

@@ -140,11 +140,13 @@ def test_an_unreadable_query_is_named_and_the_others_are_not_lost_in_a_traceback
 
 
 def test_the_whole_road_works_on_a_folder_of_photographs(own_colour_folder: Path, tmp_path: Path) -> None:
-    (own_colour_folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    for number in range(10):  # one in five is held out
+        (own_colour_folder / "red" / f"broken{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    assert any("broken" in example.path for example in held_out_examples(str(own_colour_folder)))
     done = lookalike("demo", own_colour_folder, "--workdir", tmp_path / "work", "--no-serve", "--epochs", 2, "--image-size", 67)
     assert done.returncode == 0, done.stderr
-    assert "skipped files: 1, listed" in done.stderr
-    assert "broken.png" in (tmp_path / "work" / "index" / "skipped.csv").read_text()
+    assert "skipped files: 10, listed" in done.stderr
+    assert "broken9.png" in (tmp_path / "work" / "index" / "skipped.csv").read_text()
     stats = json.loads(lookalike("index", "stats", tmp_path / "work" / "index", "--json").stdout)
     assert stats["labels"] == {"blue": 6, "green": 6, "red": 6}
 

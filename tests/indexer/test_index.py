@@ -84,6 +84,20 @@ def test_a_read_only_index_can_be_read(own_index: Path) -> None:
     assert Index.open(own_index).count() == 18
 
 
+def test_a_missing_database_is_a_clear_error(own_index: Path) -> None:
+    (own_index / "items.sqlite").unlink()
+    with pytest.raises(IndexDirectoryError, match=r"items\.sqlite cannot be read"):
+        Index.open(own_index)
+
+
+def test_removing_an_item_twice_counts_once(own_index: Path, tiny_model: Path) -> None:
+    first = Index.open(own_index).items()[0].id
+    with IndexWriter.open(own_index, tiny_model) as writer:
+        writer.remove([first, first])
+        writer.commit(is_complete=True)
+    assert Index.open(own_index).count() == 17
+
+
 def test_stats_say_what_is_in_it(tiny_index: Path) -> None:
     stats = Index.open(tiny_index).stats()
     assert (stats["num_items"], stats["kind"], stats["labels"]) == (18, "flat", {"blue": 6, "green": 6, "red": 6})
