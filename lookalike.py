@@ -1,5 +1,6 @@
 """The front door: gathers the command-line apps of the three packages into one command, importing each only when it is called."""
 
+import errno
 import importlib
 import sys
 from importlib.metadata import version
@@ -12,6 +13,7 @@ MODULES = {
     "demo": "service.demo",
     "train": "training.cli",
     "evaluate": "training.cli",
+    "ablate": "training.cli",
     "export": "training.cli",
     "import": "training.cli",
     "figures": "indexer.cli",
@@ -34,7 +36,8 @@ def main() -> None:
             raise
         _fail(f"this command needs {error.name}, which is not installed; install it with: pip install 'lookalike[full]'")
     except OSError as error:  # a full disk, a folder that may not be written
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        remedy = "; make room, and run the command again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        _fail((f"{error.filename}: {error.strerror}" if error.filename else str(error)) + remedy)
 
 
 def _gather(command: str) -> typer.Typer:

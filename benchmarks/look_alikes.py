@@ -6,21 +6,18 @@ DATA are labelled images; those that are in the index too are not counted as the
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from benchmarks.record import record
+from benchmarks.training_accuracy import accuracy
 from indexer.bundle import open_for_queries
 from indexer.embedder import Embedder
 from indexer.faiss_search import Searcher
 from indexer.quality import precision_at_k
 from indexer.queries import answer, without_itself
 from training.datasets import Example, open_dataset
-from training.model import read_card
-from training.session import evaluate_model
-from training.trainer import LOG_FILE
 
 
 def main() -> None:
@@ -30,24 +27,12 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--name", default="look_alikes")
     arguments = parser.parse_args()
-    card = read_card(arguments.model)
-    log = [json.loads(line) for line in (arguments.model / LOG_FILE).read_text("utf-8").splitlines()]
-    one, ten = (evaluate_model(arguments.model, arguments.data, num_crops=crops) for crops in (1, 10))
     index, embedder, searcher = open_for_queries(arguments.index, arguments.model)
     with closing(index):
         examples = open_dataset(arguments.data).part("all")
         figures = {
-            "model": card.id[:12],
-            "recipe": dict(card.recipe),
-            "trained_on": card.data["num_train"],
-            "training_minutes": round(log[-1]["elapsed_s"] / 60, 1),
-            "training_images_per_s": round(sorted(line["images_per_s"] for line in log)[len(log) // 2]),
-            "queries": len(examples),
+            **accuracy(arguments.model, arguments.data),
             "items": index.manifest.num_items,
-            "top1": one.top1,
-            "top5": one.top5,
-            "top1_10_crops": ten.top1,
-            "top5_10_crops": ten.top5,
             "precision_at_6": round(precision_of_look_alikes(examples, embedder, searcher, k=6), 4),
         }
     record(arguments.name, figures)

@@ -126,12 +126,13 @@ def figures(
     model: ModelDirectory,
     out: Annotated[Path, typer.Option(show_default=False, help="Where the PNG files go.")],
     index: Annotated[Path | None, typer.Option(help="The index directory, for Figure 4.")] = None,
+    ablation: Annotated[Path | None, typer.Option(help="An `ablate` directory, for Figure 1.")] = None,
     data: Annotated[str | None, typer.Option(help="Where Figure 4's test images come from; else the model's held-out ones.")] = None,
 ) -> None:
     """Draw the paper's figures from this model."""
     from indexer.figures import draw_figures
 
-    for file in draw_figures(model, index, out, data=data):
+    for file in draw_figures(model, index, out, data=data, ablation=ablation):
         console.print(f"Drew {file}")
 
 

@@ -22,6 +22,7 @@ from indexer.embedder import ClassScore, Embedder, likeliest
 from indexer.faiss_search import Match, Searcher
 from indexer.queries import answer, without_itself
 from training.datasets import Example, held_out_examples, open_dataset
+from training.errors import UserError
 from training.figures import draw_figure_3, save_figure
 from training.images import ImageError, Pixels, read_square
 
@@ -39,14 +40,22 @@ class _Panel:
     matches: list[Match]
 
 
-def draw_figures(model_directory: Path, index_directory: Path | None, out: Path, *, data: str | None = None) -> list[Path]:
-    """Draws what can be drawn, Figure 3 always and Figure 4 with an index, and returns the files; raises UserError.
+def draw_figures(
+    model_directory: Path, index_directory: Path | None, out: Path, *, data: str | None = None, ablation: Path | None = None
+) -> list[Path]:
+    """Draws what can be drawn, Figure 3 always, Figure 4 with an index, Figure 1 with an ablation; raises UserError.
 
     Figure 4's test images are those that `data`, or else the data that the model was trained on, holds out.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "figure-3.png"]
     draw_figure_3(model_directory, files[0])
+    if ablation is not None:
+        from training.ablation import draw_ablation_figure_1  # with torch, which the other figures do without
+
+        files.append(out / "figure-1.png")
+        if not draw_ablation_figure_1(ablation, files[-1]):
+            raise UserError(f"{ablation} has no run of baseline or tanh; make them with: lookalike ablate DATA --out {ablation}")
     if index_directory is None:
         return files
     index, embedder, searcher = open_for_queries(index_directory, model_directory)
@@ -54,7 +63,7 @@ def draw_figures(model_directory: Path, index_directory: Path | None, out: Path,
         trained_on = embedder.card.data
         held_out = open_dataset(data).part("all") if data else held_out_examples(str(trained_on["name"]), trained_on.get("validation"))
         files.append(out / "figure-4.png")
-        draw_figure_4(embedder, searcher, held_out, files[1])
+        draw_figure_4(embedder, searcher, held_out, files[-1])
     return files
 
 

@@ -6,17 +6,14 @@ trick", as torchvision has it, for `torchvision`. Where the two say different th
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.images import centre
-
-FEATURE_DIM = 4096
+from training.model import NUM_FEATURES
+from training.preprocessing import PixelStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +30,12 @@ class Architecture:
     pooling: Literal["overlapping", "plain"] = "overlapping"
     num_towers: int = 2
     """Of the `paper` layout: 2, or 1 for the same widths without groups."""
+    kernels: Literal["all", "half"] = "all"
+    """`half`: conv1 to conv4 have half as many, as one of the paper's GPUs holds, and conv5 all (section 3.2, footnote 1)."""
     without_convolution: int = 0
     """The middle convolution, 2 to 5, that is left out with its nonlinearity and normalisation, but not its pooling; 0 for none."""
+    has_sixth_convolution: bool = False
+    """Whether one more convolution, of conv5's shape, follows pool5 (section 6.1)."""
     response_k: float = 2.0
     """The constant of the response normalisation: 2 in the paper, 1 in Caffe."""
     response_crosses_towers: bool = False
@@ -62,28 +63,21 @@ class AlexNet(nn.Module):
         self.output = _output(architecture)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = (images.float() - self.mean) / self.std
-        x = x.permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory as it stands
-        features = self.hidden(self.convolutions(x))
+        features = self.hidden(self.convolutions(preprocess(images, self.mean, self.std)))
         return self.output(features), features
 
-    def fit_preprocessing(self, canvases: npt.NDArray[np.uint8]) -> None:
-        """Takes `mean` and `std` from training canvases (N, R, R, 3): the mean image (section 2), or each channel's mean and deviation."""
-        size = self.architecture.image_size
-        total = np.zeros((size, size, 3))
-        squares = np.zeros(3)
-        for start in range(0, len(canvases), 256):
-            batch = centre(canvases[start : start + 256], size).astype(np.float32)
-            total += batch.sum(0, dtype=np.float64)
-            squares += np.square(batch).sum((0, 1, 2), dtype=np.float64)
-        mean_image = total / len(canvases)
+    def set_preprocessing(self, statistics: PixelStatistics) -> None:
+        """Subtracts the training set's mean image (section 2), or its channels' means and divides by their deviations."""
         if self.architecture.mean == "image":
-            self.mean.copy_(torch.from_numpy(mean_image))
-            return
-        mean = mean_image.mean((0, 1))
-        deviation = np.sqrt(np.maximum(squares / (len(canvases) * size * size) - mean**2, 1.0))  # a blank channel has none
-        self.mean.copy_(torch.from_numpy(mean))
-        self.std.copy_(torch.from_numpy(deviation))
+            self.mean.copy_(torch.from_numpy(statistics.mean_image))
+        else:
+            self.mean.copy_(torch.from_numpy(statistics.mean))
+            self.std.copy_(torch.from_numpy(statistics.deviation))
+
+
+def preprocess(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Squares (B, S, S, 3) in 0..255 -> what the first convolution reads, (B, 3, S, S), channels last in memory as they stand."""
+    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 class LocalResponseNorm(nn.Module):
@@ -141,8 +135,18 @@ _LAYOUTS = {
 }
 
 
+def _layers(architecture: Architecture) -> list[_Layer]:
+    """The convolutions in order, with the one that is left out."""
+    layers = list(_LAYOUTS[architecture.layout])
+    if architecture.kernels == "half":
+        layers = [replace(layer, maps=layer.maps // 2) for layer in layers[:-1]] + layers[-1:]
+    if architecture.has_sixth_convolution:
+        layers.append(replace(layers[-1], is_pooled=False))
+    return layers
+
+
 def _convolutions(architecture: Architecture) -> nn.Sequential:
-    """Preprocessed images (B, 3, S, S) -> pool5, flattened: (B, 9216) for 224 pixels."""
+    """Preprocessed images (B, 3, S, S) -> pool5, or the sixth convolution on it, flattened: (B, 9216) for 224 pixels."""
     is_paper = architecture.layout == "paper"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if is_paper:  # the published code counts positions with ceil: for 224 the last window hangs 3 pixels over the image
@@ -150,9 +154,9 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
         layers["overhang"] = nn.ZeroPad2d((0, overhang, 0, overhang))
     channels = 3
     num_towers = architecture.num_towers if is_paper else 1
-    for number, layer in enumerate(_LAYOUTS[architecture.layout], 1):
+    has_batch_norm = architecture.normalization == "batch"
+    for number, layer in enumerate(_layers(architecture), 1):
         if number != architecture.without_convolution:
-            has_batch_norm = architecture.normalization == "batch"
             groups = min(layer.groups, num_towers)
             layers[f"conv{number}"] = nn.Conv2d(
                 channels, layer.maps, layer.kernel_px, layer.stride, layer.padding, groups=groups, bias=not has_batch_norm
@@ -180,10 +184,10 @@ def _hidden(architecture: Architecture) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if not is_paper:
         layers["dropout5"] = nn.Dropout(architecture.dropout)
-    layers["fc6"] = nn.Linear(channels * side**2, FEATURE_DIM)
+    layers["fc6"] = nn.Linear(channels * side**2, NUM_FEATURES)
     layers["activation6"] = _activation(architecture)
     layers["dropout6"] = nn.Dropout(architecture.dropout)
-    layers["fc7"] = nn.Linear(FEATURE_DIM, FEATURE_DIM)
+    layers["fc7"] = nn.Linear(NUM_FEATURES, NUM_FEATURES)
     layers["activation7"] = _activation(architecture)
     return nn.Sequential(layers)
 
@@ -193,7 +197,7 @@ def _output(architecture: Architecture) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if architecture.layout == "paper":
         layers["dropout7"] = nn.Dropout(architecture.dropout)
-    layers["fc8"] = nn.Linear(FEATURE_DIM, architecture.num_classes)
+    layers["fc8"] = nn.Linear(NUM_FEATURES, architecture.num_classes)
     return nn.Sequential(layers)
 
 
@@ -206,8 +210,8 @@ def _pool_px(architecture: Architecture) -> int:
 
 
 def _pool5_maps(architecture: Architecture) -> int:
-    """The number of maps that pool5 has: those of the last convolution that is there."""
-    layers = _LAYOUTS[architecture.layout]
+    """The number of maps that reach fc6: those of the last convolution that is there."""
+    layers = _layers(architecture)
     return layers[-2 if architecture.without_convolution == len(layers) else -1].maps
 
 
@@ -227,7 +231,7 @@ def initialize(network: AlexNet, scheme: Literal["paper", "kaiming"], seed: int)
             continue
         if scheme == "paper":  # section 5: bias 1 where it feeds ReLUs with positive inputs early on
             nn.init.normal_(module.weight, std=0.01)
-            bias = 1.0 if any(layer in name for layer in ("conv2", "conv4", "conv5", "fc6", "fc7")) else 0.0
+            bias = 1.0 if any(layer in name for layer in ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")) else 0.0
         else:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if "fc8" not in name else "linear")
             bias = 0.0

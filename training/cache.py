@@ -1,19 +1,33 @@
-"""Decode once: canvases in a memory-mapped uint8 array, so that no epoch waits for a JPEG."""
+"""Decode once: canvases in a memory-mapped uint8 array, so that no epoch waits for a JPEG.
+
+train-128px.u8      the canvases one after the other, (N, canvas, canvas, 3)
+train-128px.json    of which images they are, how many have been read, which could not be
+"""
 
 import csv
+import fcntl
+import hashlib
+import json
+import os
+import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 
 from training.datasets import Example
+from training.errors import UserError
 from training.images import ImageError, Pixels, canvas_px, open_picture, to_canvas
+from training.model import write_atomically
+from training.progress import console
 
 SKIPPED_FILE = "skipped.csv"
+COMMIT_INTERVAL = 1000
+"""Images between two commits: what an interruption may cost."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,15 +50,73 @@ class Canvases:
     skipped: list[Skipped]
 
 
-def decode_canvases(examples: Iterable[Example], size: int, file: Path, *, threads: int, done: Callable[[int], None]) -> Canvases:
-    """Decodes every example for squares of `size` into `file`, in order; `done(n)` is called as images are finished.
+class CacheError(UserError):
+    """A cache of canvases that cannot be written, or that belongs to other data."""
 
-    Memory does not grow with the number of images: the array lives in the file, and few pictures are in flight.
+
+@dataclass
+class _Progress:
+    """What the file beside the canvases says: of which images they are, and how many of these have been read."""
+
+    data: str
+    digest: str
+    """Of every image's path, size and time of change, or its content where it is no file."""
+    num_examples: int
+    num_read: int = 0
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+    """The place and the reason of each image that could not be read."""
+
+
+def cached_canvases(
+    data: str, examples: Sequence[Example], size: int, file: Path, *, threads: int, done: Callable[[int], None] = lambda _: None
+) -> Canvases:
+    """The canvases of every example for squares of `size`, in order, memory-mapped from `file`; `done(n)` counts images.
+
+    What `file` already holds is not decoded again; where an image was added, removed or changed since, all are. Work that was
+    interrupted goes on where it was. Raises CacheError where `file` is of other data than `data` names, or the disk is full.
+    Memory does not grow with the number of images: few pictures are in flight.
     """
-    examples = list(examples)
     side = canvas_px(size)
-    kept: list[Example] = []
-    skipped: list[Skipped] = []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits here, and then finds the work done
+        progress = _progress_of(data, examples, file, side)
+        done(progress.num_read)
+        if progress.num_read < len(examples):
+            _decode_rest(examples, progress, size, file, threads, done)
+    reasons = dict(progress.skipped)
+    kept = [example for place, example in enumerate(examples) if place not in reasons]
+    shape = (len(kept), side, side, 3)
+    pixels = np.memmap(file, np.uint8, "r", shape=shape) if kept else np.empty(shape, np.uint8)
+    return Canvases(pixels, kept, [Skipped(examples[place].path, reason) for place, reason in progress.skipped])
+
+
+def _progress_of(data: str, examples: Sequence[Example], file: Path, side: int) -> _Progress:
+    """What is there already; nothing, where the images have changed since or the file is cut off."""
+    fresh = _Progress(data, _digest(examples), len(examples))
+    try:
+        content = json.loads(file.with_suffix(".json").read_text("utf-8"))
+        found = _Progress(**{**content, "skipped": [(place, reason) for place, reason in content["skipped"]]})
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged: decoding again mends it
+        return fresh
+    if found.data != data:
+        raise CacheError(f"{file} holds the images of {found.data}, not of {data}; pass another --cache, or remove that file")
+    if found.digest != fresh.digest:
+        if found.num_read:
+            console.print(f"The images of {data} have changed since {file} was made: decoding them again")
+        return fresh
+    is_whole = file.is_file() and file.stat().st_size >= (found.num_read - len(found.skipped)) * side * side * 3
+    return found if is_whole else fresh
+
+
+def _decode_rest(
+    examples: Sequence[Example], progress: _Progress, size: int, file: Path, threads: int, done: Callable[[int], None]
+) -> None:
+    canvas_bytes = canvas_px(size) ** 2 * 3
+    start_bytes = (progress.num_read - len(progress.skipped)) * canvas_bytes
+    needed = (len(examples) - progress.num_read) * canvas_bytes
+    if (free := shutil.disk_usage(file.parent).free) < needed:
+        raise CacheError(f"{file} needs {needed:,} bytes more, but its disk has {free:,} free; pass a --cache on another, or make room")
 
     def decode(example: Example) -> Pixels | ImageError:
         try:
@@ -52,17 +124,46 @@ def decode_canvases(examples: Iterable[Example], size: int, file: Path, *, threa
         except ImageError as error:
             return error
 
-    with file.open("wb") as out, ThreadPoolExecutor(threads) as pool:
-        for example, canvas in zip(examples, map_ahead(pool, decode, examples, ahead=4 * threads), strict=True):
-            if isinstance(canvas, ImageError):
-                skipped.append(Skipped(example.path, str(canvas)))
-            else:
-                kept.append(example)
-                out.write(canvas.tobytes())
-            done(1)
-    shape = (len(kept), side, side, 3)
-    pixels = np.memmap(file, np.uint8, "r", shape=shape) if kept else np.empty(shape, np.uint8)
-    return Canvases(pixels, kept, skipped)
+    def commit(stream: IO[bytes]) -> None:
+        stream.flush()
+        os.fsync(stream.fileno())
+        write_atomically(file.with_suffix(".json"), json.dumps(asdict(progress)).encode())
+
+    try:
+        if not start_bytes:  # another run may have the old file mapped, and its description must not outlive it
+            file.with_suffix(".json").unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+        with file.open("r+b" if start_bytes else "wb") as stream, ThreadPoolExecutor(threads) as pool:
+            stream.truncate(start_bytes)
+            stream.seek(start_bytes)
+            outcomes = map_ahead(pool, decode, examples[progress.num_read :], ahead=4 * threads)
+            for canvas in outcomes:
+                if isinstance(canvas, ImageError):
+                    progress.skipped.append((progress.num_read, str(canvas)))
+                else:
+                    stream.write(canvas.tobytes())
+                progress.num_read += 1
+                done(1)
+                if progress.num_read % COMMIT_INTERVAL == 0:
+                    commit(stream)
+            commit(stream)
+    except OSError as error:
+        raise CacheError(f"{file} cannot be written ({error.strerror}); pass a --cache on another disk, or make room") from error
+
+
+def _digest(examples: Iterable[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        if isinstance(example.source, bytes):
+            version = hashlib.sha256(example.source).hexdigest()
+        else:
+            try:
+                status = example.source.stat()
+                version = f"{status.st_size} {status.st_mtime_ns}"
+            except (OSError, ValueError):  # it will be skipped, with the reason
+                version = "absent"
+        digest.update(f"{example.path}\0{version}\0".encode())
+    return digest.hexdigest()
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:

@@ -76,14 +76,18 @@ def held_out_examples(data: str, validation: str | None = None) -> tuple[Example
 
 
 def split(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Holds out a fifth of each class, (kept, held out), always the same: the paths' hashes decide, not a seed."""
+    """Holds out a fifth of each class, one image at least, (kept, held out): always the same, since the paths' hashes decide.
+
+    Of a class with a single image, none is held out.
+    """
     by_class: dict[str | None, list[Example]] = {}
     for example in examples:
         by_class.setdefault(example.label, []).append(example)
     held_out: set[str] = set()
     for members in by_class.values():
         members.sort(key=lambda example: hashlib.sha256(example.path.encode()).digest())
-        held_out.update(example.path for example in members[: len(members) // HELD_OUT_SHARE])
+        count = max(len(members) // HELD_OUT_SHARE, 1) if len(members) > 1 else 0
+        held_out.update(example.path for example in members[:count])
     ordered = sorted((example for members in by_class.values() for example in members), key=lambda example: example.path)
     return (
         tuple(example for example in ordered if example.path not in held_out),

@@ -1,5 +1,6 @@
 """Top-1 and top-5 of a network on canvases, from the centre or from the paper's ten crops."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,26 +24,42 @@ class Metrics:
         return asdict(self)
 
 
-@torch.inference_mode()
 def evaluate(network: AlexNet, canvases: Pixels, targets: Tensor, *, num_crops: int = 1, batch_size: int = 128) -> Metrics:
     """Scores `network` on canvases (N, R, R, 3) uint8 with class numbers `targets` (N,), in float32.
 
     With `num_crops` 10, an image's probabilities are the mean over the four corners, the centre and their mirrors (section 4.1).
     """
+    return score(predictions(network, canvases, num_crops=num_crops, batch_size=batch_size), targets)
+
+
+@torch.inference_mode()
+def predictions(network: AlexNet, canvases: Pixels, *, num_crops: int = 1, batch_size: int = 128) -> Iterator[Tensor]:
+    """The probabilities (B, num_classes) of each batch of canvases in turn."""
     device = network.std.device
     size = network.architecture.image_size
     network.eval()
-    loss, top1, top5 = 0.0, 0, 0
     for start in range(0, len(canvases), batch_size):
         batch = np.asarray(canvases[start : start + batch_size])
         crops = [centre(batch, size)] if num_crops == 1 else ten_crops(batch, size)
-        probabilities = torch.stack([network(torch.tensor(crop, device=device))[0].softmax(1) for crop in crops]).mean(0)
-        wanted = targets[start : start + batch_size].to(device)
-        loss += float(torch.nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), wanted, reduction="sum"))
-        ranked = probabilities.topk(min(5, probabilities.shape[1])).indices == wanted[:, None]
+        yield torch.stack([network(torch.tensor(crop, device=device))[0].float().softmax(1) for crop in crops]).mean(0)
+
+
+def average(models: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
+    """The mean of several models' probabilities, as the paper averages five and seven networks (section 6)."""
+    for batch in zip(*models, strict=True):
+        yield torch.stack(batch).mean(0)
+
+
+def score(probabilities: Iterable[Tensor], targets: Tensor) -> Metrics:
+    """Top-1, top-5 and the cross-entropy of batches of probabilities, for all of the class numbers `targets` (N,) in order."""
+    loss, top1, top5, count = 0.0, 0, 0, 0
+    for batch in probabilities:
+        wanted = targets[count : count + len(batch)].to(batch.device)
+        loss += float(torch.nn.functional.nll_loss(batch.clamp(min=1e-12).log(), wanted, reduction="sum"))
+        ranked = batch.topk(min(5, batch.shape[1])).indices == wanted[:, None]
         top1 += int(ranked[:, 0].sum())
         top5 += int(ranked.sum())
-    count = len(canvases)
+        count += len(batch)
     return Metrics(top1=top1 / count, top5=top5 / count, loss=loss / count, num_images=count)
 
 

@@ -1,4 +1,4 @@
-"""Figures of a model: its learning curve, and the paper's Figure 3. Matplotlib without a display."""
+"""Figures of a run or a model: its learning curve, and the paper's Figures 1 and 3. Matplotlib without a display."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,25 @@ def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
     for axes in (losses, errors):
         axes.legend(frameon=False)
         axes.grid(alpha=0.3)
+    save_figure(figure, file)
+
+
+def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], file: Path) -> None:
+    """Training error by epoch, a colour for each name and a line for each of its logs, as PNG; the paper's dotted line is at 25 %.
+
+    The paper drew a four-layer network on CIFAR-10, with ReLUs (solid) and with tanh (dashed); this is whatever `runs` trained.
+    """
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for number, (name, logs) in enumerate(runs.items()):
+        for place, log in enumerate(logs):
+            axes.plot(
+                [line["epoch"] for line in log], [line["train_error"] for line in log], color=f"C{number}",
+                linestyle="--" if "tanh" in name else "-", label=name if place == 0 else None,
+            )  # fmt: skip
+    axes.axhline(0.25, color="0.6", linestyle=":", linewidth=1)
+    axes.set(xlabel="epoch", ylabel="training error (augmented images)", ylim=(0, 1))
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
     save_figure(figure, file)
 
 

@@ -89,12 +89,21 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Gives a path to write to, which takes the place of `file`, durably, when the block ends well; only then."""
+    """Gives a path to write to, which takes the place of `file`, durably, when the block ends well; only then.
+
+    Otherwise nothing is left of it, and an OSError (a full disk) names `file`.
+    """
     temporary = file.with_name(f".{file.name}{TEMPORARY_SUFFIX}")
-    yield temporary
-    _sync(temporary)
-    os.replace(temporary, file)
-    _sync(file.parent)  # the rename itself has to survive a power cut
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, file)
+        _sync(file.parent)  # the rename itself has to survive a power cut
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -12,13 +12,14 @@ console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_
 class Bar:
     """One line that moves, as a context manager: `advance(n, text)` after `n` more of `total`."""
 
-    def __init__(self, title: str, total: int, unit: str = "images"):
+    def __init__(self, title: str, total: int, unit: str = "images", *, is_shown: bool = True):
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
+            console=console, transient=True, disable=not (is_shown and console.is_terminal),
         )  # fmt: skip
         self._unit = unit
+        self.num_done = 0
         self._task: TaskID = self._progress.add_task(title, total=total, rate="", text="")
 
     def __enter__(self) -> "Bar":
@@ -30,6 +31,7 @@ class Bar:
 
     def advance(self, count: int = 1, text: str | None = None) -> None:
         """Counts `count` more as done; `text` replaces the live figures."""
+        self.num_done += count
         task = self._progress.tasks[0]
         rate = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""
         if text is None:

@@ -29,8 +29,12 @@ class Recipe:
     """Windows of 3 with stride 2 (section 3.4), or of 2."""
     num_towers: int = 2
     """Of the `paper` layout: 2 (section 3.2), or 1 for the same widths without groups."""
+    kernels: Literal["all", "half"] = "all"
+    """`half` is what the paper compares two towers with: half as many in conv1 to conv4, in one tower (section 3.2, footnote 1)."""
     without_convolution: int = 0
     """Leave out a middle convolution, 2 to 5 (section 7: each costs about 2 points of top-1); 0 leaves out none."""
+    has_sixth_convolution: bool = False
+    """One more convolution on pool5, as the paper's pre-trained nets have (section 6.1; its shape is not printed: ours is conv5's)."""
     dropout: float = 0.5
     """Probability that an output of fc6 and fc7 is zeroed in training."""
     image_size: int = 224
@@ -45,6 +49,14 @@ class Recipe:
     """The least share of the canvas that a `resized` crop covers."""
     flip: bool = True
     """Mirror every other training image."""
+    colour_noise: float = 0.0
+    """Deviation of the multiples of the training set's principal colour components that are added to an image (section 4.1)."""
+    colour_noise_until: float = 1.0
+    """Share of the epochs after which the colour noise stops; the published code trained its last third without."""
+    mixup: float = 0.0
+    """Alpha of the beta distribution by which two images are blended (Zhang et al. 2018); 0 blends none."""
+    cutmix: float = 0.0
+    """The same for a rectangle of one image laid on another (Yun et al. 2019); with both, every other batch takes one of them."""
     batch_size: int = 128
     epochs: int = 90
     learning_rate: float = 0.01
@@ -56,6 +68,9 @@ class Recipe:
     warmup_epochs: float = 0.0
     """`cosine`: epochs of linear warm-up."""
     momentum: float = 0.9
+    rate_in_velocity: bool = True
+    """The update as printed (section 5): v <- m v - rate (g + decay w), w <- w + v. False is torch's, v <- m v + (g + decay w) and
+    w <- w - rate v. The two differ while the rate changes: the printed velocity remembers the old rate."""
     nesterov: bool = False
     weight_decay: float = 0.0005
     decay_biases: bool = True
@@ -65,11 +80,14 @@ class Recipe:
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of the forward and backward pass; `auto` takes bfloat16 where the processor multiplies it natively. Weights stay float32."""
+    compilation: Literal["off", "on", "auto"] = "auto"
+    """Whether torch.compile fuses the network; `auto` does on a GPU. On a CPU it was measured slower than oneDNN's own kernels."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
             "num_towers": (1, 2), "without_convolution": (0, 5), "dropout": (0, 0.95), "image_size": (67, 1024), "min_crop_area": (0.01, 1),
+            "colour_noise": (0, 10), "colour_noise_until": (0, 1), "mixup": (0, 100), "cutmix": (0, 100),
             "batch_size": (1, 65536), "epochs": (1, 10_000), "learning_rate": (1e-8, 100), "patience_epochs": (1, 10_000),
             "warmup_epochs": (0, 10_000), "momentum": (0, 0.9999), "weight_decay": (0, 1), "max_gradient_norm": (0, 1e6),
             "label_smoothing": (0, 0.99), "seed": (0, 2**31 - 1),
@@ -83,8 +101,14 @@ class Recipe:
                 raise RecipeError(f"{name} must lie between {limits[name][0]} and {limits[name][1]}; got {value}")
         if self.without_convolution == 1:
             raise RecipeError("without_convolution must be 2 to 5, or 0 for none; got 1, without which no other fits")
+        if self.kernels == "half" and self.layout == "paper" and self.num_towers == 2:
+            raise RecipeError("kernels=half makes one tower of the two; set num_towers=1 with it, got 2")
+        if self.has_sixth_convolution and self.normalization == "batch" and self.image_size < 96:
+            raise RecipeError(f"a sixth convolution with batch norm needs an image_size of 96 or more; got {self.image_size}")
         if self.nesterov and not self.momentum:
             raise RecipeError("nesterov needs a momentum above 0; got 0")
+        if self.nesterov and self.rate_in_velocity:
+            raise RecipeError("nesterov has no printed form; set rate_in_velocity=false with it, got true")
 
     def with_settings(self, settings: Sequence[str]) -> "Recipe":
         """This recipe with `name=value` settings; raises RecipeError naming the setting and what it takes."""
@@ -103,8 +127,8 @@ class Recipe:
 
 
 def paper() -> Recipe:
-    """Section 5: momentum SGD at 0.01, a plateau schedule, 90 epochs. PCA colour noise is not in it."""
-    return Recipe()
+    """Sections 3 to 5: momentum SGD at 0.01 on crops, flips and colour noise, a rate that falls on plateaus, 90 epochs."""
+    return Recipe(colour_noise=0.1)
 
 
 def modern() -> Recipe:
@@ -114,7 +138,8 @@ def modern() -> Recipe:
     """
     return Recipe(
         normalization="batch", initialization="kaiming", mean="channel", crop="resized", epochs=40, learning_rate=0.05, schedule="cosine",
-        warmup_epochs=2, nesterov=True, decay_biases=False, max_gradient_norm=5.0, label_smoothing=0.1, precision="auto",
+        warmup_epochs=2, rate_in_velocity=False, nesterov=True, decay_biases=False, max_gradient_norm=5.0, label_smoothing=0.1,
+        precision="auto",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,15 +10,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from training.cache import SKIPPED_FILE, Skipped, decode_canvases, write_skipped
+from training.alexnet import Architecture
+from training.cache import SKIPPED_FILE, Canvases, Skipped, cached_canvases, write_skipped
+from training.checkpoint import CHECKPOINT_FILE, TrainingError
 from training.datasets import DataError, Example, class_names, held_out_examples, open_dataset
-from training.evaluation import Metrics, evaluate
+from training.distributed import Workers, join_workers
+from training.evaluation import Metrics, average, evaluate, predictions, score
 from training.export import load_network, save_model
-from training.model import CARD_FILE, ModelCard
+from training.log import check_tensorboard
+from training.model import CARD_FILE, ModelCard, read_card
 from training.progress import Bar, console
 from training.recipe import RECIPES, Recipe, RecipeError
-from training.trainer import CHECKPOINT_FILE, Split, TrainingError, best_device, train_network
+from training.trainer import SHAPING_SETTINGS, Plan, Split, architecture_of, best_device, train_network
+
+CACHE_FOLDER = "canvases"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,12 @@ class Request:
     settings: Sequence[str] = ()
     """`name=value` each, over everything else."""
     resume: bool = False
+    init: Path | None = None
+    """A model directory whose weights to begin with; its last layer is drawn anew where the classes are others."""
+    cache: Path | None = None
+    """Where to keep the decoded images for other runs; None keeps them in `out` until the run is done."""
+    tower_devices: Sequence[str] = ()
+    has_tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,11 +58,99 @@ class Result:
     skipped: list[Skipped]
 
 
+@dataclass(frozen=True)
+class _Images:
+    """The decoded images of a run, and the names of their classes in order."""
+
+    train: Split
+    held_out: Split
+    class_names: tuple[str, ...]
+    skipped: list[Skipped]
+    fingerprint: str
+    """Names the images, by path and label."""
+
+
 def train(request: Request) -> Result:
-    """Trains a network and writes the model directory; raises UserError. What is unreadable is skipped, and listed in skipped.csv."""
-    _check_out(request)
+    """Trains a network and writes the model directory; raises UserError. What is unreadable is skipped, and listed in skipped.csv.
+
+    Under torchrun every process trains a part of each batch, the first one writes, and all return what it wrote.
+    """
+    with join_workers() as workers:
+        _check_out(request, workers)
+        if request.has_tensorboard:
+            check_tensorboard()
+        recipe, initial = _resolve(request)
+        cache = request.cache or request.out / CACHE_FOLDER
+        images = _decode_all(request, recipe, cache, workers)
+        num_classes = len(images.class_names)
+        architecture = architecture_of(recipe, num_classes)
+        weights = None
+        if initial:
+            architecture = replace(Architecture(**initial.card.architecture), num_classes=num_classes, dropout=recipe.dropout)
+            weights = initial.weights(images.class_names)
+        plan = Plan(
+            recipe=recipe, architecture=architecture, train=images.train, held_out=images.held_out, directory=request.out,
+            fingerprint=images.fingerprint + (initial.card.id if initial else ""), initial=weights,
+            tower_devices=request.tower_devices, has_tensorboard=request.has_tensorboard,
+        )  # fmt: skip
+        network = train_network(plan, workers, resume=request.resume)
+        if not workers.is_first:
+            workers.wait()
+            return Result(read_card(request.out), images.skipped)
+        scores = evaluate(network, images.held_out.canvases, images.held_out.targets)
+        card = save_model(
+            network, request.out, class_names=images.class_names, recipe=recipe.as_dict(), metrics=scores.as_dict(),
+            data={
+                "name": _lasting(request.data), "num_train": len(images.train.targets), "num_held_out": len(images.held_out.targets),
+                "num_skipped": len(images.skipped), "validation": _lasting(request.validation) if request.validation else None,
+                "init": initial.card.id if initial else None,
+            },
+        )  # fmt: skip
+        (request.out / CHECKPOINT_FILE).unlink(missing_ok=True)
+        if request.cache is None:
+            shutil.rmtree(cache)
+        workers.wait()
+        return Result(card, images.skipped)
+
+
+@dataclass(frozen=True)
+class _Initial:
+    """The model that a run begins with."""
+
+    directory: Path
+    card: ModelCard
+    state: Mapping[str, Tensor]
+
+    def weights(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """All of them where the classes are the same; the last layer is left out where they are not."""
+        keeps_output = tuple(names) == self.card.class_names
+        return {name: tensor for name, tensor in self.state.items() if keeps_output or not name.startswith("output.")}
+
+
+def resolve_request(request: Request) -> Recipe:
+    """The recipe that `train` will follow; raises UserError."""
+    return _resolve(request)[0]
+
+
+def _resolve(request: Request) -> tuple[Recipe, _Initial | None]:
+    """The recipe, and the model to begin with, whose shapes the recipe takes; raises RecipeError where a setting asks for others."""
+    defaults = dict(open_dataset(request.data).recipe_defaults)
+    if request.init is None:
+        return resolve_recipe(request, defaults), None
+    network, card = load_network(request.init)
+    shapes = {name: getattr(network.architecture, name) for name in SHAPING_SETTINGS if name != "dropout"}
+    recipe = resolve_recipe(request, {**defaults, **shapes})
+    if differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]:
+        raise RecipeError(
+            f"{request.init} has {', '.join(f'{name}={shapes[name]}' for name in differing)}, "
+            f"not {', '.join(f'{name}={getattr(recipe, name)}' for name in differing)}; leave these to --init, or train without it"
+        )
+    return recipe, _Initial(request.init, card, network.state_dict())
+
+
+def _decode_all(request: Request, recipe: Recipe, cache: Path, workers: Workers) -> _Images:
+    """Finds, checks and decodes the images of a run; raises DataError. The other processes wait for the first one."""
     dataset = open_dataset(request.data)
-    recipe = resolve_recipe(request, dataset.recipe_defaults)
     is_split = request.validation is None or dataset.held_out is not None
     train_examples = _labelled(dataset.part("train" if is_split else "all"))
     held_out = _labelled(held_out_examples(request.data, request.validation))
@@ -56,36 +158,29 @@ def train(request: Request) -> Result:
     if not train_examples:
         raise DataError(f"{request.data} has no labelled images to train on; put them in a folder for each class, or in a CSV (path,label)")
     _check_classes(names, held_out, request)
-    request.out.mkdir(parents=True, exist_ok=True)
-    console.print(
-        f"Training on {len(train_examples):,} images of {len(names)} classes, {len(held_out):,} held out; "
-        f"{recipe.image_size} pixels, {recipe.epochs} epochs"
-    )
-    files = [request.out / f".{part}.u8" for part in ("train", "held-out")]
-    try:
-        (train_split, train_kept, skipped), (held_out_split, held_out_kept, more) = (
-            _decode(examples, names, recipe.image_size, file) for examples, file in zip((train_examples, held_out), files, strict=True)
+    if workers.is_first:
+        request.out.mkdir(parents=True, exist_ok=True)
+        console.print(
+            f"Training on {len(train_examples):,} images of {len(names)} classes, {len(held_out):,} held out; "
+            f"{recipe.image_size} pixels, {recipe.epochs} epochs"
         )
-        skipped = skipped + more
-        write_skipped(skipped, request.out / SKIPPED_FILE)
-        _check_readable(train_kept, held_out_kept, names, skipped, request)
-        network = train_network(
-            train_split, held_out_split, recipe, len(names), request.out,
-            fingerprint=_fingerprint((*train_kept, *held_out_kept)), resume=request.resume,
-        )  # fmt: skip
-        scores = evaluate(network, held_out_split.canvases, held_out_split.targets)
-        card = save_model(
-            network, request.out, class_names=names, recipe=recipe.as_dict(), metrics=scores.as_dict(),
-            data={
-                "name": _lasting(dataset.name), "num_train": len(train_kept), "num_held_out": len(held_out_kept),
-                "num_skipped": len(skipped), "validation": _lasting(request.validation) if request.validation else None,
-            },
-        )  # fmt: skip
-        (request.out / CHECKPOINT_FILE).unlink(missing_ok=True)
-        return Result(card, skipped)
+    else:
+        workers.wait()
+    try:
+        train_canvases = _decode(_lasting(request.data), train_examples, recipe.image_size, cache, "train")
+        name = _lasting(request.validation or request.data)
+        held_out_canvases = _decode(name, held_out, recipe.image_size, cache, "held-out")
     finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+        if workers.is_first:
+            workers.wait()
+    skipped = train_canvases.skipped + held_out_canvases.skipped
+    if workers.is_first:
+        write_skipped(skipped, request.out / SKIPPED_FILE)
+    _check_readable(train_canvases.examples, held_out_canvases.examples, names, skipped, request)
+    digest = hashlib.sha256()
+    for example in (*train_canvases.examples, *held_out_canvases.examples):
+        digest.update(f"{example.path}\0{example.label}\0".encode())
+    return _Images(_split(train_canvases, names), _split(held_out_canvases, names), names, skipped, digest.hexdigest())
 
 
 def resolve_recipe(request: Request, defaults: Mapping[str, Any]) -> Recipe:
@@ -105,13 +200,15 @@ def _lasting(data: str) -> str:
     return data if data == "digits" else str(Path(data).resolve())
 
 
-def _check_out(request: Request) -> None:
+def _check_out(request: Request, workers: Workers) -> None:
     if (request.out / CARD_FILE).exists():
         raise TrainingError(f"{request.out} already holds a model; pass another --out, or remove that directory first")
     if request.out.exists() and not request.out.is_dir():
         raise TrainingError(f"{request.out} is a file; --out must name a directory")
     if (request.out / CHECKPOINT_FILE).exists() and not request.resume:
         raise TrainingError(f"{request.out} holds an unfinished run; pass --resume to go on with it, or remove that directory first")
+    if request.tower_devices and workers.count > 1:
+        raise TrainingError(f"--tower-devices is for one process, which drives both devices; torchrun has started {workers.count}")
 
 
 def _labelled(examples: Sequence[Example]) -> tuple[Example, ...]:
@@ -121,9 +218,18 @@ def _labelled(examples: Sequence[Example]) -> tuple[Example, ...]:
 def _check_classes(names: Sequence[str], held_out: Sequence[Example], request: Request) -> None:
     if len(names) < 2:
         raise DataError(f"{request.data} has a single class ({names[0]}); a network needs two or more to tell apart")
-    if unknown := sorted(set(class_names(held_out)) - set(names)):
+    source = request.validation or request.data
+    if not held_out:
+        raise DataError(f"{source} has no labelled image to validate with; pass images of the same classes as --val DATA")
+    found = class_names(held_out)
+    if unknown := sorted(set(found) - set(names)):
         raise DataError(
             f"the held-out images have classes that training has not: {', '.join(unknown[:5])}; add images of them, or leave them out"
+        )
+    if missing := sorted(set(names) - set(found)):
+        raise DataError(
+            f"{source} has no image to validate with of class {', '.join(missing[:5])}; add some (of two images, one is held out), "
+            "or leave the class out"
         )
 
 
@@ -137,35 +243,37 @@ def _check_readable(
     if gone := sorted(set(names) - set(class_names(train))):
         raise DataError(f"no image of class {', '.join(gone[:5])} can be read; the reasons are in {request.out / SKIPPED_FILE}")
     if not held_out:
-        raise DataError("there is no image to validate with: every class needs five or more to hold one out, or pass --val DATA")
+        raise DataError(f"no image to validate with can be read; the reasons are in {request.out / SKIPPED_FILE}")
 
 
-def _decode(examples: Sequence[Example], names: Sequence[str], size: int, file: Path) -> tuple[Split, list[Example], list[Skipped]]:
+def _decode(data: str, examples: Sequence[Example], size: int, cache: Path, part: str) -> Canvases:
     with Bar("Decoding", len(examples)) as bar:
-        canvases = decode_canvases(examples, size, file, threads=os.cpu_count() or 1, done=bar.advance)
+        return cached_canvases(data, examples, size, cache / f"{part}-{size}px.u8", threads=os.cpu_count() or 1, done=bar.advance)
+
+
+def _split(canvases: Canvases, names: Sequence[str]) -> Split:
     index = {name: number for number, name in enumerate(names)}
-    targets = torch.tensor([index[str(example.label)] for example in canvases.examples], dtype=torch.int64)
-    return Split(canvases.pixels, targets), canvases.examples, canvases.skipped
+    return Split(canvases.pixels, torch.tensor([index[str(example.label)] for example in canvases.examples], dtype=torch.int64))
 
 
-def _fingerprint(examples: Sequence[Example]) -> str:
-    """Names the images of a run, by path and label."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(f"{example.path}\0{example.label}\0".encode())
-    return digest.hexdigest()
-
-
-def evaluate_model(directory: Path, data: str, *, num_crops: int = 1) -> Metrics:
-    """Scores a model directory on all labelled images of `data`, by label; raises UserError."""
-    network, card = load_network(directory, best_device())
+def evaluate_models(directories: Sequence[Path], data: str, *, num_crops: int = 1) -> Metrics:
+    """Scores model directories, their probabilities averaged, on all labelled images of `data`, by label; raises UserError."""
+    device = best_device()
+    models = [load_network(directory, device) for directory in directories]
+    names = models[0][1].class_names
+    if odd := next((place for place, (_, card) in enumerate(models) if card.class_names != names), None):
+        raise DataError(f"{directories[odd]} has other classes than {directories[0]}; average models of the same classes only")
     examples = _labelled(open_dataset(data).part("all"))
-    if unknown := sorted(set(class_names(examples)) - set(card.class_names)):
-        raise DataError(f"{data} has classes that {directory} does not know: {', '.join(unknown[:5])}; pass images of its own classes")
+    if unknown := sorted(set(class_names(examples)) - set(names)):
+        raise DataError(f"{data} has classes that {directories[0]} does not know: {', '.join(unknown[:5])}; pass images of its own classes")
     with TemporaryDirectory() as scratch:
-        split, _, skipped = _decode(examples, card.class_names, card.image_size, Path(scratch, "canvases.u8"))
-        if not len(split.targets):
+        by_size = {
+            size: _decode(data, examples, size, Path(scratch), "all") for size in dict.fromkeys(card.image_size for _, card in models)
+        }
+        first = next(iter(by_size.values()))
+        if not first.examples:
             raise DataError(f"{data} has no readable labelled image; pass a folder of class folders, or a CSV (path,label)")
-        for item in skipped:
+        for item in first.skipped:
             console.print(f"Skipped {item.path}: {item.reason}")
-        return evaluate(network, split.canvases, split.targets, num_crops=num_crops)
+        probabilities = average([predictions(network, by_size[card.image_size].pixels, num_crops=num_crops) for network, card in models])
+        return score(probabilities, _split(first, names).targets)

@@ -1,13 +1,16 @@
-"""The loop: canvases and a recipe in, a trained network out, with a checkpoint after every epoch.
+"""The loop: canvases and a recipe in, a trained network out.
 
 A run lives in its model directory: `checkpoint.pt` while it lasts, `log.jsonl` with a line an epoch, `learning-curve.png`.
-The order of the images, the crops and the flips of an epoch follow from the seed and the epoch's number, the rest of the
-randomness (dropout) is in the checkpoint: a resumed run goes on as an uninterrupted one would.
+Every random number follows from the recipe's seed, the epoch and the step, so a resumed run goes on exactly as an uninterrupted
+one would, from whichever step its checkpoint was taken after.
 """
 
-import json
+import ctypes
 import math
+import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +20,31 @@ import torch
 from torch import Tensor, nn
 
 from training.alexnet import AlexNet, Architecture, initialize
-from training.augment import augment
-from training.errors import UserError
+from training.augment import Draws, Mixture, augment, mix
+from training.checkpoint import CHECKPOINT_FILE, DivergenceError, TrainingError, damaged, read_checkpoint, write_checkpoint
+from training.distributed import Workers, synchronize_batch_norms
 from training.evaluation import Metrics, evaluate
-from training.figures import draw_learning_curve
 from training.images import Pixels
-from training.model import replacing, write_atomically
+from training.interruption import StopRequest, stop_on_signal
+from training.loader import batches
+from training.log import Epoch, TensorBoard, write_log
+from training.optimizer import optimizer_of, set_rate
+from training.preprocessing import measure_pixels
 from training.progress import Bar, console
 from training.recipe import Recipe
 from training.schedule import Schedule
+from training.towers import TowerParallel
 
-CHECKPOINT_FILE, LOG_FILE, CURVE_FILE = "checkpoint.pt", "log.jsonl", "learning-curve.png"
-
-
-class TrainingError(UserError):
-    """A run that cannot start, go on or be resumed."""
+CHECKPOINT_INTERVAL_S = 600.0
+NUM_STEPS_UNREAD = 25
+"""Steps between two looks at a GPU's loss: each look waits for the GPU."""
+ORDER_STREAM, DROPOUT_STREAM = 2, 3
+"""Set the random numbers of a seed and an epoch apart by what they are for; `training.augment` has the first."""
+SHAPING_SETTINGS = (
+    "layout", "normalization", "image_size", "dropout", "mean", "activation", "pooling", "num_towers", "kernels",
+    "without_convolution", "has_sixth_convolution",
+)  # fmt: skip
+"""The settings of a recipe that an architecture has too."""
 
 
 @dataclass(frozen=True)
@@ -43,175 +56,279 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """A line of log.jsonl; `train_error` is counted on the augmented images as they pass, both errors are shares 0..1."""
+class Plan:
+    """What is trained, on what, and where it is kept."""
 
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_error: float
-    val_loss: float
-    val_top1: float
-    val_top5: float
-    images_per_s: float
-    elapsed_s: float
+    recipe: Recipe
+    architecture: Architecture
+    train: Split
+    held_out: Split
+    directory: Path
+    fingerprint: str
+    """Names the images and the initial weights; a checkpoint with another one is refused."""
+    initial: Mapping[str, Tensor] | None = None
+    """Weights to begin with in place of random ones; what is missing is drawn."""
+    tower_devices: Sequence[str] = ()
+    """Two devices, to train one tower on each."""
+    has_tensorboard: bool = False
 
 
-def train_network(
-    train: Split, held_out: Split, recipe: Recipe, num_classes: int, directory: Path, *, fingerprint: str, resume: bool
-) -> AlexNet:
+def train_network(plan: Plan, workers: Workers | None = None, *, resume: bool) -> AlexNet:
     """Trains until the recipe's end and returns the network, in evaluation mode.
 
-    `fingerprint` names the data; a checkpoint of other data or another recipe is refused with TrainingError, as is a loss that
-    is not finite. After KeyboardInterrupt the last epoch's checkpoint is there to be resumed.
+    Raises TrainingError for a checkpoint of another run, and for a loss that is not finite. Ctrl-C and SIGTERM save a checkpoint
+    after the step at hand and raise KeyboardInterrupt.
     """
-    run = Run(recipe, num_classes, train, device=best_device())
-    log: list[Epoch] = []
-    checkpoint = directory / CHECKPOINT_FILE
+    workers = workers or Workers(device=best_device())
+    run = Run(plan, workers)
+    checkpoint = plan.directory / CHECKPOINT_FILE
     if resume and checkpoint.is_file():
-        log = run.restore(checkpoint, fingerprint)
-        console.print(f"Resuming after epoch {len(log)} of {recipe.epochs}")
+        run.restore(checkpoint)
+        step = f", step {run.position.step}" if run.position.step else ""
+        _say(workers, f"Resuming after epoch {len(run.log)} of {plan.recipe.epochs}{step}")
+    else:
+        run.begin()
+    keep_freed_memory()
     try:
-        while len(log) < recipe.epochs and not run.schedule.has_ended:
-            log.append(run.epoch(len(log), train, held_out, elapsed_s=log[-1].elapsed_s if log else 0.0))
-            write_atomically(directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in log).encode())
-            draw_learning_curve([asdict(line) for line in log], directory / CURVE_FILE)
-            run.save(checkpoint, fingerprint, log)
+        with stop_on_signal() as stop:
+            _train_epochs(run, checkpoint, stop)
     except KeyboardInterrupt:
-        kept = f"the last finished epoch is kept in {checkpoint}; go on with --resume" if checkpoint.is_file() else "nothing is kept yet"
-        console.print(f"Interrupted: {kept}")
+        kept = f"the run is kept in {checkpoint}; go on with --resume" if checkpoint.is_file() else "nothing is kept yet"
+        _say(workers, f"Interrupted: {kept}")
         raise
     return run.network.eval()
 
 
+def _train_epochs(run: "Run", checkpoint: Path, stop: StopRequest) -> None:
+    plan, is_first = run.plan, run.workers.is_first
+
+    def save() -> None:
+        if is_first:
+            run.save(checkpoint)
+
+    events = TensorBoard(plan.directory, num_epochs_done=len(run.log)) if plan.has_tensorboard and is_first else None
+    with closing(events) if events else nullcontext():
+        while len(run.log) < plan.recipe.epochs and not run.schedule.has_ended:
+            if not run.train_epoch(stop, save):
+                save()
+                run.workers.wait()
+                raise KeyboardInterrupt
+            run.end_epoch()
+            if is_first:
+                write_log(run.log, plan.directory)
+            if events:
+                events.write(run.log[-1])
+            save()
+            if run.workers.any(stop.is_made):
+                raise KeyboardInterrupt
+
+
+@dataclass
+class Position:
+    """How far the epoch at hand has come."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    num_wrong: int = 0
+    num_seen: int = 0
+    elapsed_s: float = 0.0
+
+
 class Run:
-    """What changes while a network is trained: its weights, the optimizer's velocities, the schedule and the random state."""
+    """What changes while a network is trained: its weights, the optimizer's velocities, the schedule, and how far it has come."""
 
-    def __init__(self, recipe: Recipe, num_classes: int, train: Split, device: torch.device):
-        self.recipe, self.device = recipe, device
-        self.network = AlexNet(architecture_of(recipe, num_classes))
-        initialize(self.network, recipe.initialization, recipe.seed)
-        self.network.fit_preprocessing(train.canvases)
-        self.network.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = _optimizer(self.network, recipe)
-        self.schedule = Schedule(recipe)
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(recipe, device))
+    def __init__(self, plan: Plan, workers: Workers):
+        self.plan, self.recipe, self.workers, self.device = plan, plan.recipe, workers, workers.device
+        self.network = AlexNet(plan.architecture)
+        self.colour_axes = torch.zeros(3, 3)
+        self.schedule = Schedule(plan.recipe)
+        self.position = Position()
+        self.log: list[Epoch] = []
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bfloat16(self.recipe, self.device))
 
-    def epoch(self, number: int, train: Split, held_out: Split, *, elapsed_s: float) -> Epoch:
-        """One pass over the training images, then the validation."""
-        recipe, generator = self.recipe, torch.Generator().manual_seed(recipe_seed(self.recipe, number))
-        order = torch.randperm(len(train.targets), generator=generator)
-        batches = order.split(recipe.batch_size)
-        loss_sum = torch.zeros((), device=self.device)
-        num_wrong = torch.zeros((), device=self.device)
-        num_seen, started = 0, time.perf_counter()
-        self.network.train()
-        with Bar(f"Epoch {number + 1:>3}/{recipe.epochs}", len(order)) as bar:
-            for step, chosen in enumerate(batches):
-                rate = self.schedule.rate(number + step / len(batches))
-                loss, wrong = self._step(train, chosen, rate, generator)
-                if not math.isfinite(float(loss)):
-                    raise self._diverged(f"the loss became {float(loss)} in epoch {number + 1}, step {step + 1}", rate)
-                loss_sum += loss * len(chosen)
-                num_wrong += wrong
-                num_seen += len(chosen)
-                bar.advance(len(chosen), f"loss {float(loss_sum) / num_seen:.3f}")
-            train_s = time.perf_counter() - started
-        scores = self.validate(held_out)
-        if not math.isfinite(scores.loss):  # the last step's own loss was taken before it broke the weights
-            raise self._diverged(f"the validation loss became {scores.loss} in epoch {number + 1}, step {len(batches)}", rate)
-        self.schedule.end_epoch(1 - scores.top1)
-        line = Epoch(
-            epoch=number + 1, learning_rate=rate, train_loss=float(loss_sum) / num_seen, train_error=float(num_wrong) / num_seen,
-            val_loss=scores.loss, val_top1=scores.top1, val_top5=scores.top5, images_per_s=num_seen / train_s,
-            elapsed_s=elapsed_s + time.perf_counter() - started,
-        )  # fmt: skip
-        left_s = line.elapsed_s / line.epoch * (recipe.epochs - line.epoch)
-        console.print(
-            f"Epoch {line.epoch:>3}/{recipe.epochs}  loss {line.train_loss:.3f}  validation {line.val_loss:.3f}, "
-            f"top-1 {line.val_top1:.2%}, top-5 {line.val_top5:.2%}  {line.images_per_s:,.0f} images/s  {left_s / 60:.1f} min left"
-        )
-        return line
+    def begin(self) -> None:
+        """Draws the weights, or takes the initial ones, and measures the training images."""
+        initialize(self.network, self.recipe.initialization, self.recipe.seed)
+        statistics = measure_pixels(self.plan.train.canvases, self.recipe.image_size)
+        self.network.set_preprocessing(statistics)
+        self.colour_axes = torch.from_numpy(statistics.colour_axes).float()
+        if self.plan.initial:
+            self.network.load_state_dict(self.plan.initial, strict=False)
+        self._prepare()
 
-    def validate(self, held_out: Split) -> Metrics:
-        """The held-out images in the precision of training; the final figures are taken in float32 elsewhere."""
+    def _prepare(self) -> None:
+        """Puts the network where it is trained, as it is trained: on one device, a tower a device, or in several processes."""
+        self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.colour_axes = self.colour_axes.to(self.device)
+        self.towers = TowerParallel(self.network, self.plan.tower_devices) if self.plan.tower_devices else None
+        self.trained: AlexNet | TowerParallel = self.towers or self.network
+        self.forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.trained
+        if self.workers.count > 1:
+            synchronize_batch_norms(self.network)
+            self.forward = nn.parallel.DistributedDataParallel(self.network)
+        if compiles(self.recipe, self.device) and not self.towers:
+            self.forward = torch.compile(self.forward)
+        self.optimizer = optimizer_of(self.trained, self.recipe)
+
+    def train_epoch(self, stop: StopRequest, save: Callable[[], None]) -> bool:
+        """What is left of a pass over the training images; False where a stop was asked for before its last step.
+
+        A long epoch is saved every ten minutes.
+        """
+        recipe, train, position, epoch = self.recipe, self.plan.train, self.position, len(self.log)
+        steps = epoch_order(recipe, epoch, len(train.targets)).split(recipe.batch_size)
+        parts = [chosen[part.start : part.end] for chosen in steps for part in [self.workers.part(len(chosen))]]
+        started_s, saved_s, earlier_s = time.perf_counter(), time.perf_counter(), position.elapsed_s
+        unread: list[Tensor] = []
+        self.trained.train()
+        with Bar(f"Epoch {epoch + 1:>3}/{recipe.epochs}", len(train.targets), is_shown=self.workers.is_first) as bar:
+            bar.advance(position.num_seen)
+            for canvases in batches(train.canvases, parts[position.step :], self.device):
+                chosen = steps[position.step]
+                draws = Draws.of(recipe, len(chosen), epoch, position.step)
+                rate = self.schedule.rate(epoch + position.step / len(steps))
+                unread.append(self._step(canvases, train.targets[chosen], draws, rate))
+                position.step += 1
+                position.num_seen += len(chosen)
+                position.elapsed_s = earlier_s + time.perf_counter() - started_s
+                if self.device.type == "cuda" and position.step % NUM_STEPS_UNREAD and position.step < len(steps):
+                    continue
+                self._read(unread, rate)
+                bar.advance(position.num_seen - bar.num_done, f"loss {position.loss_sum / position.num_seen:.3f}")
+                if position.step < len(steps) and self.workers.any(stop.is_made):
+                    self._check_weights(rate)
+                    return False
+                if time.perf_counter() - saved_s > CHECKPOINT_INTERVAL_S:
+                    self._check_weights(rate)
+                    save()
+                    saved_s = time.perf_counter()
+        return True
+
+    def _step(self, canvases: Tensor, targets: Tensor, draws: Draws, rate: float) -> Tensor:
+        """One update with this process's part of a batch of `targets` (B,).
+
+        Returns the part's mean loss and share of errors, (2,), whose means over the processes are the batch's.
+        """
+        recipe, part = self.recipe, self.workers.part(len(targets))
+        targets = targets[part.start : part.end].to(self.device, non_blocking=True)
+        set_rate(self.optimizer, rate, recipe)
+        torch.manual_seed(step_seed(recipe, len(self.log), self.position.step, self.workers.rank))  # dropout's
         with self.autocast:
-            return evaluate(self.network, held_out.canvases, held_out.targets)
-
-    def _step(self, train: Split, chosen: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One update; returns the batch's mean loss and the number of images it got wrong."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        pixels = np.take(train.canvases, chosen.numpy(), axis=0)
-        images = augment(torch.from_numpy(pixels).to(self.device, non_blocking=True), self.recipe, generator)
-        targets = train.targets[chosen].to(self.device, non_blocking=True)
-        with self.autocast:
-            logits, _ = self.network(images)
-        loss = nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+            noise_ends = recipe.colour_noise_until * recipe.epochs
+            colour_axes = self.colour_axes if recipe.colour_noise and len(self.log) < noise_ends else None
+            draws = draws.part(part.start, part.end)
+            squares, mixture = mix(augment(canvases, recipe, draws, colour_axes), targets, draws)
+            logits, _ = self.forward(squares)
+        logits = logits.float()
+        losses = cross_entropy(logits, targets, mixture, recipe.label_smoothing)
+        loss = losses.sum() * part.weight
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.recipe.max_gradient_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
+        if recipe.max_gradient_norm:
+            nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.max_gradient_norm)
         self.optimizer.step()
-        return loss.detach(), (logits.detach().argmax(1) != targets).sum()
+        error = (logits.detach().argmax(1) != targets).sum() * part.weight
+        return torch.stack((loss.detach(), error))
 
-    def _diverged(self, what: str, rate: float) -> TrainingError:
-        return TrainingError(
-            f"{what}, at learning rate {rate:.4g}; "
-            f"resume from the last epoch with a lower one: --resume --set learning_rate={self.recipe.learning_rate / 2:g}"
+    def _read(self, unread: list[Tensor], rate: float) -> None:
+        """Adds the figures of the last steps to the epoch's, which waits for the device; raises TrainingError where one is not finite."""
+        position, epoch, batch_size = self.position, len(self.log), self.recipe.batch_size
+        figures = self.workers.mean(torch.stack(unread)).tolist()
+        for step, (loss, error) in enumerate(figures, position.step - len(unread) + 1):
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss} in epoch {epoch + 1}, step {step}", rate)
+            count = min(batch_size, len(self.plan.train.targets) - (step - 1) * batch_size)
+            position.loss_sum += loss * count
+            position.num_wrong += round(error * count)
+        unread.clear()
+
+    def end_epoch(self) -> None:
+        """Validates, and adds a line to the log; raises TrainingError where the last step broke the weights."""
+        position, epoch, recipe = self.position, len(self.log), self.recipe
+        started_s = time.perf_counter()
+        scores = self.validate()
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if not math.isfinite(scores.loss):  # the last step's own loss was taken before it broke the weights
+            raise self._diverged(f"the validation loss became {scores.loss} in epoch {epoch + 1}, step {position.step}", rate)
+        self.schedule.end_epoch(1 - scores.top1)
+        earlier_s = self.log[-1].elapsed_s if self.log else 0.0
+        line = Epoch(
+            epoch=epoch + 1, learning_rate=rate, train_loss=position.loss_sum / position.num_seen,
+            train_error=position.num_wrong / position.num_seen, val_loss=scores.loss, val_top1=scores.top1, val_top5=scores.top5,
+            images_per_s=position.num_seen / position.elapsed_s,
+            elapsed_s=earlier_s + position.elapsed_s + time.perf_counter() - started_s,
+        )  # fmt: skip
+        self.log.append(line)
+        self.position = Position()
+        left_s = line.elapsed_s / line.epoch * (recipe.epochs - line.epoch)
+        _say(
+            self.workers,
+            f"Epoch {line.epoch:>3}/{recipe.epochs}  loss {line.train_loss:.3f}  validation {line.val_loss:.3f}, "
+            f"top-1 {line.val_top1:.2%}, top-5 {line.val_top5:.2%}  {line.images_per_s:,.0f} images/s  {left_s / 60:.1f} min left",
         )
 
-    def save(self, file: Path, fingerprint: str, log: list[Epoch]) -> None:
-        """Writes the checkpoint, atomically."""
-        state = {
-            "recipe": self.recipe.as_dict(),
-            "fingerprint": fingerprint,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state(),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
-            "log": [asdict(line) for line in log],
-        }
-        with replacing(file) as temporary:
-            torch.save(state, temporary)
+    def validate(self) -> Metrics:
+        """The held-out images in the precision of training, a part in each process; the final figures are taken in float32 elsewhere."""
+        if self.towers:
+            self.towers.write_back(self.network)
+        held_out, workers = self.plan.held_out, self.workers
+        count = len(held_out.targets)
+        start, end = (count * rank // workers.count for rank in (workers.rank, workers.rank + 1)) if count >= workers.count else (0, count)
+        with self.autocast:
+            part = evaluate(self.network, held_out.canvases[start:end], held_out.targets[start:end])
+        sums = torch.tensor([part.top1, part.top5, part.loss, 1.0], dtype=torch.float64, device=self.device) * part.num_images
+        top1, top5, loss, total = workers.mean(sums).tolist()
+        return Metrics(top1=top1 / total, top5=top5 / total, loss=loss / total, num_images=count)
 
-    def restore(self, file: Path, fingerprint: str) -> list[Epoch]:
-        """Takes up a checkpoint's state and returns its log; raises TrainingError where it belongs to another run."""
+    def _check_weights(self, rate: float) -> None:
+        """Raises DivergenceError where the last step broke the weights, which its own loss, taken before, does not show."""
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.trained.state_dict().values()):
+            raise self._diverged(f"a weight became infinite or nan in epoch {len(self.log) + 1}, step {self.position.step}", rate)
+
+    def _diverged(self, what: str, rate: float) -> DivergenceError:
+        return DivergenceError(
+            f"{what}, at learning rate {rate:.4g}; "
+            f"resume from the last checkpoint with a lower one: --resume --set learning_rate={self.recipe.learning_rate / 2:g}"
+        )
+
+    def save(self, file: Path) -> None:
+        """Writes the checkpoint, atomically."""
+        if self.towers:
+            self.towers.write_back(self.network)
+        state = {
+            "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state(),
+            "colour_axes": self.colour_axes, "position": asdict(self.position), "log": [asdict(line) for line in self.log],
+            "is_tower_parallel": self.towers is not None,
+        }  # fmt: skip
+        write_checkpoint(file, state, recipe=self.recipe, fingerprint=self.plan.fingerprint)
+
+    def restore(self, file: Path) -> None:
+        """Takes up a checkpoint's state; raises TrainingError where it belongs to another run."""
+        state = read_checkpoint(file, recipe=self.recipe, fingerprint=self.plan.fingerprint)
         try:
-            state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
-            then, now = state["recipe"], self.recipe.as_dict()
-        except Exception as error:  # torch.load raises a different error for each way a file can be damaged
-            raise TrainingError(f"{file} is damaged, or no checkpoint of a run; remove it to train from the start") from error
-        if state["fingerprint"] != fingerprint:
-            raise TrainingError(f"{file} was made from other images than these; pass the same DATA, or remove it to train from the start")
-        # What changes neither shapes nor the length of the run may be corrected half-way.
-        fixed = [
-            name
-            for name in now
-            if name not in ("learning_rate", "weight_decay", "label_smoothing", "precision") and then.get(name) != now[name]
-        ]
-        if fixed:
-            raise TrainingError(
-                f"{file} was made with {', '.join(f'{name}={then.get(name)}' for name in fixed)}, "
-                f"not {', '.join(f'{name}={now[name]}' for name in fixed)}; pass the first, or remove the file to train from the start"
-            )
+            is_tower_parallel = state["is_tower_parallel"]
+            if is_tower_parallel == bool(self.plan.tower_devices):
+                self._take_up(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise damaged(file) from error
+        if is_tower_parallel != bool(self.plan.tower_devices):
+            raise TrainingError(f"{file} was trained {'with' if is_tower_parallel else 'without'} --tower-devices; resume it so")
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
+        self.colour_axes = state["colour_axes"]
+        self._prepare()
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, asked in zip(self.optimizer.param_groups, optimizer_of(self.trained, self.recipe).param_groups, strict=True):
+            group["weight_decay"] = asked["weight_decay"]  # which may be corrected half-way
         self.schedule.restore(state["schedule"])
-        torch.set_rng_state(state["rng"].cpu())
-        if state["rng_cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng_cuda"].cpu())
-        return [Epoch(**line) for line in state["log"]]
+        self.position = Position(**state["position"])
+        self.log = [Epoch(**line) for line in state["log"]]
 
 
 def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
     """The shapes that a recipe asks for."""
-    return Architecture(
-        layout=recipe.layout, normalization=recipe.normalization, num_classes=num_classes, image_size=recipe.image_size,
-        dropout=recipe.dropout, mean=recipe.mean, activation=recipe.activation, pooling=recipe.pooling, num_towers=recipe.num_towers,
-        without_convolution=recipe.without_convolution,
-    )  # fmt: skip
+    return Architecture(num_classes=num_classes, **{name: getattr(recipe, name) for name in SHAPING_SETTINGS})
 
 
 def best_device() -> torch.device:
@@ -228,17 +345,38 @@ def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def recipe_seed(recipe: Recipe, epoch: int) -> int:
-    """The seed of an epoch's order, crops and flips."""
-    return int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the network is compiled: as the recipe says, or, for `auto`, on a GPU."""
+    return recipe.compilation == "on" or (recipe.compilation == "auto" and device.type == "cuda")
 
 
-def _optimizer(network: AlexNet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Momentum SGD; without `decay_biases`, only the weights of convolutions and full layers are held back."""
-    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": recipe.weight_decay if recipe.decay_biases else 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
+def epoch_order(recipe: Recipe, epoch: int, num_images: int) -> Tensor:
+    """The numbers of the images (num_images,) in the order of an epoch."""
+    return torch.from_numpy(np.random.default_rng((recipe.seed, ORDER_STREAM, epoch)).permutation(num_images))
+
+
+def step_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:
+    """The seed of a step's dropout, another one for each process."""
+    return int(np.random.SeedSequence((recipe.seed, DROPOUT_STREAM, epoch, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, mixture: Mixture | None, label_smoothing: float) -> Tensor:
+    """Each image's loss (B,), shared between its own class and its partner's where the batch is mixed."""
+    own = nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+    if mixture is None:
+        return own
+    others = nn.functional.cross_entropy(logits, mixture.others, label_smoothing=label_smoothing, reduction="none")
+    return torch.lerp(others, own, mixture.share)
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep what torch frees for the next step: to fault the same pages in again costs a fifth of a step on a CPU."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _say(workers: Workers, text: str) -> None:
+    if workers.is_first:
+        console.print(text)

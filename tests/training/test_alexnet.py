@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from training.alexnet import AlexNet, Architecture, LocalResponseNorm, initialize, num_parameters
 from training.images import Pixels, canvas_px, centre
+from training.preprocessing import measure_pixels
 
 
 def architecture(**changes: Any) -> Architecture:
@@ -210,14 +211,14 @@ def canvases() -> Pixels:
 
 def test_the_papers_mean_is_the_training_squares_mean_image(canvases: Pixels) -> None:
     network = AlexNet(architecture(mean="image"))
-    network.fit_preprocessing(canvases)
+    network.set_preprocessing(measure_pixels(canvases, 67))
     np.testing.assert_allclose(network.mean.numpy(), centre(canvases, 67).mean(0), atol=1e-3)
     assert network.std.unique().tolist() == [1]
 
 
 def test_channel_means_leave_the_training_squares_with_mean_zero_and_variance_one(canvases: Pixels) -> None:
     network = AlexNet(architecture(mean="channel"))
-    network.fit_preprocessing(canvases)
+    network.set_preprocessing(measure_pixels(canvases, 67))
     x = preprocessed(network, torch.from_numpy(centre(canvases, 67)))
     np.testing.assert_allclose(x.mean((0, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(x.std((0, 2, 3)), 1, atol=1e-3)
@@ -225,7 +226,7 @@ def test_channel_means_leave_the_training_squares_with_mean_zero_and_variance_on
 
 def test_a_blank_channel_is_not_divided_by_zero() -> None:
     network = AlexNet(architecture(mean="channel"))
-    network.fit_preprocessing(np.zeros((2, canvas_px(67), canvas_px(67), 3), np.uint8))
+    network.set_preprocessing(measure_pixels(np.zeros((2, canvas_px(67), canvas_px(67), 3), np.uint8), 67))
     assert network.std.flatten().tolist() == [1, 1, 1]
 
 
@@ -244,6 +245,58 @@ def test_a_network_works_without_any_middle_convolution(layout: str, number: int
     assert {"conv1", "pool1", "pool2", "pool5"} <= names
     logits, features = network(random_images(67))
     assert (logits.shape, features.shape) == ((2, 3), (2, 4096))
+
+
+SIXTH = {"paper": 256 * 128 * 9 + 256, "torchvision": 256 * 256 * 9 + 256}
+"""What it adds to a network's parameters: 3x3 over half of pool5's maps, or over all of them."""
+
+
+@pytest.mark.parametrize("layout", ["paper", "torchvision"])
+def test_the_sixth_convolution_has_the_shape_of_the_fifth_and_nothing_else_changes(layout: str) -> None:
+    sizes: dict[str, Any] = {"layout": layout, "normalization": "none", "num_classes": 1000, "image_size": 224}
+    plain, sixth = shapes_only(**sizes), shapes_only(**sizes, has_sixth_convolution=True)
+    assert num_parameters(sixth) - num_parameters(plain) == SIXTH[layout]
+    shapes = {name: parameter.shape for name, parameter in sixth.named_parameters()}
+    assert shapes.pop("convolutions.conv6.bias") == (256,)
+    assert shapes.pop("convolutions.conv6.weight") == ((256, 128, 3, 3) if layout == "paper" else (256, 256, 3, 3))
+    assert shapes == {name: parameter.shape for name, parameter in plain.named_parameters()}
+
+
+def test_the_sixth_convolution_reads_pool5_and_is_not_pooled() -> None:
+    for normalization, norm in (("response", []), ("batch", ["norm6"])):
+        network = shapes_only(image_size=224, normalization=normalization, has_sixth_convolution=True)
+        names = [name for name, _ in network.convolutions.named_children()]
+        assert names[names.index("pool5") :] == ["pool5", "conv6", *norm, "activation6", "flatten"]
+        x = torch.empty(1, 3, 224, 224, device="meta")
+        assert network.convolutions(x).shape == (1, 9216)
+
+
+def test_without_the_fifth_convolution_the_sixth_reads_the_fourths_maps() -> None:
+    network = AlexNet(architecture(has_sixth_convolution=True, without_convolution=5)).eval()
+    names = [name for name, _ in network.convolutions.named_children()]
+    assert "conv5" not in names
+    assert names[-5:] == ["activation4", "pool5", "conv6", "activation6", "flatten"]
+    assert network.get_parameter("convolutions.conv6.weight").shape == (256, 384 // 2, 3, 3)
+    assert network.get_parameter("hidden.fc6.weight").shape == (4096, 256)
+    with torch.inference_mode():
+        logits, features = network(random_images(67))
+    assert (logits.shape, features.shape) == ((2, 3), (2, 4096))
+
+
+@pytest.mark.parametrize("layout", ["paper", "torchvision"])
+@pytest.mark.parametrize("size", [67, 128])
+def test_a_network_with_a_sixth_convolution_works_at_any_size(layout: str, size: int) -> None:
+    network = AlexNet(architecture(layout=layout, image_size=size, has_sixth_convolution=True)).eval()
+    with torch.inference_mode():
+        logits, features = network(random_images(size))
+    assert (logits.shape, features.shape) == ((2, 3), (2, 4096))
+
+
+def test_the_papers_initialization_gives_the_sixth_convolution_the_bias_of_the_fifth() -> None:
+    network = AlexNet(architecture(has_sixth_convolution=True))
+    initialize(network, "paper", seed=0)
+    assert network.get_parameter("convolutions.conv6.bias").unique().tolist() == [1]
+    assert float(network.get_parameter("convolutions.conv6.weight").detach().std()) == pytest.approx(0.01, rel=0.03)
 
 
 def test_plain_pooling_has_windows_of_two_and_the_same_sizes_at_224_pixels() -> None:

@@ -1,12 +1,12 @@
 """`lookalike train`, `evaluate` and `export` as a person types them."""
 
+import dataclasses
 import json
 import os
+import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 import lookalike
-from training.model import CARD_FILE, ONNX_FILE, check_file, read_card
-from training.session import evaluate_model
-from training.trainer import CHECKPOINT_FILE
+from training.checkpoint import CHECKPOINT_FILE
+from training.model import CARD_FILE, ONNX_FILE, check_file, read_card, write_card
+from training.session import CACHE_FOLDER, evaluate_models
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
 QUICK = ("--image-size", "67", "--set", "batch_size=8", "--set", "learning_rate=0.002", "--set", "precision=float32")
@@ -131,15 +131,35 @@ def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(run: Comma
     done = run("evaluate", tiny_model, colour_folder, "--crops", "10", "--json")
     assert done.status == 0, done.err
     answer = json.loads(done.out)
-    wanted = evaluate_model(tiny_model, str(colour_folder), num_crops=10).as_dict()
-    assert answer == pytest.approx(wanted | {"crops": 10})
+    wanted = evaluate_models([tiny_model], str(colour_folder), num_crops=10).as_dict()
+    assert answer == pytest.approx(wanted | {"models": 1, "crops": 10})
     assert answer["num_images"] == 18
 
 
 def test_evaluate_prints_a_sentence_for_people(run: Command, tiny_model: Path, colour_folder: Path) -> None:
     done = run("evaluate", tiny_model, colour_folder)
-    wanted = evaluate_model(tiny_model, str(colour_folder))
-    assert done.out == f"top-1 {wanted.top1:.2%}, top-5 100.00%, loss {wanted.loss:.4f} on 18 images, 1 crop(s) each\n"
+    wanted = evaluate_models([tiny_model], str(colour_folder))
+    assert done.out == f"top-1 {wanted.top1:.2%}, top-5 100.00%, loss {wanted.loss:.4f} on 18 images, 1 model(s), 1 crop(s) each\n"
+
+
+def test_evaluate_averages_several_models(run: Command, tiny_model: Path, other_model: Path, colour_folder: Path) -> None:
+    done = run("evaluate", tiny_model, other_model, colour_folder, "--json")
+    assert done.status == 0, done.err
+    wanted = evaluate_models([tiny_model, other_model], str(colour_folder)).as_dict()
+    assert json.loads(done.out) == pytest.approx(wanted | {"models": 2, "crops": 1})
+
+
+def test_evaluate_refuses_models_of_other_classes(run: Command, tiny_model: Path, colour_folder: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny_model, odd, copy_function=os.link)
+    (odd / CARD_FILE).unlink()
+    write_card(dataclasses.replace(read_card(tiny_model), class_names=("blue", "green", "pink")), odd)
+    done = run("evaluate", tiny_model, odd, colour_folder)
+    assert_is_refused(done, f"{odd} has other classes than {tiny_model}; average models of the same classes only")
+
+
+def test_evaluate_takes_models_and_data(run: Command, tiny_model: Path) -> None:
+    assert_is_refused(run("evaluate", tiny_model), f"evaluate takes one or more models and then the data; got {tiny_model} alone")
 
 
 def test_evaluate_takes_one_crop_or_ten(run: Command, tiny_model: Path, colour_folder: Path) -> None:
@@ -163,25 +183,57 @@ def test_export_writes_a_missing_onnx_file(run: Command, tiny_model: Path, tmp_p
     check_file(model, ONNX_FILE, read_card(model).onnx_sha256)
 
 
+def test_tensorboard_without_its_package_is_refused(
+    run: Command, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.log.find_spec", lambda _: None)
+    done = run("train", colour_folder, "--out", tmp_path / "model", "--tensorboard")
+    assert_is_refused(done, "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_setting_that_conflicts_with_the_model_to_begin_with_is_refused(
+    run: Command, tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    done = run("train", colour_folder, "--out", tmp_path / "model", "--init", tiny_model, "--set", "normalization=none")
+    assert_is_refused(done, f"{tiny_model} has normalization=batch, not normalization=none; leave these to --init, or train without it")
+
+
+def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(run: Command, colour_folder: Path, tmp_path: Path) -> None:
+    command = ("train", colour_folder, "--out", tmp_path / "model", *QUICK)
+    for options, complaint in (
+        (("--tower-devices", "cpu"), "a tower a device takes two devices and two towers of the paper's layout; got 1 and layout=paper"),
+        (("--tower-devices", "cpu,cpu", "--set", "num_towers=1"), "got 2 and layout=paper, num_towers=1"),
+    ):
+        assert complaint in run(*command, *options).err.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_refused(run: Command, colour_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / CHECKPOINT_FILE).write_bytes(b"rubbish")
+    done = run("train", colour_folder, "--out", out, "--resume", *QUICK)
+    assert done.status == 1
+    wanted = f"lookalike: {out / CHECKPOINT_FILE} is damaged, or no checkpoint of a run; remove it to train from the start"
+    assert done.err.splitlines()[-1] == wanted
+
+
+def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(run: Command, colour_folder: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "model", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, before[1]))  # enough for all but the checkpoint
+    try:
+        done = run("train", colour_folder, "--out", out, "--epochs", "1", *QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (done.status, done.out) == (1, "")
+    training, epoch, complaint = done.err.splitlines()
+    assert (training[:8], epoch[:5]) == ("Training", "Epoch")
+    assert complaint == f"lookalike: {out / CHECKPOINT_FILE}: File too large; make room, and run the command again"
+    assert {file.name for file in out.iterdir()} == {CACHE_FOLDER, "log.jsonl", "learning-curve.png"}
+
+
 def test_help_names_the_options(run: Command) -> None:
     done = run("train", "--help")
     assert done.status == 0
-    for option in ("--out", "--recipe", "--val", "--epochs", "--image-size", "--set", "--resume"):
+    for option in ("--out", "--recipe", "--val", "--epochs", "--image-size", "--set", "--resume", "--init", "--cache", "--tower-devices"):
         assert option in done.out
-
-
-def test_ctrl_c_says_what_is_kept_and_leaves_nothing_that_looks_like_a_model(own_colour_folder: Path, tmp_path: Path) -> None:
-    arguments = ["train", own_colour_folder, "--out", tmp_path / "model", "--epochs", "1000", *QUICK]
-    process = subprocess.Popen([LOOKALIKE, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "model" / CHECKPOINT_FILE).exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=120)
-    assert process.returncode > 0
-    assert "go on with --resume" in printed
-    assert "Traceback" not in printed
-    assert not (tmp_path / "model" / CARD_FILE).exists()
-    assert list((tmp_path / "model").glob("*.u8")) == []

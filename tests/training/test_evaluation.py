@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.alexnet import AlexNet, Architecture
-from training.evaluation import Metrics, evaluate, ten_crops
+from training.evaluation import Metrics, average, evaluate, predictions, score, ten_crops
 
 SIZE = 8
 SIDE = 12
@@ -109,6 +109,70 @@ def test_the_network_is_evaluated_as_it_will_be_used() -> None:
     network.train()
     evaluate(network, canvas(1, 0)[None], torch.tensor([0]))
     assert not network.training
+
+
+@pytest.mark.parametrize("num_crops", [1, 10])
+def test_predictions_are_probabilities_a_batch_at_a_time_in_order(num_crops: int) -> None:
+    canvases = np.random.default_rng(2).integers(0, 100, (7, SIDE, SIDE, 3), dtype=np.uint8)
+    batches = list(predictions(Reader(7), canvases, num_crops=num_crops, batch_size=3))
+    assert [tuple(batch.shape) for batch in batches] == [(3, 7), (3, 7), (1, 7)]
+    crops = [canvases[:, CENTRE:-CENTRE, CENTRE:-CENTRE]] if num_crops == 1 else ten_crops(canvases, SIZE)
+    wanted = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in crops], 0)
+    np.testing.assert_allclose(torch.cat(batches).numpy(), wanted, atol=1e-6)
+    assert not any(batch.requires_grad for batch in batches)
+
+
+def test_predictions_leave_gradients_on_for_whoever_asked_for_them() -> None:
+    found = predictions(Reader(2), np.stack([canvas(1, 0)] * 2), batch_size=1)
+    next(found)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_several_models_answer_with_the_mean_of_their_probabilities() -> None:
+    first, second = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([[0.3, 0.7], [0.6, 0.4]])
+    (batch,) = average([iter([first]), iter([second])])
+    torch.testing.assert_close(batch, torch.tensor([[0.6, 0.4], [0.4, 0.6]]))
+    assert [float(batch[0, 0]) for batch in average([iter([first, second])])] == pytest.approx([0.9, 0.3])
+
+
+def test_two_models_that_err_on_different_images_are_better_together() -> None:
+    class Doubtful(Reader):
+        """Sees the classes the other way round, and is less sure."""
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            logits, features = super().forward(images)
+            return logits.flip(1) / 2, features
+
+    canvases = np.stack([canvas(6, 0), canvas(0, 6)])
+    targets = torch.tensor([0, 1])
+    alone, other = (predictions(model, canvases) for model in (Reader(2), Doubtful(2)))
+    assert score(other, targets).top1 == 0
+    assert score(average([alone, predictions(Doubtful(2), canvases)]), targets).top1 == 1
+
+
+def test_models_of_different_numbers_of_images_cannot_be_averaged() -> None:
+    whole = torch.full((1, 2), 0.5)
+    with pytest.raises(ValueError, match="shorter"):
+        list(average([iter([whole, whole]), iter([whole])]))
+
+
+def test_a_score_counts_batches_of_probabilities_one_after_the_other() -> None:
+    probabilities = [torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]), torch.tensor([[0.1, 0.2, 0.7]])]
+    scores = score(probabilities, torch.tensor([0, 2, 2]))
+    assert (scores.top1, scores.top5, scores.num_images) == (2 / 3, 1, 3)
+    assert scores.loss == pytest.approx(-math.log(0.5 * 0.1 * 0.7) / 3)
+
+
+def test_the_fifth_is_among_the_five_and_the_sixth_is_not() -> None:
+    probabilities = torch.tensor([[0.05, 0.1, 0.15, 0.2, 0.24, 0.26]])
+    assert [score([probabilities], torch.tensor([target])).top5 for target in range(6)] == [0, 1, 1, 1, 1, 1]
+
+
+def test_an_evaluation_is_the_score_of_the_predictions() -> None:
+    canvases = np.random.default_rng(3).integers(0, 100, (5, SIDE, SIDE, 3), dtype=np.uint8)
+    targets = torch.arange(5)
+    assert evaluate(Reader(7), canvases, targets, num_crops=10) == score(predictions(Reader(7), canvases, num_crops=10), targets)
 
 
 def test_metrics_can_be_written_as_json() -> None:

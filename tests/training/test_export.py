@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from training.alexnet import AlexNet, Architecture, initialize
 from training.export import export_model, load_network, save_model, write_onnx
 from training.model import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ModelError, check_file, file_sha256, read_card, write_card
+from training.preprocessing import measure_pixels
 
 
 def random_images(count: int, size: int = 67) -> npt.NDArray[np.uint8]:
@@ -74,7 +75,7 @@ def refusal(action: Callable[[], object]) -> str:
 def test_onnx_runtime_answers_like_torch_at_any_batch(layout: Any, normalization: Any, mean: Any, tmp_path: Path) -> None:
     network = AlexNet(Architecture(layout=layout, normalization=normalization, num_classes=3, image_size=67, mean=mean))
     initialize(network, "kaiming", seed=0)
-    network.fit_preprocessing(random_images(10, 77))
+    network.set_preprocessing(measure_pixels(random_images(10, 77), 67))
     write_onnx(network.eval(), tmp_path / "model.onnx", "an id")
     assert_onnx_answers_like_torch(tmp_path / "model.onnx", network)
 
@@ -99,7 +100,7 @@ def test_a_model_directory_holds_three_files_that_others_may_read_too(tiny_model
 
 def test_a_network_comes_back_as_it_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = AlexNet(Architecture(layout="paper", normalization="response", num_classes=2, image_size=67, dropout=0.25, mean="image"))
-    network.fit_preprocessing(random_images(10, 77))
+    network.set_preprocessing(measure_pixels(random_images(10, 77), 67))
     monkeypatch.setattr("training.export.write_onnx", lambda network, file, model_id: file.touch())  # takes seconds
     card = save_model(network, tmp_path, class_names=("a", "b"), recipe={"epochs": 1}, data={"name": "none"}, metrics={"top1": 0.5})
     restored, again = load_network(tmp_path)

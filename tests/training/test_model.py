@@ -1,12 +1,26 @@
 """A model directory's card and files: whole, or refused in one line."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training.model import CARD_FILE, ModelCard, ModelError, check_file, file_sha256, read_card, write_atomically, write_card
+from training.model import (
+    CARD_FILE,
+    ModelCard,
+    ModelError,
+    check_file,
+    file_sha256,
+    read_card,
+    replacing,
+    write_atomically,
+    write_card,
+)
 
 CARD = ModelCard(
     id="a" * 64, onnx_sha256="b" * 64, architecture={"layout": "paper"}, class_names=("cat", "dög"), image_size=67, recipe={"epochs": 1},
@@ -77,9 +91,59 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch
         patch.setattr("os.fsync", pull_the_plug)
         with pytest.raises(KeyboardInterrupt):
             write_atomically(file, b"new")
-    assert file.read_bytes() == b"old"
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
     write_atomically(file, b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_when_writing_fails_half_way_the_old_file_is_whole_and_nothing_else_is_left(error: BaseException, tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    write_atomically(file, b"old")
+
+    def write_half() -> None:
+        with replacing(file) as temporary:
+            temporary.write_bytes(b"half of the n")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.json", b"old")]
+
+
+def test_where_there_was_no_file_a_failure_leaves_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wrong"), replacing(tmp_path / "model.json"):
+        raise ValueError("wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    with pytest.raises(OSError, match="No space left on device") as caught, replacing(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write(2) reports it
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file))
+    with pytest.raises(FileNotFoundError) as missing, replacing(file):
+        (tmp_path / "other").read_bytes()
+    assert missing.value.filename == str(tmp_path / "other")  # an error that names its file keeps it
+
+
+def test_a_write_that_the_system_cuts_off_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    write_atomically(file, b"old")
+    program = """
+import resource, sys
+from pathlib import Path
+from training.model import write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_atomically(Path(sys.argv[1]), b"new" * 1000)
+except OSError as error:
+    print(error.strerror, error.filename, sep="\\n")
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program, str(file)], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["File too large", str(file)]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("weights.safetensors", b"old")]
 
 
 def change(directory: Path, **changes: Any) -> None:

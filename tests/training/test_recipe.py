@@ -20,7 +20,8 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
     wanted = {
         "layout": "paper", "normalization": "response", "dropout": 0.5, "image_size": 224, "initialization": "paper", "mean": "image",
         "crop": "random", "flip": True, "batch_size": 128, "epochs": 90, "learning_rate": 0.01, "schedule": "plateau", "momentum": 0.9,
-        "nesterov": False, "weight_decay": 0.0005, "decay_biases": True, "label_smoothing": 0.0, "precision": "float32",
+        "rate_in_velocity": True, "nesterov": False, "weight_decay": 0.0005, "decay_biases": True, "label_smoothing": 0.0,
+        "colour_noise": 0.1, "mixup": 0.0, "cutmix": 0.0, "has_sixth_convolution": False, "precision": "float32",
     }  # fmt: skip
     settings = paper().as_dict()
     assert {name: settings[name] for name in wanted} == wanted
@@ -35,6 +36,11 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         ("image_size=66", "between 67 and 1024", "got 66"),
         ("image_size=1025", "between 67 and 1024", "got 1025"),
         ("min_crop_area=0", "between 0.01 and 1", "got 0.0"),
+        ("colour_noise=-0.1", "between 0 and 10", "got -0.1"),
+        ("colour_noise_until=1.5", "between 0 and 1", "got 1.5"),
+        ("mixup=101", "between 0 and 100", "got 101.0"),
+        ("mixup=nan", "between 0 and 100", "got nan"),
+        ("cutmix=-1", "between 0 and 100", "got -1.0"),
         ("batch_size=0", "between 1 and 65536", "got 0"),
         ("epochs=0", "between 1 and 10000", "got 0"),
         ("epochs=-3", "between 1 and 10000", "got -3"),
@@ -54,7 +60,12 @@ def test_a_value_out_of_range_is_answered_with_its_name_the_range_and_the_value(
     assert refusal(setting) == f"{setting.partition('=')[0]} must lie {limits}; {got}"
 
 
-@pytest.mark.parametrize("setting", ["dropout=0", "image_size=67", "learning_rate=100", "momentum=0", "seed=2147483647", "batch_size=1"])
+@pytest.mark.parametrize(
+    "setting", [
+        "dropout=0", "image_size=67", "learning_rate=100", "momentum=0", "seed=2147483647", "batch_size=1", "colour_noise=0",
+        "colour_noise=10", "colour_noise_until=0", "colour_noise_until=1", "mixup=100", "cutmix=0",
+    ],
+)  # fmt: skip
 def test_the_limits_themselves_are_allowed(setting: str) -> None:
     name, _, value = setting.partition("=")
     assert getattr(paper().with_settings([setting]), name) == float(value)
@@ -65,6 +76,8 @@ def test_the_limits_themselves_are_allowed(setting: str) -> None:
     [
         ("layout=vgg", "layout must be one of paper, torchvision; got vgg"),
         ("precision=float64", "precision must be one of float32, bfloat16, auto; got float64"),
+        ("compilation=yes", "compilation must be one of off, on, auto; got yes"),
+        ("has_sixth_convolution=1", "has_sixth_convolution must be true or false; got 1"),
         ("epochs=ten", "epochs must be a whole number; got ten"),
         ("epochs=1.5", "epochs must be a whole number; got 1.5"),
         ("dropout=half", "dropout must be a number; got half"),
@@ -84,14 +97,21 @@ def test_an_unknown_setting_is_answered_with_all_there_are(setting: str) -> None
 
 
 def test_settings_are_read_as_the_types_of_their_fields() -> None:
-    recipe = paper().with_settings(["epochs=3", "learning_rate=1e-2", "flip=False", "nesterov=true", "layout=torchvision", "epochs=4"])
-    assert (recipe.epochs, recipe.learning_rate, recipe.flip, recipe.nesterov, recipe.layout) == (4, 0.01, False, True, "torchvision")
+    recipe = paper().with_settings(["epochs=3", "learning_rate=1e-2", "flip=False", "decay_biases=false", "layout=torchvision", "epochs=4"])
+    assert (recipe.epochs, recipe.learning_rate, recipe.flip, recipe.decay_biases, recipe.layout) == (4, 0.01, False, False, "torchvision")
     assert paper().with_settings([]) == paper()
 
 
 def test_nesterov_needs_momentum() -> None:
     with pytest.raises(RecipeError, match="nesterov needs a momentum above 0; got 0"):
         dataclasses.replace(modern(), momentum=0.0)
+
+
+def test_nesterov_has_no_printed_form() -> None:
+    assert refusal("nesterov=true") == "nesterov has no printed form; set rate_in_velocity=false with it, got true"
+    assert paper().with_settings(["nesterov=true", "rate_in_velocity=false"]).nesterov
+    with pytest.raises(RecipeError, match="nesterov has no printed form"):
+        modern().with_settings(["rate_in_velocity=true"])
 
 
 @pytest.mark.parametrize("name", RECIPES)

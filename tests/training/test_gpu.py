@@ -1,0 +1,81 @@
+"""Training on a GPU: the same claims as on the CPU, in the precision and with the compilation that a GPU gets."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.alexnet import AlexNet
+from training.augment import Draws, augment
+from training.distributed import Workers
+from training.evaluation import evaluate
+from training.recipe import Recipe, modern, paper
+from training.towers import TowerParallel
+from training.trainer import Plan, Split, architecture_of, train_network
+
+COLOURS = ((30, 60, 220), (30, 180, 60), (220, 40, 30))
+RECIPE = dataclasses.replace(modern(), image_size=67, epochs=3, batch_size=8, learning_rate=0.002, warmup_epochs=0.5, colour_noise=0.1)
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    yield torch.device("cuda", 0)
+    torch.cuda.empty_cache()
+
+
+def colours(num_images: int, seed: int) -> Split:
+    targets = np.arange(num_images) % len(COLOURS)
+    noise = np.random.default_rng(seed).normal(0, 12, (num_images, 77, 77, 3))
+    return Split(np.clip(np.array(COLOURS)[targets][:, None, None] + noise, 0, 255).astype(np.uint8), torch.from_numpy(targets))
+
+
+def plan(directory: Path, recipe: Recipe, tower_devices: tuple[str, ...] = ()) -> Plan:
+    return Plan(
+        recipe=recipe, architecture=architecture_of(recipe, len(COLOURS)), train=colours(24, seed=0), held_out=colours(6, seed=1),
+        directory=directory, fingerprint="colours", tower_devices=tower_devices,
+    )  # fmt: skip
+
+
+def test_a_run_learns_on_the_gpu_and_its_network_answers_alike_on_the_cpu(tmp_path: Path, gpu: torch.device) -> None:
+    network = train_network(plan(tmp_path, RECIPE), Workers(device=gpu), resume=False)
+    held_out = colours(6, seed=1)
+    on_gpu = evaluate(network, held_out.canvases, held_out.targets)
+    assert on_gpu.top1 == 1
+    on_cpu = evaluate(network.cpu(), held_out.canvases, held_out.targets)
+    assert on_cpu.loss == pytest.approx(on_gpu.loss, abs=1e-2)
+
+
+def test_a_tower_a_device_learns(tmp_path: Path, gpu: torch.device) -> None:
+    recipe = dataclasses.replace(RECIPE, compilation="off", precision="float32")
+    devices = ("cuda:0", f"cuda:{torch.cuda.device_count() - 1}")
+    network = train_network(plan(tmp_path, recipe, devices), Workers(device=gpu), resume=False)
+    held_out = colours(6, seed=1)
+    assert evaluate(network, held_out.canvases, held_out.targets).top1 == 1
+
+
+def test_towers_on_gpus_equal_the_grouped_network(gpu: torch.device) -> None:
+    recipe = dataclasses.replace(paper(), image_size=67, dropout=0.0)
+    network = AlexNet(architecture_of(recipe, 5)).eval()
+    towers = TowerParallel(network, ("cuda:0", f"cuda:{torch.cuda.device_count() - 1}")).eval()
+    images = torch.randint(0, 256, (4, 67, 67, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        for theirs, ours in zip(towers(images), network(images), strict=True):
+            torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-2, atol=1e-2)  # convolutions take TF32 on the card
+
+
+@pytest.mark.parametrize("recipe", [paper(), modern()])
+def test_augmentation_is_the_cpus(recipe: Recipe, gpu: torch.device) -> None:
+    recipe = dataclasses.replace(recipe, image_size=67, colour_noise=0.1)
+    canvases = torch.randint(0, 256, (8, 77, 77, 3), dtype=torch.uint8)
+    draws, axes = Draws.of(recipe, 8, epoch=0, step=0), 10 * torch.eye(3)
+    on_cpu = augment(canvases, recipe, draws, axes)
+    on_gpu = augment(canvases.to(gpu), recipe, draws, axes.to(gpu))
+    torch.testing.assert_close(on_gpu.cpu().float(), on_cpu.float(), rtol=1e-2, atol=1.0)

@@ -1,0 +1,63 @@
+"""What a run tells while it lasts: a JSON line an epoch, the learning curve, and TensorBoard's events where they are asked for."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from training.errors import UserError
+from training.figures import draw_learning_curve
+from training.model import write_atomically
+
+LOG_FILE, CURVE_FILE, TENSORBOARD_FOLDER = "log.jsonl", "learning-curve.png", "tensorboard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """A line of log.jsonl; `train_error` is counted on the augmented images as they pass, both errors are shares 0..1."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_error: float
+    val_loss: float
+    val_top1: float
+    val_top5: float
+    images_per_s: float
+    elapsed_s: float
+
+
+def write_log(lines: Sequence[Epoch], directory: Path) -> None:
+    """Writes log.jsonl and the learning curve."""
+    write_atomically(directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
+    draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
+
+
+def check_tensorboard() -> None:
+    """Raises UserError where TensorBoard's events cannot be written."""
+    if find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard")
+
+
+class TensorBoard:
+    """Writes an event of each epoch's figures into DIRECTORY/tensorboard; a resumed run replaces what it does again."""
+
+    def __init__(self, directory: Path, *, num_epochs_done: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory / TENSORBOARD_FOLDER), purge_step=num_epochs_done + 1)
+
+    def write(self, line: Epoch) -> None:
+        """The losses and the errors each in one chart, training beside validation."""
+        values = {
+            "loss/training": line.train_loss, "loss/validation": line.val_loss, "error/training": line.train_error,
+            "error/validation": 1 - line.val_top1, "error/validation, top-5": 1 - line.val_top5, "learning rate": line.learning_rate,
+            "images per second": line.images_per_s,
+        }  # fmt: skip
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, line.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
