@@ -218,7 +218,7 @@ def test_two_processes_log_what_one_does(pair: Pair, alone: Path) -> None:
 @pytest.mark.slow
 def test_only_the_first_process_writes(pair: Pair, alone: Path) -> None:
     first, second = (set(found["written"]) for found in pair.found)
-    assert [found["has a result"] for found in pair.found] == [True, False]
+    assert all(found["has a result"] for found in pair.found)
     assert {name for name in second if not name.endswith(".lock")} == set()
     assert {".model.json.tmp", ".checkpoint.pt.tmp", ".log.jsonl.tmp"} <= first
     assert {path.name for path in (pair.root / "out").iterdir()} == {path.name for path in alone.iterdir()}
