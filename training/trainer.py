@@ -370,7 +370,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, mixture: Mixture | None, labe
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what torch frees for the next step: to fault the same pages in again costs a fifth of a step on a CPU."""
+    """Tells glibc to keep what torch frees for the next step: to fault the same pages in again is slow."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         trim_threshold, mmap_max = -1, -4
         libc.mallopt(mmap_max, 0)
