@@ -6,12 +6,11 @@ DATA are labelled images that the model has not seen. Top-1 and top-5 are given 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from training.log import LOG_FILE
+from training.log import LOG_FILE, read_log
 from training.model import read_card
 from training.session import evaluate_models
 
@@ -28,7 +27,7 @@ def main() -> None:
 def accuracy(model: Path, data: str) -> dict[str, Any]:
     """What model.json and log.jsonl say of the training, and the shares of right answers."""
     card = read_card(model)
-    log = [json.loads(line) for line in (model / LOG_FILE).read_text("utf-8").splitlines()]
+    log = read_log(model / LOG_FILE)
     one, ten = (evaluate_models([model], data, num_crops=crops) for crops in (1, 10))
     return {
         "model": card.id[:12],

@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from training.checkpoint import DivergenceError, TrainingError
 from training.figures import draw_figure_1
-from training.log import CURVE_FILE, LOG_FILE
+from training.log import CURVE_FILE, LOG_FILE, read_log
 from training.model import write_atomically
 from training.progress import console
-from training.recipe import Recipe, RecipeError
-from training.session import Request, resolve_request, train
+from training.recipe import Recipe, RecipeError, contrast
+from training.session import CACHE_FOLDER, Request, resolve_request, train
 
 RESULT_FILE, TABLE_FILE, SUMMARY_FILE, FIGURE_1_FILE = "result.json", "table.md", "summary.json", "figure-1.png"
-CACHE_FOLDER = "canvases"
 BASELINE = "baseline"
 
 
@@ -116,7 +114,7 @@ def _outcome(request: Request, variation: Variation, seed: int) -> Outcome:
     except DivergenceError as error:
         failure = str(error)
     log_file = folder / LOG_FILE
-    log = _read_log(log_file) if log_file.is_file() else []
+    log = read_log(log_file) if log_file.is_file() else []
     quarter = next((line["epoch"] for line in log if line["train_error"] <= 0.25), None)
     outcome = Outcome(variation.name, seed, top1_error, top5_error, quarter, failure)
     write_atomically(file, json.dumps({"recipe": recipe.as_dict(), "outcome": vars(outcome)}, indent=2).encode())
@@ -134,10 +132,7 @@ def _read_outcome(file: Path, recipe: Recipe) -> Outcome:
         raise TrainingError(f"{file} is damaged ({error}); remove its folder to run it again") from error
     asked = recipe.as_dict()
     if changed := [name for name in asked if made_with.get(name) != asked[name]]:
-        raise TrainingError(
-            f"{file} was made with {', '.join(f'{name}={made_with.get(name)}' for name in changed)}, "
-            f"not {', '.join(f'{name}={asked[name]}' for name in changed)}; pass the first, or another --out"
-        )
+        raise TrainingError(f"{file} was made with {contrast(made_with, asked, changed)}; pass the first, or another --out")
     return outcome
 
 
@@ -150,7 +145,7 @@ def _write_summary(outcomes: Sequence[Outcome], out: Path) -> None:
 def draw_ablation_figure_1(directory: Path, file: Path) -> bool:
     """Draws Figure 1 from the baseline's and tanh's logs; False where there are none yet."""
     runs = {
-        title: [_read_log(log) for log in sorted(directory.glob(f"{name}-seed*/{LOG_FILE}"))]
+        title: [read_log(log) for log in sorted(directory.glob(f"{name}-seed*/{LOG_FILE}"))]
         for name, title in ((BASELINE, "ReLU"), ("tanh", "tanh"))
     }
     if not any(runs.values()):
@@ -206,7 +201,3 @@ def _spread(values: Sequence[float], *, sign: str = "", digits: int = 1) -> str:
         return ""
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):{sign}.{digits}f}{deviation}"
-
-
-def _read_log(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -61,7 +61,6 @@ class _Progress:
     data: str
     digest: str
     """Of every image's path, size and time of change, or its content where it is no file."""
-    num_examples: int
     num_read: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
     """The place and the reason of each image that could not be read."""
@@ -93,7 +92,7 @@ def cached_canvases(
 
 def _progress_of(data: str, examples: Sequence[Example], file: Path, side: int) -> _Progress:
     """What is there already; nothing, where the images have changed since or the file is cut off."""
-    fresh = _Progress(data, _digest(examples), len(examples))
+    fresh = _Progress(data, _digest(examples))
     try:
         content = json.loads(file.with_suffix(".json").read_text("utf-8"))
         found = _Progress(**{**content, "skipped": [(place, reason) for place, reason in content["skipped"]]})

@@ -8,7 +8,7 @@ import torch
 
 from training.errors import UserError
 from training.model import replacing
-from training.recipe import Recipe
+from training.recipe import Recipe, contrast
 
 CHECKPOINT_FILE = "checkpoint.pt"
 FREE_SETTINGS = ("learning_rate", "weight_decay", "label_smoothing", "precision", "compilation")
@@ -54,7 +54,6 @@ def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str
     asked = recipe.as_dict()
     if changed := [name for name in asked if name not in FREE_SETTINGS and made_with[name] != asked[name]]:
         raise TrainingError(
-            f"{file} was made with {', '.join(f'{name}={made_with[name]}' for name in changed)}, "
-            f"not {', '.join(f'{name}={asked[name]}' for name in changed)}; pass the first, or remove the file to train from the start"
+            f"{file} was made with {contrast(made_with, asked, changed)}; pass the first, or remove the file to train from the start"
         )
     return state

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from training.errors import UserError
 from training.figures import draw_learning_curve
@@ -32,6 +33,11 @@ def write_log(lines: Sequence[Epoch], directory: Path) -> None:
     """Writes log.jsonl and the learning curve."""
     write_atomically(directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
     draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log.jsonl."""
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 def check_tensorboard() -> None:

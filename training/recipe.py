@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -144,6 +144,12 @@ def modern() -> Recipe:
 
 
 RECIPES = {"paper": paper, "modern": modern}
+
+
+def contrast(these: Mapping[str, Any], others: Mapping[str, Any], names: Iterable[str]) -> str:
+    """How two recipes differ in `names`, for an error: `epochs=3, not epochs=5`."""
+    names = list(names)
+    return ", not ".join(", ".join(f"{name}={values.get(name)}" for name in names) for values in (these, others))
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:

@@ -15,14 +15,14 @@ from torch import Tensor
 from training.alexnet import Architecture
 from training.cache import SKIPPED_FILE, Canvases, Skipped, cached_canvases, write_skipped
 from training.checkpoint import CHECKPOINT_FILE, TrainingError
-from training.datasets import DataError, Example, class_names, held_out_examples, open_dataset
+from training.datasets import DataError, Dataset, Example, class_names, open_dataset
 from training.distributed import Workers, join_workers
 from training.evaluation import Metrics, average, evaluate, predictions, score
 from training.export import load_network, save_model
 from training.log import check_tensorboard
 from training.model import CARD_FILE, ModelCard, read_card
 from training.progress import Bar, console
-from training.recipe import RECIPES, Recipe, RecipeError
+from training.recipe import RECIPES, Recipe, RecipeError, contrast
 from training.trainer import SHAPING_SETTINGS, Plan, Split, architecture_of, best_device, train_network
 
 CACHE_FOLDER = "canvases"
@@ -79,9 +79,10 @@ def train(request: Request) -> Result:
         _check_out(request, workers)
         if request.has_tensorboard:
             check_tensorboard()
-        recipe, initial = _resolve(request)
+        dataset = open_dataset(request.data)
+        recipe, initial = _resolve(request, dataset)
         cache = request.cache or request.out / CACHE_FOLDER
-        images = _decode_all(request, recipe, cache, workers)
+        images = _decode_all(request, dataset, recipe, cache, workers)
         num_classes = len(images.class_names)
         architecture = architecture_of(recipe, num_classes)
         weights = None
@@ -129,31 +130,27 @@ class _Initial:
 
 def resolve_request(request: Request) -> Recipe:
     """The recipe that `train` will follow; raises UserError."""
-    return _resolve(request)[0]
+    return _resolve(request, open_dataset(request.data))[0]
 
 
-def _resolve(request: Request) -> tuple[Recipe, _Initial | None]:
+def _resolve(request: Request, dataset: Dataset) -> tuple[Recipe, _Initial | None]:
     """The recipe, and the model to begin with, whose shapes the recipe takes; raises RecipeError where a setting asks for others."""
-    defaults = dict(open_dataset(request.data).recipe_defaults)
+    defaults = dataset.recipe_defaults
     if request.init is None:
         return resolve_recipe(request, defaults), None
     network, card = load_network(request.init)
     shapes = {name: getattr(network.architecture, name) for name in SHAPING_SETTINGS if name != "dropout"}
     recipe = resolve_recipe(request, {**defaults, **shapes})
     if differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]:
-        raise RecipeError(
-            f"{request.init} has {', '.join(f'{name}={shapes[name]}' for name in differing)}, "
-            f"not {', '.join(f'{name}={getattr(recipe, name)}' for name in differing)}; leave these to --init, or train without it"
-        )
+        raise RecipeError(f"{request.init} has {contrast(shapes, recipe.as_dict(), differing)}; leave these to --init, or train without it")
     return recipe, _Initial(request.init, card, network.state_dict())
 
 
-def _decode_all(request: Request, recipe: Recipe, cache: Path, workers: Workers) -> _Images:
-    """Finds, checks and decodes the images of a run; raises DataError. The other processes wait for the first one."""
-    dataset = open_dataset(request.data)
+def _decode_all(request: Request, dataset: Dataset, recipe: Recipe, cache: Path, workers: Workers) -> _Images:
+    """Checks and decodes the images of a run; raises DataError. The other processes wait for the first one."""
     is_split = request.validation is None or dataset.held_out is not None
     train_examples = _labelled(dataset.part("train" if is_split else "all"))
-    held_out = _labelled(held_out_examples(request.data, request.validation))
+    held_out = _labelled(open_dataset(request.validation).part("all") if request.validation else dataset.part("held-out"))
     names = class_names(train_examples)
     if not train_examples:
         raise DataError(f"{request.data} has no labelled images to train on; put them in a folder for each class, or in a CSV (path,label)")

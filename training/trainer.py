@@ -215,7 +215,7 @@ class Run:
         torch.manual_seed(step_seed(recipe, len(self.log), self.position.step, self.workers.rank))  # dropout's
         with self.autocast:
             noise_ends = recipe.colour_noise_until * recipe.epochs
-            colour_axes = self.colour_axes if recipe.colour_noise and len(self.log) < noise_ends else None
+            colour_axes = self.colour_axes if len(self.log) < noise_ends else None
             draws = draws.part(part.start, part.end)
             squares, mixture = mix(augment(canvases, recipe, draws, colour_axes), targets, draws)
             logits, _ = self.forward(squares)
@@ -318,9 +318,10 @@ class Run:
         self.network.load_state_dict(state["network"])
         self.colour_axes = state["colour_axes"]
         self._prepare()
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, asked in zip(self.optimizer.param_groups, optimizer_of(self.trained, self.recipe).param_groups, strict=True):
-            group["weight_decay"] = asked["weight_decay"]  # which may be corrected half-way
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay  # the recipe's, which may be corrected half-way
         self.schedule.restore(state["schedule"])
         self.position = Position(**state["position"])
         self.log = [Epoch(**line) for line in state["log"]]
