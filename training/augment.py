@@ -4,11 +4,13 @@ Every random number of a step follows from the recipe's seed, the epoch and the 
 batch and then cut, so that several processes with a part of the batch each do together what one does alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from training.recipe import Recipe
 
@@ -67,7 +69,8 @@ def augment(canvases: Tensor, recipe: Recipe, draws: Draws, colour_axes: Tensor 
     if colour_axes is None or not recipe.colour_noise:
         return squares
     shifts = recipe.colour_noise * draws.normal.to(squares.device) @ colour_axes  # (B, 3)
-    return squares + shifts[:, None, None, :]
+    size = squares.shape[1]
+    return (squares.reshape(-1, size, size * 3) + shifts.repeat(1, size)[:, None]).view_as(squares)  # by rows: several times as fast
 
 
 def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) -> Tensor:
@@ -87,23 +90,48 @@ def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) ->
 
 
 def random_resized_crops(canvases: Tensor, size: int, uniform: Tensor, *, min_area: float, flip: bool) -> Tensor:
-    """A random rectangle of each canvas, `min_area` to all of it, aspect ratio 3:4 to 4:3, resized: -> floating-point (B, S, S, 3).
+    """A random box of each canvas, resized, every other one mirrored: (B, R, R, 3) -> (B, S, S, 3).
 
-    Szegedy et al. 2015, section 6. Bilinear, as two batched matrix products: several times as fast as a general sampling grid,
-    and in bfloat16 under autocast, whose eight bits are the pixels' own.
+    Szegedy et al. 2015, section 6, as torchvision's RandomResizedCrop with antialiasing. On a CPU uint8, image by image, since
+    torch's kernel for bytes outruns matrix products there; on a GPU in floating point, all at once.
     """
-    side = canvases.shape[1]
+    resize = resize_together if canvases.is_cuda else resize_one_by_one
+    mirrored = _mirrored(uniform) if flip else torch.zeros_like(uniform[:, 4], dtype=torch.bool)
+    return resize(canvases, random_boxes(uniform, canvases.shape[1], min_area), mirrored, size)
+
+
+def random_boxes(uniform: Tensor, side: int, min_area: float) -> Tensor:
+    """Boxes (B, 4) int64, top, left, height and width, of `min_area` to all of a canvas, with an aspect ratio of 3:4 to 4:3."""
     area = min_area + (1 - min_area) * uniform[:, 0]
     root_of_aspect = (4 / 3) ** (uniform[:, 1] - 0.5)
-    lengths = (area.sqrt()[:, None] * torch.stack((1 / root_of_aspect, root_of_aspect), 1)).clamp(max=1) * side  # (B, 2): height, width
-    starts = uniform[:, 2:4] * (side - lengths)
+    lengths = (area.sqrt()[:, None] * torch.stack((1 / root_of_aspect, root_of_aspect), 1) * side).round().clamp(1, side)
+    starts = (uniform[:, 2:4] * (side - lengths + 1)).floor().minimum(side - lengths)  # a float32 just under 1 may round to it
+    return torch.cat((starts, lengths), 1).long()
+
+
+def resize_one_by_one(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
+    """Each canvas's box at size S, mirrored where `mirrored` (B,) says so: uint8 (B, R, R, 3) -> uint8 (B, S, S, 3)."""
+
+    def resized(canvas: Tensor, box: Sequence[int], is_mirrored: bool) -> NDArray[np.uint8]:
+        top, left, height, width = box
+        part = canvas[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+        square = nn.functional.interpolate(part, (size, size), mode="bilinear", antialias=True)
+        return (square.flip(3) if is_mirrored else square)[0].permute(1, 2, 0).numpy()
+
+    squares = [resized(*of_one) for of_one in zip(canvases, boxes.tolist(), mirrored.tolist(), strict=True)]
+    return torch.from_numpy(np.stack(squares))  # whose copies are too small for torch's threads
+
+
+def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
+    """The same as two batched matrix products, in floating point: in bfloat16 under autocast, whose eight bits are the pixels' own."""
+    batch, side = canvases.shape[:2]
+    starts, lengths = boxes.split(2, dim=1)
     rows = _interpolation(starts[:, 0], lengths[:, 0], side, size)
     columns = _interpolation(starts[:, 1], lengths[:, 1], side, size)
-    if flip:
-        columns = torch.where(_mirrored(uniform)[:, None, None], columns.flip(1), columns)
-    rows, columns = rows[:, None], columns[:, None]  # (B, 1, S, R) each
-    planes = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # (B, 3, R, R)
-    return (rows @ planes @ columns.mT).permute(0, 2, 3, 1)
+    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
+    lines = canvases.permute(0, 1, 3, 2).to(torch.float32, memory_format=torch.contiguous_format).view(batch, side, 3 * side)
+    squeezed = torch.bmm(rows, lines).view(batch, size * 3, side)
+    return torch.bmm(squeezed, columns.mT).view(batch, size, 3, size).permute(0, 1, 3, 2)
 
 
 def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture | None]:
@@ -133,7 +161,13 @@ def _mirrored(uniform: Tensor) -> Tensor:
 
 
 def _interpolation(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """(B, size, side) weights that sample [start, start + length) of `side` pixels at `size` places, linearly between pixels."""
-    places = start[:, None] + (torch.arange(size, device=start.device) + 0.5) / size * length[:, None] - 0.5  # (B, size), in pixels
-    places = places.clamp(0, side - 1)
-    return (1 - (places[:, :, None] - torch.arange(side, device=start.device)).abs()).clamp(min=0)
+    """(B, size, side) weights that sample pixels start to start + length of `side` at `size` places.
+
+    A triangle about each place, as wide as the distance between two places where that is more than a pixel, cut off at the box.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    pixels, places = torch.arange(side, device=start.device), torch.arange(size, device=start.device)
+    centres = start + (places[:, None] + 0.5) * length / size - 0.5
+    weights = (1 - (pixels - centres).abs() / (length / size).clamp(min=1)).clamp(min=0)
+    weights = weights * ((pixels >= start) & (pixels < start + length))
+    return weights / weights.sum(2, keepdim=True)

@@ -1,5 +1,7 @@
 """Momentum SGD as torch has it, and as the paper prints it."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -27,3 +29,14 @@ def set_rate(optimizer: torch.optim.SGD, rate: float, recipe: Recipe) -> None:
         if recipe.rate_in_velocity and recipe.momentum and rate:
             group["momentum"] = max(recipe.momentum * group["lr"] / rate, 1e-30)  # of 0, torch would keep no velocity at all
         group["lr"] = rate
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scales all gradients by one factor where their norm is above `max_norm`.
+
+    A CPU looks first, and so passes over them once more only where it must; to look would keep a GPU waiting.
+    """
+    parameters = list(parameters)
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if norm.is_cuda or norm > max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

@@ -28,7 +28,7 @@ from training.images import Pixels
 from training.interruption import StopRequest, stop_on_signal
 from training.loader import batches
 from training.log import Epoch, TensorBoard, write_log
-from training.optimizer import optimizer_of, set_rate
+from training.optimizer import clip_gradients, optimizer_of, set_rate
 from training.preprocessing import measure_pixels
 from training.progress import Bar, console
 from training.recipe import Recipe
@@ -177,19 +177,20 @@ class Run:
         """
         recipe, train, position, epoch = self.recipe, self.plan.train, self.position, len(self.log)
         steps = epoch_order(recipe, epoch, len(train.targets)).split(recipe.batch_size)
-        parts = [chosen[part.start : part.end] for chosen in steps for part in [self.workers.part(len(chosen))]]
+        parts = [self.workers.part(len(chosen)) for chosen in steps]
+        own = [chosen[part.start : part.end] for chosen, part in zip(steps, parts, strict=True)]
         started_s, saved_s, earlier_s = time.perf_counter(), time.perf_counter(), position.elapsed_s
         unread: list[Tensor] = []
         self.trained.train()
         with Bar(f"Epoch {epoch + 1:>3}/{recipe.epochs}", len(train.targets), is_shown=self.workers.is_first) as bar:
             bar.advance(position.num_seen)
-            for canvases in batches(train.canvases, parts[position.step :], self.device):
-                chosen = steps[position.step]
-                draws = Draws.of(recipe, len(chosen), epoch, position.step)
+            for canvases in batches(train.canvases, own[position.step :], self.device):
+                part, num_images = parts[position.step], len(steps[position.step])
+                draws = Draws.of(recipe, num_images, epoch, position.step).part(part.start, part.end)
                 rate = self.schedule.rate(epoch + position.step / len(steps))
-                unread.append(self._step(canvases, train.targets[chosen], draws, rate))
+                unread.append(self._step(canvases, train.targets[own[position.step]], draws, part.weight, rate))
                 position.step += 1
-                position.num_seen += len(chosen)
+                position.num_seen += num_images
                 position.elapsed_s = earlier_s + time.perf_counter() - started_s
                 if self.device.type == "cuda" and position.step % NUM_STEPS_UNREAD and position.step < len(steps):
                     continue
@@ -204,30 +205,28 @@ class Run:
                     saved_s = time.perf_counter()
         return True
 
-    def _step(self, canvases: Tensor, targets: Tensor, draws: Draws, rate: float) -> Tensor:
-        """One update with this process's part of a batch of `targets` (B,).
+    def _step(self, canvases: Tensor, targets: Tensor, draws: Draws, weight: float, rate: float) -> Tensor:
+        """One update with this process's part of a batch, each image of which counts `weight` in the process's mean.
 
         Returns the part's mean loss and share of errors, (2,), whose means over the processes are the batch's.
         """
-        recipe, part = self.recipe, self.workers.part(len(targets))
-        targets = targets[part.start : part.end].to(self.device, non_blocking=True)
+        recipe, targets = self.recipe, targets.to(self.device, non_blocking=True)
         set_rate(self.optimizer, rate, recipe)
         torch.manual_seed(step_seed(recipe, len(self.log), self.position.step, self.workers.rank))  # dropout's
         with self.autocast:
             noise_ends = recipe.colour_noise_until * recipe.epochs
             colour_axes = self.colour_axes if len(self.log) < noise_ends else None
-            draws = draws.part(part.start, part.end)
             squares, mixture = mix(augment(canvases, recipe, draws, colour_axes), targets, draws)
             logits, _ = self.forward(squares)
         logits = logits.float()
         losses = cross_entropy(logits, targets, mixture, recipe.label_smoothing)
-        loss = losses.sum() * part.weight
+        loss = losses.sum() * weight
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.max_gradient_norm:
-            nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.max_gradient_norm)
+            clip_gradients(self.trained.parameters(), recipe.max_gradient_norm)
         self.optimizer.step()
-        error = (logits.detach().argmax(1) != targets).sum() * part.weight
+        error = (logits.detach().argmax(1) != targets).sum() * weight
         return torch.stack((loss.detach(), error))
 
     def _read(self, unread: list[Tensor], rate: float) -> None:

@@ -1,12 +1,14 @@
 """Random crops, flips, colour noise and mixing, on canvases whose pixels say where they come from."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import resized_crop
 
-from training.augment import Draws, augment, mix, random_crops, random_resized_crops
+from training.augment import Draws, augment, mix, random_boxes, random_crops, random_resized_crops, resize_one_by_one, resize_together
 from training.distributed import Workers
 from training.recipe import RECIPES, Recipe, modern, paper
 
@@ -67,56 +69,66 @@ def test_a_canvas_of_the_squares_size_has_one_crop() -> None:
     assert torch.equal(random_crops(whole, 12, numbers(5), flip=False), whole)
 
 
-def test_a_resized_crop_of_all_the_canvas_at_its_own_size_changes_nothing() -> None:
-    whole = canvases(200, 12)
-    crops = random_resized_crops(whole, 12, numbers(200), min_area=1, flip=False)
-    # An area of all and an aspect ratio other than 1 leave the longer side as long as the canvas: along it, nothing moves.
-    is_tall, is_wide, is_its_own = torch.isclose(crops, whole.float(), rtol=0, atol=1e-3).all(1).all(1).unbind(1)
-    assert (is_tall | is_wide).all()
-    assert 60 < int(is_tall.sum()) < 140
-    assert is_its_own.all()
+@pytest.mark.parametrize("resize", [resize_one_by_one, resize_together])
+@pytest.mark.parametrize("size", [12, 24, 40])
+def test_a_resized_crop_is_torchvisions(resize: Callable[[Tensor, Tensor, Tensor, int], Tensor], size: int) -> None:
+    whole = noise(50, 24)
+    boxes = random_boxes(numbers(50), 24, min_area=0.1)
+    mirrored = torch.arange(50) % 2 == 1
+    crops = resize(whole, boxes, mirrored, size)
+    assert crops.shape == (50, size, size, 3)
+    crops = torch.where(mirrored[:, None, None, None], crops.flip(2), crops)
+    for canvas, box, crop in zip(whole, boxes.tolist(), crops, strict=True):
+        by_torchvision = resized_crop(canvas.permute(2, 0, 1), *box, [size, size]).permute(1, 2, 0)
+        torch.testing.assert_close(crop.float(), by_torchvision.float(), rtol=0, atol=1.5)  # it rounds after either direction
 
 
-def test_a_resized_crop_stretches_a_part_of_the_canvas_evenly() -> None:
-    side, size = 24, 8
-    crops = random_resized_crops(canvases(500, side), size, numbers(500), min_area=0.2, flip=True)
-    assert crops.dtype == torch.float32
-    rows, columns = crops[:, :, 0, 0] / 10, crops[:, 0, :, 1] / 10
-    for places in (rows, columns):
-        steps = places.diff(dim=1)
-        inner = (places[:, :-1].minimum(places[:, 1:]) > 0) & (places[:, :-1].maximum(places[:, 1:]) < side - 1)  # not clamped at an edge
-        mean = (steps * inner).sum(1, keepdim=True) / inner.sum(1, keepdim=True)
-        assert ((steps - mean) * inner).abs().max() < 1e-3
-    assert rows.diff(dim=1).min() > -1e-3
-    mirrored = columns[:, 0] > columns[:, -1]
-    assert 200 < int(mirrored.sum()) < 300
+def test_a_box_of_all_the_canvas_at_its_own_size_changes_nothing() -> None:
+    whole, all_of_it = noise(3, 12), torch.tensor([[0, 0, 12, 12]] * 3)
+    mirrored = torch.tensor([False, False, False])
+    assert torch.equal(resize_one_by_one(whole, all_of_it, mirrored, 12), whole)
+    torch.testing.assert_close(resize_together(whole, all_of_it, mirrored, 12), whole.float())
+
+
+def test_every_other_resized_crop_is_mirrored() -> None:
+    whole, uniform = canvases(500, 24), numbers(500)
+    plain, mirrored = (random_resized_crops(whole, 8, uniform, min_area=0.2, flip=flip) for flip in (False, True))
+    is_mirrored = mirrored[:, 0, 0, 1] > mirrored[:, 0, -1, 1]
+    assert 200 < int(is_mirrored.sum()) < 300
+    assert torch.equal(mirrored[~is_mirrored], plain[~is_mirrored])
+    assert torch.equal(mirrored[is_mirrored], plain[is_mirrored].flip(2))
 
 
 @pytest.mark.parametrize("min_area", [0.2, 0.7])
-def test_resized_crops_cover_the_least_area_and_their_sides_differ_by_a_third_at_most(min_area: float) -> None:
-    side, size = 24, 12
-    crops = random_resized_crops(canvases(2000, side), size, numbers(2000), min_area=min_area, flip=False) / 10
-    heights = (crops[:, 7, 0, 0] - crops[:, 4, 0, 0]) / 3 * size  # from the middle, where nothing is clamped
-    widths = (crops[:, 0, 7, 1] - crops[:, 0, 4, 1]) / 3 * size
-    areas = heights * widths / side**2
-    assert min_area - 0.005 < areas.min() < min_area + 0.05
-    assert areas.max() <= 1.0001
-    ratios = widths / heights
-    assert 0.749 < ratios.min() < 0.77
-    assert 1.30 < ratios.max() < 1.334
+def test_boxes_cover_the_least_area_and_their_sides_differ_by_a_third_at_most(min_area: float) -> None:
+    side = 1000
+    top, left, height, width = random_boxes(numbers(5000), side, min_area).unbind(1)
+    areas, ratios = height * width / side**2, width / height
+    assert min_area - 0.002 < areas.min() < min_area + 0.02
+    assert 0.99 < areas.max() <= 1
+    assert 0.748 < ratios.min() < 0.76
+    assert 1.31 < ratios.max() < 1.336
+    assert int(top.min()) == int(left.min()) == 0
+    assert int((top + height).max()) == int((left + width).max()) == side
 
 
-def test_resized_crops_reach_all_edges_of_the_canvas() -> None:
-    crops = random_resized_crops(canvases(2000, 24), 12, numbers(2000), min_area=0.2, flip=False) / 10
-    for channel, last in ((0, crops[:, -1, 0, 0]), (1, crops[:, 0, -1, 1])):
-        assert crops[:, 0, 0, channel].min() < 0.5
-        assert last.max() > 22.5
+def test_every_box_of_its_size_is_reached_about_equally_often() -> None:
+    uniform = numbers(30_000)
+    uniform[:, :2] = 0.5
+    boxes = random_boxes(uniform, 10, min_area=0.6)  # 9 x 9 of 10 x 10
+    places, counts = boxes.unique(dim=0, return_counts=True)
+    assert places.tolist() == [[0, 0, 9, 9], [0, 1, 9, 9], [1, 0, 9, 9], [1, 1, 9, 9]]
+    assert counts.min() > 7200
+    assert counts.max() < 7800
 
 
 def test_a_number_just_under_one_is_the_last_place_and_not_the_one_behind_it() -> None:
     highest = torch.full((1, 5), 1 - 2**-24)
     crops = random_crops(canvases(1, 25), 8, highest, flip=False)
     assert crops[0, 0, 0, :2].tolist() == [10 * 17, 10 * 17]
+    highest[:, 0] = 0.2
+    top, left, height, width = random_boxes(highest, 1000, min_area=0.2)[0].tolist()
+    assert (top + height, left + width) == (1000, 1000)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.alexnet import AlexNet
-from training.optimizer import optimizer_of, set_rate
+from training.optimizer import clip_gradients, optimizer_of, set_rate
 from training.recipe import Recipe, modern, paper
 from training.trainer import architecture_of
 
@@ -96,3 +96,17 @@ def test_the_modern_recipe_does_not_decay_biases() -> None:
         groups = optimizer_of(network, recipe).param_groups
         assert {parameter.ndim: group["weight_decay"] for group in groups for parameter in group["params"]} == wanted
         assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize(("scale", "norm"), [(0.1, 0.5), (1.0, 5.0), (1000.0, 5.0)])
+def test_gradients_are_scaled_together_to_the_greatest_norm_and_left_alone_below_it(scale: float, norm: float) -> None:
+    network = small_network()
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape)
+    before = torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
+    before *= 5 * scale / before.norm()
+    torch.nn.utils.vector_to_parameters(before, [parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+    clip_gradients(network.parameters(), 5.0)
+    after = torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
+    torch.testing.assert_close(after, before * norm / before.norm())
+    assert scale > 0.1 or torch.equal(after, before)

@@ -71,7 +71,7 @@ def one_step(run: Run, rate: float, number: int = 0) -> None:
     """An update with the images of a step of an epoch that keeps their order."""
     size = run.recipe.batch_size
     chosen = slice(number * size, (number + 1) * size)
-    run._step(torch.from_numpy(TRAIN.canvases[chosen]), TRAIN.targets[chosen], Draws.of(run.recipe, size, 0, number), rate)
+    run._step(torch.from_numpy(TRAIN.canvases[chosen]), TRAIN.targets[chosen], Draws.of(run.recipe, size, 0, number), 1 / size, rate)
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
@@ -381,7 +381,7 @@ def test_the_plateau_ends_a_run_early(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, schedule="plateau", learning_rate=0.01, patience_epochs=1, epochs=20)
     accuracies = itertools.chain([0.2, 0.4], itertools.repeat(0.6))
 
-    def step(run: Run, canvases: Tensor, targets: Tensor, draws: Draws, rate: float) -> Tensor:
+    def step(run: Run, canvases: Tensor, targets: Tensor, draws: Draws, weight: float, rate: float) -> Tensor:
         set_rate(run.optimizer, rate, run.recipe)
         return torch.zeros(2)
 
