@@ -4,12 +4,10 @@ Every random number of a step follows from the recipe's seed, the epoch and the 
 batch and then cut, so that several processes with a part of the batch each do together what one does alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.recipe import Recipe
@@ -70,7 +68,7 @@ def augment(canvases: Tensor, recipe: Recipe, draws: Draws, colour_axes: Tensor 
         return squares
     shifts = recipe.colour_noise * draws.normal.to(squares.device) @ colour_axes  # (B, 3)
     size = squares.shape[1]
-    return (squares.reshape(-1, size, size * 3) + shifts.repeat(1, size)[:, None]).view_as(squares)  # by rows: several times as fast
+    return (squares.float().reshape(-1, size, size * 3) + shifts.repeat(1, size)[:, None]).view_as(squares)  # by rows, which is faster
 
 
 def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) -> Tensor:
@@ -111,15 +109,15 @@ def random_boxes(uniform: Tensor, side: int, min_area: float) -> Tensor:
 
 def resize_one_by_one(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
     """Each canvas's box at size S, mirrored where `mirrored` (B,) says so: uint8 (B, R, R, 3) -> uint8 (B, S, S, 3)."""
-
-    def resized(canvas: Tensor, box: Sequence[int], is_mirrored: bool) -> NDArray[np.uint8]:
-        top, left, height, width = box
-        part = canvas[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
-        square = nn.functional.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        return (square.flip(3) if is_mirrored else square)[0].permute(1, 2, 0).numpy()
-
-    squares = [resized(*of_one) for of_one in zip(canvases, boxes.tolist(), mirrored.tolist(), strict=True)]
-    return torch.from_numpy(np.stack(squares))  # whose copies are too small for torch's threads
+    squares = np.empty((len(canvases), size, size, 3), np.uint8)
+    for canvas, (top, left, height, width), square in zip(canvases.numpy(), boxes.tolist(), squares, strict=True):
+        # NumPy copies, since torch would call its threads for each of these few bytes.
+        box = torch.from_numpy(np.ascontiguousarray(canvas[None, top : top + height, left : left + width]))
+        resized = nn.functional.interpolate(box.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        square[:] = resized[0].permute(1, 2, 0).numpy()
+    is_mirrored = mirrored.numpy()
+    squares[is_mirrored] = torch.from_numpy(squares).flip(2).numpy()[is_mirrored]
+    return torch.from_numpy(squares)
 
 
 def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
@@ -135,15 +133,22 @@ def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int
 
 
 def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture | None]:
-    """Blends or pastes each image with its neighbour in the batch, 0 with 1, 2 with 3 and so on: (B, S, S, 3) -> the same."""
+    """Blends or pastes each image with its neighbour in the batch, 0 with 1, 2 with 3 and so on: (B, S, S, 3) -> the same, in place
+    unless bytes are blended. The last of an odd number stays alone.
+    """
     if draws.blended is None and draws.pasted is None:
         return squares, None
-    partners = torch.arange(len(squares), device=squares.device)
-    pairs = partners[: len(squares) // 2 * 2]
-    partners[: len(pairs)] = pairs ^ 1  # the last of an odd number stays alone
     if draws.blended is not None:
         squares = squares.float()
-        return torch.lerp(squares[partners], squares, draws.blended), Mixture(draws.blended, targets[partners])
+    num_paired = len(squares) // 2 * 2
+    evens, odds = squares[0:num_paired:2], squares[1:num_paired:2]
+    others = targets.clone()
+    others[0:num_paired:2], others[1:num_paired:2] = targets[1:num_paired:2], targets[0:num_paired:2]
+    if draws.blended is not None:
+        before = evens.clone()
+        evens.lerp_(odds, 1 - draws.blended)
+        odds.lerp_(before, 1 - draws.blended)
+        return squares, Mixture(draws.blended, others)
     assert draws.pasted is not None
     share, row, column = draws.pasted
     size = squares.shape[1]
@@ -151,9 +156,11 @@ def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture
     top, bottom, left, right = (
         min(max(round(place * size + reach), 0), size) for place in (row, column) for reach in (-half, half)
     )  # fmt: skip
-    mixed = squares.clone()
-    mixed[:, top:bottom, left:right] = squares[partners, top:bottom, left:right]
-    return mixed, Mixture(1 - (bottom - top) * (right - left) / size**2, targets[partners])
+    evens, odds = evens[:, top:bottom, left:right], odds[:, top:bottom, left:right]
+    before = evens.clone()
+    evens.copy_(odds)
+    odds.copy_(before)
+    return squares, Mixture(1 - (bottom - top) * (right - left) / size**2, others)
 
 
 def _mirrored(uniform: Tensor) -> Tensor:

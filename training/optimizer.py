@@ -1,7 +1,5 @@
 """Momentum SGD as torch has it, and as the paper prints it."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 
@@ -31,12 +29,13 @@ def set_rate(optimizer: torch.optim.SGD, rate: float, recipe: Recipe) -> None:
         group["lr"] = rate
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scales all gradients by one factor where their norm is above `max_norm`.
+def update(optimizer: torch.optim.SGD, max_gradient_norm: float) -> None:
+    """One update, for which all gradients are scaled by one factor where their norm is above `max_gradient_norm`; 0 bounds none.
 
-    A CPU looks first, and so passes over them once more only where it must; to look would keep a GPU waiting.
+    The factor goes into the update's own pass over the memory, by the way that torch.amp.GradScaler takes.
     """
-    parameters = list(parameters)
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if norm.is_cuda or norm > max_norm:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    if max_gradient_norm:
+        gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
+        divisor = (nn.utils.get_total_norm(gradients) / max_gradient_norm).clamp(min=1)
+        optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+    optimizer.step()

@@ -28,7 +28,7 @@ from training.images import Pixels
 from training.interruption import StopRequest, stop_on_signal
 from training.loader import batches
 from training.log import Epoch, TensorBoard, write_log
-from training.optimizer import clip_gradients, optimizer_of, set_rate
+from training.optimizer import optimizer_of, set_rate, update
 from training.preprocessing import measure_pixels
 from training.progress import Bar, console
 from training.recipe import Recipe
@@ -223,9 +223,7 @@ class Run:
         loss = losses.sum() * weight
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if recipe.max_gradient_norm:
-            clip_gradients(self.trained.parameters(), recipe.max_gradient_norm)
-        self.optimizer.step()
+        update(self.optimizer, recipe.max_gradient_norm)
         error = (logits.detach().argmax(1) != targets).sum() * weight
         return torch.stack((loss.detach(), error))
 

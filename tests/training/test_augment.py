@@ -226,12 +226,14 @@ def test_without_colour_noise_or_its_axes_a_random_crop_keeps_its_bytes() -> Non
 
 def test_mixup_blends_neighbours_and_the_last_of_an_odd_batch_stays_alone() -> None:
     squares = noise(5, 4)
-    mixed, mixture = mix(squares, torch.tensor([10, 11, 12, 13, 14]), draws(5, blended=0.75))
+    targets = torch.tensor([10, 11, 12, 13, 14])
+    mixed, mixture = mix(squares, targets, draws(5, blended=0.75))
     assert mixture is not None
     assert (mixture.share, mixture.others.tolist()) == (0.75, [11, 10, 13, 12, 14])
     for image, partner in enumerate((1, 0, 3, 2, 4)):
         torch.testing.assert_close(mixed[image], 0.75 * squares[image].float() + 0.25 * squares[partner].float())
     assert torch.equal(mixed[4], squares[4].float())
+    assert targets.tolist() == [10, 11, 12, 13, 14]
 
 
 def test_cutmix_lays_a_rectangle_of_the_neighbour_in_its_own_place() -> None:
@@ -245,7 +247,6 @@ def test_cutmix_lays_a_rectangle_of_the_neighbour_in_its_own_place() -> None:
         by_hand = before[image].clone()
         by_hand[2:6, 0:4] = before[partner][2:6, 0:4]
         assert torch.equal(mixed[image], by_hand)
-    assert torch.equal(squares, before)
 
 
 @pytest.mark.parametrize("pasted", [(0.5, 0.0, 0.0), (0.3, 1.0, 0.4), (0.0, 0.5, 0.5), (0.0, 0.1, 0.9), (1.0, 0.3, 0.3), (0.9, 0.01, 0.99)])
