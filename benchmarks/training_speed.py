@@ -5,8 +5,10 @@
 DATA is a folder of class folders, with `train` inside or not. Each is timed for `--steps` batches, in `--rounds` turns:
 
 - `bare`: forward and backward of the `modern` recipe's network on one batch that lies on the device, with neither images nor update.
-- `loop`: `Run.train_epoch`, what `lookalike train` runs: canvases from the cache, crops, flips, colour, passes, clipping, update.
-- `loop_as_torchvision`: the same loop with torchvision's layout and training: float32, no norm, no smoothing, no colour.
+- `loop`: `Run.train_epoch`, what `lookalike train` runs: canvases from the cache, crops, flips, PCA colour, mixup and cutmix, passes,
+  clipping, update.
+- `loop_as_torchvision`: the same loop with torchvision's layout and training: float32, no norm, no smoothing, no PCA colour, no mixing,
+  crops of its least area.
 - `torchvision`: ImageFolder, RandomResizedCrop, flip and normalisation in one loader worker a core, torchvision.models.alexnet, SGD.
 
 Decoding into the cache is timed too, and reckoned in over the recipe's epochs. On a GPU, `bare` is what synthetic data would give;
@@ -53,7 +55,7 @@ def main() -> None:
     ours = replace(modern(), image_size=size, batch_size=batch_size)
     theirs = replace(
         ours, layout="torchvision", normalization="none", precision="float32", label_smoothing=0.0, max_gradient_norm=0.0, colour_noise=0.0,
-        nesterov=False, learning_rate=1e-6,  # for speed alone: without a norm it would diverge
+        mixup=0.0, cutmix=0.0, min_crop_area=0.08, nesterov=False, learning_rate=1e-6,  # for speed alone: without a norm it would diverge
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

@@ -7,6 +7,7 @@ train-128px.json    of which images they are, how many have been read, which cou
 import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ import numpy as np
 
 from training.datasets import Example
 from training.errors import UserError
-from training.images import ImageError, Pixels, canvas_px, open_picture, to_canvas
+from training.images import ImageError, Pixels, canvas_px, open_picture, read_bytes, to_canvas
 from training.model import write_atomically
 from training.progress import console
 
@@ -62,8 +63,8 @@ class _Progress:
     digest: str
     """Of every image's path, size and time of change, or its content where it is no file."""
     num_read: int = 0
-    skipped: list[tuple[int, str]] = field(default_factory=list)
-    """The place and the reason of each image that could not be read."""
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    """The place of each image that is no usable one, and why, for programs and for people."""
 
 
 def cached_canvases(
@@ -83,11 +84,11 @@ def cached_canvases(
         done(progress.num_read)
         if progress.num_read < len(examples):
             _decode_rest(examples, progress, size, file, threads, done)
-    reasons = dict(progress.skipped)
-    kept = [example for place, example in enumerate(examples) if place not in reasons]
+    left_out = {place for place, _, _ in progress.skipped}
+    kept = [example for place, example in enumerate(examples) if place not in left_out]
     shape = (len(kept), side, side, 3)
     pixels = np.memmap(file, np.uint8, "r", shape=shape) if kept else np.empty(shape, np.uint8)
-    return Canvases(pixels, kept, [Skipped(examples[place].path, reason) for place, reason in progress.skipped])
+    return Canvases(pixels, kept, [Skipped(examples[place].path, text) for place, _, text in progress.skipped])
 
 
 def _progress_of(data: str, examples: Sequence[Example], file: Path, side: int) -> _Progress:
@@ -95,7 +96,7 @@ def _progress_of(data: str, examples: Sequence[Example], file: Path, side: int) 
     fresh = _Progress(data, _digest(examples))
     try:
         content = json.loads(file.with_suffix(".json").read_text("utf-8"))
-        found = _Progress(**{**content, "skipped": [(place, reason) for place, reason in content["skipped"]]})
+        found = _Progress(**{**content, "skipped": [(place, reason, text) for place, reason, text in content["skipped"]]})
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged: decoding again mends it
         return fresh
     if found.data != data:
@@ -103,6 +104,9 @@ def _progress_of(data: str, examples: Sequence[Example], file: Path, side: int) 
     if found.digest != fresh.digest:
         if found.num_read:
             console.print(f"The images of {data} have changed since {file} was made: decoding them again")
+        return fresh
+    if any(reason == "unreadable" and _is_readable(examples[place]) for place, reason, _ in found.skipped):
+        console.print(f"Files of {data} that could not be read when {file} was made can be read now: decoding all again")
         return fresh
     is_whole = file.is_file() and file.stat().st_size >= (found.num_read - len(found.skipped)) * side * side * 3
     return found if is_whole else fresh
@@ -138,7 +142,7 @@ def _decode_rest(
             outcomes = map_ahead(pool, decode, examples[progress.num_read :], ahead=4 * threads)
             for canvas in outcomes:
                 if isinstance(canvas, ImageError):
-                    progress.skipped.append((progress.num_read, str(canvas)))
+                    progress.skipped.append((progress.num_read, canvas.reason, str(canvas)))
                 else:
                     stream.write(canvas.tobytes())
                 progress.num_read += 1
@@ -148,6 +152,13 @@ def _decode_rest(
             commit(stream)
     except OSError as error:
         raise CacheError(f"{file} cannot be written ({error.strerror}); pass a --cache on another disk, or make room") from error
+
+
+def _is_readable(example: Example) -> bool:
+    try:
+        return isinstance(example.source, bytes) or bool(read_bytes(example.source))
+    except ImageError:
+        return False
 
 
 def _digest(examples: Iterable[Example]) -> str:
@@ -186,7 +197,8 @@ def write_skipped(skipped: list[Skipped], file: Path) -> None:
     if not skipped:
         file.unlink(missing_ok=True)
         return
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(("path", "reason"))
-        writer.writerows((item.path, item.reason) for item in skipped)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("path", "reason"))
+    writer.writerows((item.path, item.reason) for item in skipped)
+    write_atomically(file, text.getvalue().encode())

@@ -34,10 +34,13 @@ class CaffeError(UserError):
 
 
 def read_caffemodel(file: Path) -> dict[str, list[Floats]]:
-    """The blobs of every layer that has any, by its name: weights (out, in, height, width) or (out, in), then biases; raises CaffeError."""
+    """The blobs of every layer by its name, in the network's order: weights (out, in, height, width) or (out, in), then biases.
+
+    A layer without weights, such as a pooling, has none. Raises CaffeError.
+    """
     net = _read("NetParameter", file)
-    layers = {layer.name: [_array(blob, file) for blob in layer.blobs] for layer in (*net.layers, *net.layer) if layer.blobs}
-    if not layers:
+    layers = {layer.name: [_array(blob, file) for blob in layer.blobs] for layer in (*net.layers, *net.layer)}
+    if not any(layers.values()):
         raise CaffeError(f"{file} holds no layer with weights; pass a .caffemodel file")
     return layers
 

@@ -1,6 +1,5 @@
 """A run on disk: everything that it takes to go on as if nothing had happened, in one file that is replaced as a whole."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +40,33 @@ def damaged(file: Path) -> TrainingError:
 
 def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
     """The state, on the CPU; raises TrainingError where the file is damaged or of another run than `recipe` on these images."""
-    try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        made_with = {**dataclasses.asdict(Recipe()), **state["recipe"]}  # a setting that is newer than the file had its default
-        is_of_these_images = state["fingerprint"] == fingerprint
-    except Exception as error:  # torch.load raises a different error for each way a file can be damaged
-        raise damaged(file) from error
-    if not is_of_these_images:
+    state = _load(file)
+    if state["fingerprint"] != fingerprint:
         raise TrainingError(
             f"{file} was made from other images or on other weights than these; pass the same DATA and --init, or remove it to start anew"
         )
+    _check_recipe(file, state, recipe)
+    return state
+
+
+def check_checkpoint(file: Path, recipe: Recipe) -> None:
+    """Raises TrainingError where the file is damaged or of another recipe; reads no weights, so that it costs nothing to ask first."""
+    _check_recipe(file, _load(file, mmap=True), recipe)
+
+
+def _load(file: Path, *, mmap: bool = False) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        dict(state["recipe"]), str(state["fingerprint"])
+    except Exception as error:  # torch.load raises a different error for each way a file can be damaged
+        raise damaged(file) from error
+    return state
+
+
+def _check_recipe(file: Path, state: dict[str, Any], recipe: Recipe) -> None:
+    made_with = {**Recipe().as_dict(), **state["recipe"]}  # a setting that is newer than the file had its default
     asked = recipe.as_dict()
     if changed := [name for name in asked if name not in FREE_SETTINGS and made_with[name] != asked[name]]:
         raise TrainingError(
             f"{file} was made with {contrast(made_with, asked, changed)}; pass the first, or remove the file to train from the start"
         )
-    return state

@@ -53,10 +53,13 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's events too, into --out/tensorboard.")] = False,
 ) -> None:
     """Train a network on DATA; the model directory holds its weights, its ONNX file, its log and its learning curve."""
+    from training.checkpoint import CHECKPOINT_FILE
     from training.distributed import is_first_process
     from training.session import Request
     from training.session import train as train_model
 
+    if resume and is_first_process() and not (out / CHECKPOINT_FILE).is_file():
+        console.print(f"{out} has no unfinished run: starting with the first epoch")
     result = train_model(
         Request(
             data=data, out=out, recipe=recipe, validation=val, epochs=epochs, image_size=image_size, settings=set_ or (), resume=resume,
@@ -80,6 +83,7 @@ def evaluate(
         list[str], typer.Argument(metavar="MODEL... DATA", show_default=False, help="Model directories, and labelled images to ask.")
     ],
     crops: Annotated[Crops, typer.Option(help="Average the predictions over this many crops.")] = Crops.ONE,
+    cache: Annotated[Path | None, typer.Option(help="Keep the decoded images here, for other times.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure top-1 and top-5 on labelled images; several models answer with the mean of their probabilities."""
@@ -88,7 +92,7 @@ def evaluate(
     *models, data = models_and_data
     if not models:
         raise UserError(f"evaluate takes one or more models and then the data; got {data} alone")
-    scores = evaluate_models([Path(model) for model in models], data, num_crops=int(crops))
+    scores = evaluate_models([Path(model) for model in models], data, num_crops=int(crops), cache=cache)
     if as_json:
         print(json.dumps(scores.as_dict() | {"models": len(models), "crops": int(crops)}))
     else:

@@ -100,6 +100,23 @@ def class_names(examples: Iterable[Example]) -> tuple[str, ...]:
     return tuple(sorted({example.label for example in examples if example.label is not None}))
 
 
+def fingerprint(examples: Iterable[Example]) -> str:
+    """A name for these images, the same wherever they lie: from the path, label and size in bytes of each."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(f"{example.path}\0{example.label}\0{_size(example.source)}\0".encode())
+    return digest.hexdigest()
+
+
+def _size(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    try:
+        return str(source.stat().st_size)
+    except (OSError, ValueError):
+        return "absent"
+
+
 def _folder(root: Path) -> Dataset:
     held_out_folder = next((root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()), None)
     if (root / "train").is_dir() and held_out_folder:

@@ -14,6 +14,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from training.errors import UserError
+
 DECODING_TIMEOUT = timedelta(days=1)
 """How long the other processes wait for the first one, which decodes; torchrun itself notices a process that died."""
 
@@ -82,6 +84,8 @@ def join_workers() -> Iterator[Workers]:
         yield Workers(device=device)
         return
     if device.type == "cuda":
+        if local_rank >= (num_gpus := torch.cuda.device_count()):
+            raise UserError(f"torchrun started a process {local_rank + 1} here, but this machine has {num_gpus} GPUs; start one for each")
         torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=DECODING_TIMEOUT)
     try:

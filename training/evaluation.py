@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from training.alexnet import AlexNet
-from training.images import Pixels, centre
+from training.images import Pixels
+from training.loader import batches, squares
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,11 @@ def evaluate(network: AlexNet, canvases: Pixels, targets: Tensor, *, num_crops: 
 @torch.inference_mode()
 def predictions(network: AlexNet, canvases: Pixels, *, num_crops: int = 1, batch_size: int = 128) -> Iterator[Tensor]:
     """The probabilities (B, num_classes) of each batch of canvases in turn."""
-    device = network.std.device
     size = network.architecture.image_size
     network.eval()
-    for start in range(0, len(canvases), batch_size):
-        batch = np.asarray(canvases[start : start + batch_size])
-        crops = [centre(batch, size)] if num_crops == 1 else ten_crops(batch, size)
-        yield torch.stack([network(torch.tensor(crop, device=device))[0].float().softmax(1) for crop in crops]).mean(0)
+    for batch in batches(canvases, torch.arange(len(canvases)).split(batch_size), network.std.device):
+        crops = [squares(batch, size)] if num_crops == 1 else ten_crops(batch, size)
+        yield torch.stack([network(crop)[0].float().softmax(1) for crop in crops]).mean(0)
 
 
 def average(models: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
@@ -51,21 +49,26 @@ def average(models: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
 
 
 def score(probabilities: Iterable[Tensor], targets: Tensor) -> Metrics:
-    """Top-1, top-5 and the cross-entropy of batches of probabilities, for all of the class numbers `targets` (N,) in order."""
-    loss, top1, top5, count = 0.0, 0, 0, 0
+    """Top-1, top-5 and the cross-entropy of batches of probabilities, for all of the class numbers `targets` (N,) in order.
+
+    Each batch's sums stay on its device until the last, so that a GPU is never waited for in between.
+    """
+    sums: list[Tensor] = []
+    count = 0
     for batch in probabilities:
-        wanted = targets[count : count + len(batch)].to(batch.device)
-        loss += float(torch.nn.functional.nll_loss(batch.clamp(min=1e-12).log(), wanted, reduction="sum"))
+        targets = targets.to(batch.device)
+        wanted = targets[count : count + len(batch)]
+        losses = torch.nn.functional.nll_loss(batch.clamp(min=1e-12).log(), wanted, reduction="sum")
         ranked = batch.topk(min(5, batch.shape[1])).indices == wanted[:, None]
-        top1 += int(ranked[:, 0].sum())
-        top5 += int(ranked.sum())
+        sums.append(torch.stack((losses, ranked[:, 0].sum(), ranked.sum())))
         count += len(batch)
+    loss, top1, top5 = map(sum, zip(*torch.stack(sums).tolist(), strict=True))
     return Metrics(top1=top1 / count, top5=top5 / count, loss=loss / count, num_images=count)
 
 
-def ten_crops(canvases: Pixels, size: int) -> list[Pixels]:
-    """Four corners, the centre, and the mirrors of the five: ten arrays (B, S, S, 3)."""
+def ten_crops(canvases: Tensor, size: int) -> list[Tensor]:
+    """Four corners, the centre, and the mirrors of the five: ten tensors (B, S, S, 3)."""
     end = canvases.shape[1] - size
     corners = [canvases[:, y : y + size, x : x + size] for y in (0, end) for x in (0, end)]
-    five = [*corners, centre(canvases, size)]
-    return five + [np.ascontiguousarray(crop[:, :, ::-1]) for crop in five]
+    five = [*corners, squares(canvases, size)]
+    return five + [crop.flip(2) for crop in five]

@@ -4,9 +4,10 @@ import logging
 import platform
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def save_model(
     metrics: Mapping[str, float],
 ) -> ModelCard:
     """Writes a whole model directory; model.json comes last."""
+    versions = versions_on(next(network.parameters()).device)  # asked before write_onnx takes the network to the CPU
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(directory / WEIGHTS_FILE, save(state))
@@ -54,11 +56,22 @@ def save_model(
         recipe=recipe,
         data=data,
         metrics=metrics,
-        versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", "onnx", "numpy", "pillow")}},
+        versions=versions,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_card(card, directory)
     return card
+
+
+def versions_on(device: torch.device) -> dict[str, str]:
+    """Of Python and of those packages that a model depends on and are installed; of CUDA where `device` is a GPU."""
+    found = {"python": platform.python_version()}
+    for name in ("lookalike", "torch", "onnx", "numpy", "pillow"):
+        with suppress(PackageNotFoundError):  # a checkout runs without having been installed
+            found[name] = version(name)
+    if device.type == "cuda" and torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found
 
 
 def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[AlexNet, ModelCard]:

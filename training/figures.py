@@ -64,7 +64,7 @@ def save_figure(figure: Figure, file: Path) -> None:
 
 
 def draw_figure_3(model_directory: Path, file: Path) -> None:
-    """The first convolution's kernels (96 of 11x11x3 in the paper's network), the first tower's above the second's, as PNG."""
+    """The first convolution's kernels (96 of 11x11x3 in the paper's network), the first of two towers' above the second's, as PNG."""
     card = read_card(model_directory)
     kernels = load_file(check_file(model_directory, WEIGHTS_FILE, card.id))["convolutions.conv1.weight"]  # (maps, 3, 11, 11)
     num_columns = 16
@@ -79,6 +79,7 @@ def draw_figure_3(model_directory: Path, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(10, 0.4 + 0.62 * num_rows), layout="constrained")
     axes.imshow(sheet, interpolation="nearest")
     axes.axis("off")
-    is_paper = card.architecture["layout"] == "paper"
-    axes.set_title(f"{len(kernels)} kernels of conv1" + ("; the upper half is the first tower's" if is_paper else ""), fontsize=10)
+    num_towers = card.architecture.get("num_towers", 2)  # the first model.json had none
+    has_two_towers = card.architecture["layout"] == "paper" and num_towers == 2
+    axes.set_title(f"{len(kernels)} kernels of conv1" + ("; the upper half is the first tower's" if has_two_towers else ""), fontsize=10)
     save_figure(figure, file)

@@ -83,6 +83,7 @@ def _from_caffe(file: Path, mean: Path | None) -> AlexNet:
     layers = read_caffemodel(file)
     if missing := [name for name in _CAFFE_LAYERS if len(layers.get(name, ())) != 2]:
         raise ImportingError(f"{file} is no bvlc_alexnet: it has no weights and biases for {', '.join(missing)}")
+    _check_order(list(layers), file)
     tensors = {}
     for ours, theirs in zip(LAYERS, _CAFFE_LAYERS, strict=True):
         weight, bias = (torch.from_numpy(blob) for blob in layers[theirs])
@@ -95,6 +96,16 @@ def _from_caffe(file: Path, mean: Path | None) -> AlexNet:
     )
     network.mean.copy_(torch.from_numpy(_mean_image(mean, network.architecture.image_size)))
     return network
+
+
+def _check_order(names: Sequence[str], file: Path) -> None:
+    """Refuses bvlc_reference_caffenet, whose weights have the same names and shapes but whose LRN follows the pooling."""
+    for number in (1, 2):
+        pool, norm = f"pool{number}", f"norm{number}"
+        if pool in names and norm in names and names.index(pool) < names.index(norm):
+            raise ImportingError(
+                f"{file} is no bvlc_alexnet: its {pool} comes before {norm}, as in bvlc_reference_caffenet; pass bvlc_alexnet.caffemodel"
+            )
 
 
 def _network(tensors: dict[str, Tensor], file: Path, **architecture: Any) -> AlexNet:

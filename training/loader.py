@@ -29,3 +29,9 @@ def batches(canvases: Pixels, chosen: Iterable[Tensor], device: torch.device) ->
     with ThreadPoolExecutor(num_threads) as pool:
         for batch in map_ahead(pool, gather, chosen, ahead=num_threads + 1):
             yield batch.to(device, non_blocking=True)
+
+
+def squares(canvases: Tensor, size: int) -> Tensor:
+    """The central (B, size, size, 3) of canvases (B, R, R, 3): what `training.images.centre` is for arrays."""
+    start = (canvases.shape[1] - size) // 2
+    return canvases[:, start : start + size, start : start + size]

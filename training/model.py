@@ -36,7 +36,7 @@ class ModelCard:
     image_size: int
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
-    """What it was trained on: name, number of images, how many were held out or skipped."""
+    """What it was trained on: name, number of images, how many were held out or skipped; the device and the number of processes."""
     metrics: Mapping[str, float]
     versions: Mapping[str, str]
     created_at: str

@@ -1,4 +1,4 @@
-"""The learning rate of every step: the paper's plateaus, or linear warm-up and a cosine."""
+"""The learning rate of every step: the paper's plateaus (section 5), or linear warm-up and a cosine (Loshchilov and Hutter 2017)."""
 
 import math
 from dataclasses import asdict, dataclass

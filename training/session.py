@@ -1,6 +1,5 @@
 """What `lookalike train` and `evaluate` do, from the name of the data to a model directory and its figures."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from training.alexnet import Architecture
 from training.cache import SKIPPED_FILE, Canvases, Skipped, cached_canvases, write_skipped
-from training.checkpoint import CHECKPOINT_FILE, TrainingError
-from training.datasets import DataError, Dataset, Example, class_names, open_dataset
+from training.checkpoint import CHECKPOINT_FILE, TrainingError, check_checkpoint
+from training.datasets import DataError, Dataset, Example, class_names, fingerprint, open_dataset
 from training.distributed import Workers, join_workers
 from training.evaluation import Metrics, average, evaluate, predictions, score
 from training.export import load_network, save_model
@@ -23,7 +22,8 @@ from training.log import check_tensorboard
 from training.model import CARD_FILE, ModelCard, read_card
 from training.progress import Bar, console
 from training.recipe import RECIPES, Recipe, RecipeError, contrast
-from training.trainer import SHAPING_SETTINGS, Plan, Split, architecture_of, best_device, train_network
+from training.towers import check_towers
+from training.trainer import SHAPING_SETTINGS, Plan, Split, architecture_of, best_device, name_of, resolved, train_network
 
 CACHE_FOLDER = "canvases"
 
@@ -60,14 +60,13 @@ class Result:
 
 @dataclass(frozen=True)
 class _Images:
-    """The decoded images of a run, and the names of their classes in order."""
+    """The decoded images of a run."""
 
     train: Split
     held_out: Split
-    class_names: tuple[str, ...]
     skipped: list[Skipped]
     fingerprint: str
-    """Names the images, by path and label."""
+    """Names those that are used."""
 
 
 def train(request: Request) -> Result:
@@ -81,17 +80,17 @@ def train(request: Request) -> Result:
             check_tensorboard()
         dataset = open_dataset(request.data)
         recipe, initial = _resolve(request, dataset)
-        cache = request.cache or request.out / CACHE_FOLDER
-        images = _decode_all(request, dataset, recipe, cache, workers)
-        num_classes = len(images.class_names)
-        architecture = architecture_of(recipe, num_classes)
-        weights = None
+        chosen = _choose(request, dataset)
+        architecture = architecture_of(recipe, len(chosen.class_names))
         if initial:
-            architecture = replace(Architecture(**initial.card.architecture), num_classes=num_classes, dropout=recipe.dropout)
-            weights = initial.weights(images.class_names)
+            architecture = replace(Architecture(**initial.card.architecture), num_classes=architecture.num_classes, dropout=recipe.dropout)
+        _check_run(request, recipe, architecture)
+        cache = request.cache or request.out / CACHE_FOLDER
+        images = _decode_all(request, chosen, recipe, cache, workers)
         plan = Plan(
             recipe=recipe, architecture=architecture, train=images.train, held_out=images.held_out, directory=request.out,
-            fingerprint=images.fingerprint + (initial.card.id if initial else ""), initial=weights,
+            fingerprint=images.fingerprint + (initial.card.id if initial else ""),
+            initial=initial.weights(chosen.class_names) if initial else None,
             tower_devices=request.tower_devices, has_tensorboard=request.has_tensorboard,
         )  # fmt: skip
         network = train_network(plan, workers, resume=request.resume)
@@ -100,11 +99,11 @@ def train(request: Request) -> Result:
             return Result(read_card(request.out), images.skipped)
         scores = evaluate(network, images.held_out.canvases, images.held_out.targets)
         card = save_model(
-            network, request.out, class_names=images.class_names, recipe=recipe.as_dict(), metrics=scores.as_dict(),
+            network, request.out, class_names=chosen.class_names, recipe=resolved(plan, workers).as_dict(), metrics=scores.as_dict(),
             data={
                 "name": _lasting(request.data), "num_train": len(images.train.targets), "num_held_out": len(images.held_out.targets),
                 "num_skipped": len(images.skipped), "validation": _lasting(request.validation) if request.validation else None,
-                "init": initial.card.id if initial else None,
+                "init": initial.card.id if initial else None, "device": name_of(workers.device), "num_processes": workers.count,
             },
         )  # fmt: skip
         (request.out / CHECKPOINT_FILE).unlink(missing_ok=True)
@@ -146,27 +145,62 @@ def _resolve(request: Request, dataset: Dataset) -> tuple[Recipe, _Initial | Non
     return recipe, _Initial(request.init, card, network.state_dict())
 
 
-def _decode_all(request: Request, dataset: Dataset, recipe: Recipe, cache: Path, workers: Workers) -> _Images:
-    """Checks and decodes the images of a run; raises DataError. The other processes wait for the first one."""
+@dataclass(frozen=True)
+class _Chosen:
+    """The images to train on and to hold out, the cache's name of either part, and the names of the classes in order."""
+
+    train: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    part_names: tuple[str, str]
+    class_names: tuple[str, ...]
+
+
+def _choose(request: Request, dataset: Dataset) -> _Chosen:
+    """Raises DataError where these images cannot be learnt from, or not be validated with."""
     is_split = request.validation is None or dataset.held_out is not None
     train_examples = _labelled(dataset.part("train" if is_split else "all"))
     held_out = _labelled(open_dataset(request.validation).part("all") if request.validation else dataset.part("held-out"))
-    names = class_names(train_examples)
     if not train_examples:
         raise DataError(f"{request.data} has no labelled images to train on; put them in a folder for each class, or in a CSV (path,label)")
+    names = class_names(train_examples)
     _check_classes(names, held_out, request)
+    return _Chosen(train_examples, held_out, ("train" if is_split else "all", "validation" if request.validation else "held-out"), names)
+
+
+def request_fingerprint(request: Request) -> str:
+    """A name for the images that `train` would read, without decoding one; raises DataError."""
+    chosen = _choose(request, open_dataset(request.data))
+    return fingerprint((*chosen.train, *chosen.held_out))
+
+
+def _check_run(request: Request, recipe: Recipe, architecture: Architecture) -> None:
+    """Raises UserError for what would otherwise show after the decoding only."""
+    if request.tower_devices:
+        check_towers(architecture, request.tower_devices)
+        if recipe.compilation == "on":
+            raise RecipeError("compilation=on does not reach a tower a device; leave it out, or train without --tower-devices")
+    checkpoint = request.out / CHECKPOINT_FILE
+    if request.resume and checkpoint.is_file():
+        check_checkpoint(checkpoint, recipe)
+
+
+def _decode_all(request: Request, chosen: _Chosen, recipe: Recipe, cache: Path, workers: Workers) -> _Images:
+    """Decodes the images of a run; raises DataError where too few can be. The other processes wait for the first one."""
+    names = chosen.class_names
     if workers.is_first:
         request.out.mkdir(parents=True, exist_ok=True)
         console.print(
-            f"Training on {len(train_examples):,} images of {len(names)} classes, {len(held_out):,} held out; "
+            f"Training on {len(chosen.train):,} images of {len(names)} classes, {len(chosen.held_out):,} held out; "
             f"{recipe.image_size} pixels, {recipe.epochs} epochs"
         )
     else:
         workers.wait()
     try:
-        train_canvases = _decode(_lasting(request.data), train_examples, recipe.image_size, cache, "train")
-        name = _lasting(request.validation or request.data)
-        held_out_canvases = _decode(name, held_out, recipe.image_size, cache, "held-out")
+        sources = (_lasting(request.data), _lasting(request.validation or request.data))
+        train_canvases, held_out_canvases = (
+            _decode(source, examples, recipe.image_size, cache, part)
+            for source, examples, part in zip(sources, (chosen.train, chosen.held_out), chosen.part_names, strict=True)
+        )
     finally:
         if workers.is_first:
             workers.wait()
@@ -174,10 +208,8 @@ def _decode_all(request: Request, dataset: Dataset, recipe: Recipe, cache: Path,
     if workers.is_first:
         write_skipped(skipped, request.out / SKIPPED_FILE)
     _check_readable(train_canvases.examples, held_out_canvases.examples, names, skipped, request)
-    digest = hashlib.sha256()
-    for example in (*train_canvases.examples, *held_out_canvases.examples):
-        digest.update(f"{example.path}\0{example.label}\0".encode())
-    return _Images(_split(train_canvases, names), _split(held_out_canvases, names), names, skipped, digest.hexdigest())
+    used = fingerprint((*train_canvases.examples, *held_out_canvases.examples))
+    return _Images(_split(train_canvases, names), _split(held_out_canvases, names), skipped, used)
 
 
 def resolve_recipe(request: Request, defaults: Mapping[str, Any]) -> Recipe:
@@ -239,8 +271,10 @@ def _check_readable(
         )
     if gone := sorted(set(names) - set(class_names(train))):
         raise DataError(f"no image of class {', '.join(gone[:5])} can be read; the reasons are in {request.out / SKIPPED_FILE}")
-    if not held_out:
-        raise DataError(f"no image to validate with can be read; the reasons are in {request.out / SKIPPED_FILE}")
+    if gone := sorted(set(names) - set(class_names(held_out))):
+        raise DataError(
+            f"no image to validate with of class {', '.join(gone[:5])} can be read; the reasons are in {request.out / SKIPPED_FILE}"
+        )
 
 
 def _decode(data: str, examples: Sequence[Example], size: int, cache: Path, part: str) -> Canvases:
@@ -253,8 +287,11 @@ def _split(canvases: Canvases, names: Sequence[str]) -> Split:
     return Split(canvases.pixels, torch.tensor([index[str(example.label)] for example in canvases.examples], dtype=torch.int64))
 
 
-def evaluate_models(directories: Sequence[Path], data: str, *, num_crops: int = 1) -> Metrics:
-    """Scores model directories, their probabilities averaged, on all labelled images of `data`, by label; raises UserError."""
+def evaluate_models(directories: Sequence[Path], data: str, *, num_crops: int = 1, cache: Path | None = None) -> Metrics:
+    """Scores model directories, their probabilities averaged, on all labelled images of `data`, by label; raises UserError.
+
+    The decoded images are kept in `cache` for other times; without it they lie where temporary files do, and are removed.
+    """
     device = best_device()
     models = [load_network(directory, device) for directory in directories]
     names = models[0][1].class_names
@@ -265,7 +302,8 @@ def evaluate_models(directories: Sequence[Path], data: str, *, num_crops: int = 
         raise DataError(f"{data} has classes that {directories[0]} does not know: {', '.join(unknown[:5])}; pass images of its own classes")
     with TemporaryDirectory() as scratch:
         by_size = {
-            size: _decode(data, examples, size, Path(scratch), "all") for size in dict.fromkeys(card.image_size for _, card in models)
+            size: _decode(_lasting(data), examples, size, cache or Path(scratch), "evaluated")
+            for size in dict.fromkeys(card.image_size for _, card in models)
         }
         first = next(iter(by_size.values()))
         if not first.examples:

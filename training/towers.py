@@ -11,7 +11,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from training.alexnet import AlexNet, LocalResponseNorm, preprocess
+from training.alexnet import AlexNet, Architecture, LocalResponseNorm, preprocess
 from training.errors import UserError
 
 
@@ -23,16 +23,7 @@ class TowerParallel(nn.Module):
 
     def __init__(self, network: AlexNet, devices: Sequence[str]):
         super().__init__()
-        architecture = network.architecture
-        if architecture.response_crosses_towers:
-            raise UserError(
-                "a tower a device needs a response normalisation within each tower; Caffe's, which this model has, crosses them"
-            )
-        if len(devices) != 2 or architecture.layout != "paper" or architecture.num_towers != 2:
-            raise UserError(
-                f"a tower a device takes two devices and two towers of the paper's layout; got {len(devices)} and "
-                f"layout={architecture.layout}, num_towers={architecture.num_towers}"
-            )
+        check_towers(network.architecture, devices)
         self.devices = [torch.device(device) for device in devices]
         self.register_buffer("mean", network.mean.clone().to(self.devices[0]))
         self.register_buffer("std", network.std.clone().to(self.devices[0]))
@@ -68,6 +59,27 @@ class TowerParallel(nn.Module):
         whole = {name: torch.cat((first[name].cpu(), second[name].cpu())) if first[name].ndim else first[name] for name in first}
         others = {f"output.{name}": tensor for name, tensor in self.output.state_dict().items()}
         network.load_state_dict({**network.state_dict(), **whole, **others})
+
+
+def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
+    """Raises UserError where the network has no two towers to part, or the devices are not two of this machine's."""
+    if architecture.response_crosses_towers:
+        raise UserError("a tower a device needs a response normalisation within each tower; Caffe's, which this model has, crosses them")
+    if len(devices) != 2 or architecture.layout != "paper" or architecture.num_towers != 2:
+        raise UserError(
+            f"a tower a device takes two devices and two towers of the paper's layout; got {len(devices)} and "
+            f"layout={architecture.layout}, num_towers={architecture.num_towers}"
+        )
+    num_gpus = torch.cuda.device_count()
+    for name in devices:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            device = torch.device("meta")
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"--tower-devices names {name}, which is no device to train on; pass two such as cuda:0,cuda:1 or cpu,cpu")
+        if device.type == "cuda" and (device.index or 0) >= num_gpus:
+            raise UserError(f"--tower-devices names {name}, but this machine has {num_gpus} GPUs; pass others, or cpu,cpu")
 
 
 class _Tower(nn.Module):

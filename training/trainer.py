@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -138,7 +138,8 @@ class Run:
     """What changes while a network is trained: its weights, the optimizer's velocities, the schedule, and how far it has come."""
 
     def __init__(self, plan: Plan, workers: Workers):
-        self.plan, self.recipe, self.workers, self.device = plan, plan.recipe, workers, workers.device
+        self.plan, self.recipe, self.workers = plan, plan.recipe, workers
+        self.device = torch.device(plan.tower_devices[0]) if plan.tower_devices else workers.device
         self.network = AlexNet(plan.architecture)
         self.colour_axes = torch.zeros(3, 3)
         self.schedule = Schedule(plan.recipe)
@@ -149,7 +150,7 @@ class Run:
     def begin(self) -> None:
         """Draws the weights, or takes the initial ones, and measures the training images."""
         initialize(self.network, self.recipe.initialization, self.recipe.seed)
-        statistics = measure_pixels(self.plan.train.canvases, self.recipe.image_size)
+        statistics = measure_pixels(self.plan.train.canvases, self.recipe.image_size, self.device)
         self.network.set_preprocessing(statistics)
         self.colour_axes = torch.from_numpy(statistics.colour_axes).float()
         if self.plan.initial:
@@ -165,8 +166,8 @@ class Run:
         self.forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.trained
         if self.workers.count > 1:
             synchronize_batch_norms(self.network)
-            self.forward = nn.parallel.DistributedDataParallel(self.network)
-        if compiles(self.recipe, self.device) and not self.towers:
+            self.forward = nn.parallel.DistributedDataParallel(self.network, broadcast_buffers=False)  # every process has the same
+        if compiles(self.recipe, self.device, self.workers.count) and not self.towers:
             self.forward = torch.compile(self.forward)
         self.optimizer = optimizer_of(self.trained, self.recipe)
 
@@ -283,10 +284,9 @@ class Run:
             raise self._diverged(f"a weight became infinite or nan in epoch {len(self.log) + 1}, step {self.position.step}", rate)
 
     def _diverged(self, what: str, rate: float) -> DivergenceError:
-        return DivergenceError(
-            f"{what}, at learning rate {rate:.4g}; "
-            f"resume from the last checkpoint with a lower one: --resume --set learning_rate={self.recipe.learning_rate / 2:g}"
-        )
+        has_checkpoint = (self.plan.directory / CHECKPOINT_FILE).is_file()
+        again = "resume from the last checkpoint with a lower one: --resume" if has_checkpoint else "start again with a lower one:"
+        return DivergenceError(f"{what}, at learning rate {rate:.4g}; {again} --set learning_rate={self.recipe.learning_rate / 2:g}")
 
     def save(self, file: Path) -> None:
         """Writes the checkpoint, atomically."""
@@ -343,9 +343,22 @@ def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def compiles(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the network is compiled: as the recipe says, or, for `auto`, on a GPU."""
-    return recipe.compilation == "on" or (recipe.compilation == "auto" and device.type == "cuda")
+def compiles(recipe: Recipe, device: torch.device, num_processes: int = 1) -> bool:
+    """Whether the network is compiled: as the recipe says, or, for `auto`, on one GPU. (On several it has not been tried.)"""
+    return recipe.compilation == "on" or (recipe.compilation == "auto" and device.type == "cuda" and num_processes == 1)
+
+
+def resolved(plan: Plan, workers: Workers) -> Recipe:
+    """The plan's recipe with what `auto` stood for on the devices at hand."""
+    recipe = plan.recipe
+    is_compiled = compiles(recipe, workers.device, workers.count) and not plan.tower_devices
+    precision: Literal["bfloat16", "float32"] = "bfloat16" if uses_bfloat16(recipe, workers.device) else "float32"
+    return replace(recipe, precision=precision, compilation="on" if is_compiled else "off")
+
+
+def name_of(device: torch.device) -> str:
+    """The GPU's name, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def epoch_order(recipe: Recipe, epoch: int, num_images: int) -> Tensor:

@@ -1,17 +1,21 @@
 """The paper's ablations on coloured images: what is run, what is kept, and what the table says."""
 
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from training import ablation
 from training.ablation import BASELINE, RESULT_FILE, VARIATIONS, Outcome, ablate, draw_ablation_figure_1, format_table
 from training.alexnet import AlexNet
-from training.checkpoint import DivergenceError
+from training.checkpoint import CHECKPOINT_FILE, DivergenceError
 from training.errors import UserError
+from training.model import CARD_FILE, WEIGHTS_FILE
 from training.recipe import paper
-from training.session import Request, Result, train
+from training.session import Request, Result, request_fingerprint, train
 from training.trainer import architecture_of
 
 QUICK = ("batch_size=8", "learning_rate=0.002", "initialization=kaiming")
@@ -28,6 +32,31 @@ def ablated(colour_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     outcomes = ablate(request(colour_folder, out), seeds=1, only=["tanh"])
     assert [(outcome.variation, outcome.seed) for outcome in outcomes] == [(BASELINE, 0), ("tanh", 0)]
     return out
+
+
+@pytest.fixture
+def ablated_copy(ablated: Path, tmp_path: Path) -> Path:
+    """The same, for a test that changes it."""
+    return shutil.copytree(ablated, tmp_path / "ablated")
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / RESULT_FILE).read_text())
+    return content
+
+
+def write_result(run: Path, content: dict[str, Any]) -> None:
+    run.mkdir(exist_ok=True)
+    (run / RESULT_FILE).write_text(json.dumps(content))
+
+
+def train_nothing(asked: Request) -> Result:
+    raise AssertionError(f"{asked.out} is trained again")
+
+
+def train_and_be_killed(asked: Request) -> Result:
+    train(asked)
+    raise KeyboardInterrupt
 
 
 def test_every_variation_is_a_recipe_with_a_network() -> None:
@@ -48,12 +77,12 @@ def test_a_run_keeps_its_figures_and_not_its_weights(ablated: Path) -> None:
     assert {file.name for file in ablated.iterdir()} == {"baseline-seed0", "tanh-seed0", "table.md", "summary.json", "figure-1.png"}
     for run in ("baseline-seed0", "tanh-seed0"):
         assert {file.name for file in (ablated / run).iterdir()} == {"result.json", "log.jsonl", "learning-curve.png"}
-    assert json.loads((ablated / "tanh-seed0" / RESULT_FILE).read_text())["recipe"]["activation"] == "tanh"
+    assert read_result(ablated / "tanh-seed0")["recipe"]["activation"] == "tanh"
     assert (ablated / "table.md").read_text().count("\n") == 4
 
 
 def test_finished_runs_are_not_run_again_and_a_missing_one_is(
-    ablated: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ablated: Path, ablated_copy: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
@@ -62,15 +91,112 @@ def test_finished_runs_are_not_run_again_and_a_missing_one_is(
         return train(asked)
 
     monkeypatch.setattr(ablation, "train", note)
-    for run in ("baseline-seed0", "tanh-seed0"):
-        (tmp_path / run).mkdir()
-        for file in (ablated / run).iterdir():
-            (tmp_path / run / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "tanh-seed0" / RESULT_FILE).unlink()
-    again = ablate(request(colour_folder, tmp_path), seeds=1, only=["tanh"])
+    (ablated_copy / "tanh-seed0" / RESULT_FILE).unlink()
+    again = ablate(request(colour_folder, ablated_copy), seeds=1, only=["tanh"])
     assert trained == ["tanh-seed0"]
-    assert json.loads((tmp_path / "summary.json").read_text()) == [vars(outcome) for outcome in again]
+    assert json.loads((ablated_copy / "summary.json").read_text()) == [vars(outcome) for outcome in again]
     assert json.loads((ablated / "summary.json").read_text()) == [vars(outcome) for outcome in again]  # the same seed, the same end
+
+
+def test_a_run_killed_after_its_model_takes_the_figures_from_it(
+    ablated: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "train", train_and_be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(request(colour_folder, tmp_path), seeds=1, only=[BASELINE])
+    run = tmp_path / "baseline-seed0"
+    assert (run / CARD_FILE).is_file()
+    assert not (run / RESULT_FILE).exists()
+    monkeypatch.setattr(ablation, "train", train_nothing)
+    ablate(request(colour_folder, tmp_path), seeds=1, only=[BASELINE])
+    assert read_result(run) == read_result(ablated / "baseline-seed0")
+    assert {file.name for file in run.iterdir()} == {"result.json", "log.jsonl", "learning-curve.png"}
+
+
+def test_a_model_of_other_settings_or_images_is_no_result(
+    colour_folder: Path, own_colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "ablations"
+    monkeypatch.setattr(ablation, "train", train_and_be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(request(colour_folder, out), seeds=1, only=[BASELINE])
+    with pytest.raises(UserError, match=r"model\.json was made with dropout=0\.5, not dropout=0\.25; pass the first, or another --out"):
+        ablate(request(colour_folder, out, "dropout=0.25"), seeds=1, only=[BASELINE])
+    with pytest.raises(UserError, match=rf"model\.json was made of the images of {re.escape(str(colour_folder))} as they were"):
+        ablate(request(own_colour_folder, out), seeds=1, only=[BASELINE])
+
+
+def test_what_a_kill_in_the_clean_up_left_is_removed_and_ones_own_files_are_not(
+    ablated_copy: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ablated_copy / "tanh-seed0"
+    for name in (WEIGHTS_FILE, CHECKPOINT_FILE, f".{CHECKPOINT_FILE}.tmp", "notes.txt"):
+        (run / name).write_text("something")
+    monkeypatch.setattr(ablation, "train", train_nothing)
+    ablate(request(colour_folder, ablated_copy), seeds=1, only=["tanh"])
+    assert {file.name for file in run.iterdir()} == {"result.json", "log.jsonl", "learning-curve.png", "notes.txt"}
+
+
+def test_the_table_is_of_every_finished_run_in_order(ablated_copy: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tanh", BASELINE):
+        content = read_result(ablated_copy / f"{name}-seed0")
+        content["recipe"]["seed"] = content["outcome"]["seed"] = 1
+        write_result(ablated_copy / f"{name}-seed1", content)
+    monkeypatch.setattr(ablation, "train", train_nothing)
+    outcomes = ablate(request(colour_folder, ablated_copy), seeds=1, only=[BASELINE])
+    assert [(outcome.variation, outcome.seed) for outcome in outcomes] == [(BASELINE, 0), ("tanh", 0), (BASELINE, 1), ("tanh", 1)]
+    assert json.loads((ablated_copy / "summary.json").read_text()) == [vars(outcome) for outcome in outcomes]
+    assert (ablated_copy / "table.md").read_text() == format_table(outcomes)
+
+
+def test_a_run_that_is_not_asked_for_joins_the_table_with_the_same_settings_only(ablated_copy: Path, colour_folder: Path) -> None:
+    content = read_result(ablated_copy / "tanh-seed0")
+    content["recipe"]["dropout"] = 0.25
+    write_result(ablated_copy / "tanh-seed0", content)
+    with pytest.raises(UserError, match=r"tanh-seed0/result\.json was made with dropout=0\.25, not dropout=0\.5"):
+        ablate(request(colour_folder, ablated_copy), seeds=1, only=[BASELINE])
+
+
+def test_a_result_older_than_a_setting_was_made_with_its_default(
+    ablated_copy: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = read_result(ablated_copy / "tanh-seed0")
+    del content["recipe"]["kernels"]
+    write_result(ablated_copy / "tanh-seed0", content)
+    monkeypatch.setattr(ablation, "train", train_nothing)
+    assert len(ablate(request(colour_folder, ablated_copy), seeds=1, only=["tanh"])) == 2
+
+
+def test_a_damaged_result_is_told_with_the_remedy(ablated_copy: Path, colour_folder: Path) -> None:
+    (ablated_copy / "tanh-seed0" / RESULT_FILE).write_text("{")
+    with pytest.raises(
+        UserError, match=r"tanh-seed0/result\.json is damaged, or of an earlier version .*; remove its folder to run it again"
+    ):
+        ablate(request(colour_folder, ablated_copy), seeds=1, only=["tanh"])
+
+
+def test_runs_of_other_images_are_refused_and_of_a_copy_are_not(
+    ablated_copy: Path, colour_folder: Path, own_colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "train", train_nothing)
+    assert len(ablate(request(own_colour_folder, ablated_copy), seeds=1, only=["tanh"])) == 2
+    with (own_colour_folder / "red" / "0.png").open("ab") as image:
+        image.write(b"more")
+    refusal = rf"baseline-seed0/result\.json was made of the images of {re.escape(str(colour_folder))} as they were, which these are not; "
+    with pytest.raises(UserError, match=refusal + "pass those, or another --out"):
+        ablate(request(own_colour_folder, ablated_copy), seeds=1, only=["tanh"])
+
+
+def test_the_images_are_listed_once_for_all_runs(ablated_copy: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+
+    def note(request: Request) -> str:
+        asked.append(request)
+        return request_fingerprint(request)
+
+    monkeypatch.setattr(ablation, "request_fingerprint", note)
+    ablate(request(colour_folder, ablated_copy), seeds=1, only=["tanh"])
+    assert len(asked) == 1
 
 
 def test_runs_of_other_settings_are_refused(ablated: Path, colour_folder: Path) -> None:
@@ -103,8 +229,16 @@ def test_costs_are_differences_to_the_baseline_of_the_same_seed() -> None:
     ]  # fmt: skip
     table = format_table(outcomes).splitlines()
     assert table[2] == "| the recipe as it is | 2 | 22.0 ± 2.8 |  |  |  | 11 ± 1 |"
-    assert table[3] == "| no response normalisation | 2 | 24.0 ± 4.2 | +2.0 ± 1.4 | +1.0 ± 0.7 | 1.4 / 1.2 | not reached |"
+    assert table[3] == "| no normalisation | 2 | 24.0 ± 4.2 | +2.0 ± 1.4 | +1.0 ± 0.7 | 1.4 / 1.2 | not reached |"
     assert len(table) == 4
+
+
+def test_the_table_says_what_goes_with_conv3() -> None:
+    table = format_table([Outcome("no-conv2", 0, 20.0, 5.0, 10), Outcome("no-conv3", 0, 20.0, 5.0, 10)])
+    assert table.endswith(
+        "|\n\nWith two towers, conv3 is the only convolution that reads both: without it they first meet in the fully connected layers.\n"
+    )
+    assert "conv3" not in format_table([Outcome("no-conv2", 0, 20.0, 5.0, 10)])
 
 
 def test_one_seed_has_no_spread() -> None:

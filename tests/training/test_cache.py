@@ -253,6 +253,26 @@ def test_after_a_change_of_the_images_all_are_decoded_again_and_it_is_said(
     assert file.stat().st_size == len(wanted) * CANVAS_BYTES
 
 
+def test_a_file_that_could_not_be_read_is_read_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = grey_files(tmp_path / "greys", 6)
+    whole = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == "02.png":
+            raise PermissionError(13, "Permission denied")
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    for _ in range(2):
+        assert levels(build(examples, tmp_path / "greys.u8")) == [0, 1, 4, 5]
+    assert "decoding" not in capsys.readouterr().err
+    monkeypatch.undo()
+    assert levels(build(examples, tmp_path / "greys.u8")) == [0, 1, 2, 4, 5]
+    assert "could not be read" in capsys.readouterr().err
+
+
 def test_after_a_change_of_bytes_that_are_no_file_all_are_decoded_again(tmp_path: Path) -> None:
     examples, file = greys(5), tmp_path / "canvases.u8"
     build(examples, file)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.checkpoint import FREE_SETTINGS, TrainingError, read_checkpoint, write_checkpoint
+from training.checkpoint import FREE_SETTINGS, TrainingError, check_checkpoint, read_checkpoint, write_checkpoint
 from training.recipe import Recipe, modern, paper
 
 RECIPE = modern()
@@ -78,6 +78,14 @@ def test_every_other_setting_is_refused_with_both_values(checkpoint: Path) -> No
         )
 
 
+def test_another_recipe_is_told_without_the_weights(checkpoint: Path) -> None:
+    check_checkpoint(checkpoint, RECIPE)
+    changed = dataclasses.replace(RECIPE, epochs=RECIPE.epochs + 1)
+    assert refusal(lambda: check_checkpoint(checkpoint, changed)) == refusal(lambda: read(checkpoint, changed))
+    checkpoint.write_bytes(b"")
+    assert "is damaged" in refusal(lambda: check_checkpoint(checkpoint, RECIPE))
+
+
 def test_other_images_or_other_initial_weights_are_refused(checkpoint: Path) -> None:
     message = refusal(lambda: read(checkpoint, fingerprint="shapes"))
     assert message == (
@@ -88,11 +96,11 @@ def test_other_images_or_other_initial_weights_are_refused(checkpoint: Path) -> 
 
 def test_a_checkpoint_from_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
-    old_recipe = {name: value for name, value in RECIPE.as_dict().items() if name != "mixup"}
+    old_recipe = {name: value for name, value in RECIPE.as_dict().items() if name != "pooling"}
     torch.save({"recipe": old_recipe, "fingerprint": "colours", **STATE}, file)
     assert read(file)["position"] == {"step": 3}
-    message = refusal(lambda: read(file, dataclasses.replace(RECIPE, mixup=0.4)))
-    assert "was made with mixup=0.0, not mixup=0.4; pass the first" in message
+    message = refusal(lambda: read(file, dataclasses.replace(RECIPE, pooling="plain")))
+    assert "was made with pooling=overlapping, not pooling=plain; pass the first" in message
 
 
 def rubbish(file: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from training.distributed import SyncedBatchNorm, Workers, join_workers, synchronize_batch_norms
+from training.errors import UserError
 from training.log import LOG_FILE
 from training.session import Request, train
 
@@ -173,6 +174,15 @@ def test_outside_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     with join_workers() as workers:
         assert (workers.rank, workers.count, workers.is_first) == (0, 1, True)
     assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UserError, match="this machine has 1 GPUs"), join_workers():
+        pass
 
 
 def test_every_batch_norm_is_made_to_reckon_over_all_processes_and_keeps_its_state() -> None:

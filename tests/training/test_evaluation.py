@@ -1,6 +1,7 @@
 """Ten crops by their places, and the metrics by hand, on a network whose logits can be read in the picture."""
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ def canvas(*logits: float) -> npt.NDArray[np.uint8]:
     return pixels
 
 
+def cropped(canvases: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    return [crop.numpy() for crop in ten_crops(torch.from_numpy(canvases), SIZE)]
+
+
 def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     powers = np.exp(logits)
     return np.asarray(powers / powers.sum(-1, keepdims=True))
@@ -44,13 +49,13 @@ def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def test_the_ten_crops_are_four_corners_the_centre_and_their_mirrors() -> None:
     rows, columns = np.mgrid[:SIDE, :SIDE]
-    canvases = np.stack((rows, columns, rows * 0), 2)[None].astype(np.uint8)
+    canvases = torch.from_numpy(np.stack((rows, columns, rows * 0), 2)[None].astype(np.uint8))
     crops = ten_crops(canvases, SIZE)
     assert [(int(crop[0, 0, 0, 0]), int(crop[0, 0, 0, 1])) for crop in crops[:5]] == [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
     for crop, mirror in zip(crops[:5], crops[5:], strict=True):
-        top, left = crop[0, 0, 0, :2]
-        np.testing.assert_array_equal(crop, canvases[:, top : top + SIZE, left : left + SIZE])
-        np.testing.assert_array_equal(mirror, crop[:, :, ::-1])
+        top, left = map(int, crop[0, 0, 0, :2])
+        assert torch.equal(crop, canvases[:, top : top + SIZE, left : left + SIZE])
+        assert torch.equal(mirror, crop.flip(2))
 
 
 def test_top_1_top_5_and_the_loss_are_those_counted_by_hand() -> None:
@@ -75,7 +80,7 @@ def test_with_five_classes_or_fewer_the_right_one_is_always_among_the_five() -> 
 
 def test_of_ten_crops_the_probabilities_are_averaged() -> None:
     canvases = np.random.default_rng(0).integers(0, 100, (6, SIDE, SIDE, 3), dtype=np.uint8)
-    probabilities = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in ten_crops(canvases, SIZE)], 0)
+    probabilities = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in cropped(canvases)], 0)
     targets = np.array([0, 1, 2, 3, 4, 5])
     ranks = (probabilities > probabilities[range(6), targets][:, None]).sum(1)
     scores = evaluate(Reader(7), canvases, torch.from_numpy(targets), num_crops=10)
@@ -116,7 +121,7 @@ def test_predictions_are_probabilities_a_batch_at_a_time_in_order(num_crops: int
     canvases = np.random.default_rng(2).integers(0, 100, (7, SIDE, SIDE, 3), dtype=np.uint8)
     batches = list(predictions(Reader(7), canvases, num_crops=num_crops, batch_size=3))
     assert [tuple(batch.shape) for batch in batches] == [(3, 7), (3, 7), (1, 7)]
-    crops = [canvases[:, CENTRE:-CENTRE, CENTRE:-CENTRE]] if num_crops == 1 else ten_crops(canvases, SIZE)
+    crops = [canvases[:, CENTRE:-CENTRE, CENTRE:-CENTRE]] if num_crops == 1 else cropped(canvases)
     wanted = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in crops], 0)
     np.testing.assert_allclose(torch.cat(batches).numpy(), wanted, atol=1e-6)
     assert not any(batch.requires_grad for batch in batches)
@@ -173,6 +178,45 @@ def test_an_evaluation_is_the_score_of_the_predictions() -> None:
     canvases = np.random.default_rng(3).integers(0, 100, (5, SIDE, SIDE, 3), dtype=np.uint8)
     targets = torch.arange(5)
     assert evaluate(Reader(7), canvases, targets, num_crops=10) == score(predictions(Reader(7), canvases, num_crops=10), targets)
+
+
+def test_the_next_canvases_are_read_while_the_network_works_on_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    take = np.take
+
+    def recorded(canvases: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], **options: Any) -> Any:
+        read.extend(numbers.tolist())
+        return take(canvases, numbers, **options)
+
+    monkeypatch.setattr("training.loader.np.take", recorded)
+
+    class Patient(Reader):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            deadline_s = time.monotonic() + 10
+            while len(read) < 2 and time.monotonic() < deadline_s:
+                time.sleep(0.001)
+            return super().forward(images)
+
+    found = predictions(Patient(2), np.stack([canvas(1, 0)] * 9), batch_size=1)
+    next(found)
+    assert 2 <= len(read) <= 4
+    list(found)
+    assert read == list(range(9))
+
+
+def test_a_score_is_read_from_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__int__"):
+        original = getattr(Tensor, name)
+
+        def counted(tensor: Tensor, name: str = name, original: Any = original) -> Any:
+            reads.append(name)
+            return original(tensor)
+
+        monkeypatch.setattr(Tensor, name, counted)
+    scores = score([torch.tensor([[0.5, 0.25, 0.25]])] * 4, torch.tensor([0, 1, 2, 0]))
+    assert reads == ["tolist"]
+    assert scores.top1 == 0.5
 
 
 def test_metrics_can_be_written_as_json() -> None:

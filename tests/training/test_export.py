@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from training.alexnet import AlexNet, Architecture, initialize
-from training.export import export_model, load_network, save_model, write_onnx
+from training.export import export_model, load_network, save_model, versions_on, write_onnx
 from training.model import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ModelError, check_file, file_sha256, read_card, write_card
 from training.preprocessing import measure_pixels
 
@@ -106,7 +107,7 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path, monkeypatch: pytes
     restored, again = load_network(tmp_path)
     assert again == card == read_card(tmp_path)
     assert (card.class_names, card.image_size, card.recipe, card.metrics) == (("a", "b"), 67, {"epochs": 1}, {"top1": 0.5})
-    assert set(card.versions) >= {"python", "torch", "onnx"}
+    assert card.versions == versions_on(torch.device("cpu"))
     assert restored.architecture == network.architecture
     assert not restored.training
     state = load_file(tmp_path / WEIGHTS_FILE)
@@ -114,6 +115,26 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path, monkeypatch: pytes
     for name, tensor in network.state_dict().items():
         assert torch.equal(restored.state_dict()[name], tensor), name
         assert torch.equal(state[name], tensor), name
+
+
+def test_the_versions_are_those_of_what_made_the_model_and_cudas_where_a_gpu_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.version.cuda", "12.8")
+    on_cpu = versions_on(torch.device("cpu"))
+    assert on_cpu.keys() >= {"python", "lookalike", "torch", "onnx", "numpy", "pillow"}
+    assert "cuda" not in on_cpu
+    assert versions_on(torch.device("cuda")) == {**on_cpu, "cuda": "12.8"}
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> str:
+        if name == "lookalike":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("training.export.version", not_installed)
+    found = versions_on(torch.device("cpu"))
+    assert "lookalike" not in found
+    assert found["torch"] == "1.0"
 
 
 def test_export_writes_the_onnx_file_anew_from_the_weights(own_model: Path) -> None:

@@ -1,5 +1,8 @@
 """The learning curve and the paper's Figure 3: PNG files, and the kernels in their places."""
 
+import dataclasses
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from training.figures import draw_figure_3, draw_learning_curve
-from training.model import WEIGHTS_FILE
+from training.model import WEIGHTS_FILE, read_card, write_card
 
 
 def log_line(epoch: int, **changes: float) -> dict[str, Any]:
@@ -67,3 +70,12 @@ def test_figure_3_has_a_tile_for_each_kernel_the_first_towers_above_the_seconds(
         # Each kernel spans black to white, so that faint ones can be seen as well.
         np.testing.assert_allclose(tile[1:-1, 1:-1], (kernel - kernel.min()) / (kernel.max() - kernel.min()), atol=1e-6)
     assert "96 kernels of conv1; the upper half is the first tower's" in drawn[0].axes[0].get_title()
+
+
+def test_figure_3_of_one_tower_names_no_first_tower(tiny_model: Path, tmp_path: Path, drawn: list[Figure]) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model", copy_function=os.link))
+    card = read_card(model)
+    for changes in ({"num_towers": 1}, {"layout": "torchvision"}):
+        write_card(dataclasses.replace(card, architecture={**card.architecture, **changes}), model)
+        draw_figure_3(model, Path("unused.png"))
+        assert drawn[-1].axes[0].get_title() == "96 kernels of conv1"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.images import Pixels
-from training.loader import batches
+from training.images import Pixels, centre
+from training.loader import batches, squares
 
 CPU = torch.device("cpu")
 CHOSEN = [[3, 0, 19], [7], [2, 2, 5, 18], [], [19, 1]]
@@ -65,6 +65,12 @@ def test_an_epoch_that_is_left_early_leaves_nothing_running() -> None:
 
 def test_no_batches_are_no_batches() -> None:
     assert list(batches(random_canvases(2), [], CPU)) == []
+
+
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_the_squares_of_a_batch_are_those_that_images_cuts(size: int) -> None:
+    canvases = random_canvases(3)
+    np.testing.assert_array_equal(squares(torch.from_numpy(canvases), size).numpy(), centre(canvases, size))
 
 
 @pytest.mark.gpu

@@ -1,8 +1,11 @@
 """The settings of a run: the papers' values, what may be set, and how a mistake is answered."""
 
+import ast
 import dataclasses
+import inspect
 import json
-from typing import Any
+from itertools import pairwise
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -25,6 +28,19 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
     }  # fmt: skip
     settings = paper().as_dict()
     assert {name: settings[name] for name in wanted} == wanted
+
+
+def test_every_setting_has_a_sentence_under_it_and_every_number_a_range_beside_it() -> None:
+    (body,) = (node.body for node in ast.parse(inspect.getsource(Recipe)).body if isinstance(node, ast.ClassDef))
+    described = [
+        field.target.id
+        for field, below in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    ]
+    assert described == [field.name for field in dataclasses.fields(Recipe)]
+    for name, hint in get_type_hints(Recipe, include_extras=True).items():
+        assert hint not in (int, float), name
 
 
 @pytest.mark.parametrize(
@@ -124,3 +140,27 @@ def test_a_recipe_survives_json(name: str) -> None:
 def test_the_first_convolution_cannot_be_left_out() -> None:
     with pytest.raises(RecipeError, match="without_convolution must be 2 to 5, or 0 for none; got 1"):
         paper().with_settings(["without_convolution=1"])
+
+
+@pytest.mark.parametrize(
+    ("cause", "setting", "remedy"),
+    [
+        ("layout=torchvision", "num_towers=1", "layout=paper"),
+        ("crop=random", "min_crop_area=0.5", "crop=resized"),
+        ("colour_noise=0", "colour_noise_until=0.67", "a colour_noise above 0"),
+        ("schedule=cosine", "patience_epochs=3", "schedule=plateau"),
+        ("schedule=plateau", "warmup_epochs=3", "schedule=cosine"),
+    ],
+)
+def test_a_setting_that_does_nothing_is_answered_with_why_and_the_remedy(cause: str, setting: str, remedy: str) -> None:
+    answer = f"{setting.partition('=')[0]} does nothing with {cause}; set {remedy} with it, or leave it out"
+    assert refusal(cause, setting) == answer
+    assert refusal(setting, cause) == answer
+    needed = "colour_noise=0.1" if cause == "colour_noise=0" else remedy
+    assert paper().with_settings([needed, setting]) != paper().with_settings([needed])
+
+
+def test_a_default_that_does_nothing_is_no_mistake() -> None:
+    assert modern().with_settings(["schedule=plateau", "crop=random", "colour_noise=0", "layout=torchvision"]).warmup_epochs == 2
+    digits = dataclasses.replace(paper(), min_crop_area=0.6)  # as the data may ask for
+    assert digits.with_settings(["epochs=3"]).min_crop_area == 0.6

@@ -196,6 +196,93 @@ def test_a_run_on_other_images_is_not_gone_on_with(unfinished: Path, own_colour_
     )
 
 
+def test_a_run_on_other_pictures_of_the_same_names_is_not_gone_on_with(unfinished: Path, own_colour_folder: Path) -> None:
+    Image.new("RGB", (31, 47), (1, 2, 3)).save(own_colour_folder / "red" / "5.png", compress_level=0)
+    message = refusal(lambda: train(request(own_colour_folder, unfinished, resume=True)))
+    assert "was made from other images" in message
+
+
+def test_a_copy_of_the_images_elsewhere_may_be_gone_on_with(unfinished: Path, own_colour_folder: Path) -> None:
+    for file in own_colour_folder.rglob("*.png"):
+        os.utime(file, (0, 0))
+    interrupt_in_step(1, request(own_colour_folder, unfinished, resume=True))
+
+
+def test_another_recipe_is_refused_before_anything_is_decoded(
+    unfinished: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.cache.open_picture", lambda *_, **__: pytest.fail("nothing should be decoded"))
+    message = refusal(lambda: train(request(colour_folder, unfinished, image_size=83, resume=True)))
+    assert message.startswith(f"{unfinished / CHECKPOINT_FILE} was made with image_size=67, not image_size=83")
+
+
+def test_a_class_of_which_no_held_out_image_can_be_read_is_refused(own_colour_folder: Path, tmp_path: Path) -> None:
+    for example in held_out_examples(str(own_colour_folder)):
+        if example.label == "green":
+            (own_colour_folder / example.path).write_bytes(b"")
+    message = refusal(lambda: train(request(own_colour_folder, tmp_path / "model")))
+    assert message == (
+        f"no image to validate with of class green can be read; the reasons are in {tmp_path / 'model' / SKIPPED_FILE}"
+    )  # fmt: skip
+
+
+def test_a_run_with_other_images_to_validate_with_leaves_the_cache_of_one_without(
+    colour_folder: Path, own_colour_folder: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    plan_of(request(colour_folder, tmp_path / "one", cache=cache))
+    before = {file: file_sha256(file) for file in cache.iterdir()}
+    plan_of(request(colour_folder, tmp_path / "two", cache=cache, validation=str(own_colour_folder)))
+    assert {file: file_sha256(file) for file in before} == before
+
+
+@pytest.mark.parametrize(
+    ("devices", "complaint"),
+    [
+        (("gpu0", "gpu1"), "--tower-devices names gpu0, which is no device to train on"),
+        (("cpu", "meta"), "--tower-devices names meta, which is no device to train on"),
+        (("cuda:0", "cuda:99"), "GPUs; pass others, or cpu,cpu"),
+        (("cpu",), "takes two devices"),
+    ],
+)
+def test_devices_that_are_none_are_refused_before_anything_is_decoded(
+    devices: tuple[str, ...], complaint: str, colour_folder: Path, tmp_path: Path
+) -> None:
+    assert complaint in refusal(lambda: train(request(colour_folder, tmp_path / "model", tower_devices=devices)))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_tower_a_device_is_not_compiled(colour_folder: Path, tmp_path: Path) -> None:
+    asked = request(colour_folder, tmp_path / "model", tower_devices=("cpu", "cpu"), settings=(*QUICK, "compilation=on"))
+    assert refusal(lambda: train(asked)).startswith("compilation=on does not reach a tower a device")
+
+
+def test_a_run_on_tower_devices_goes_on_and_ends_as_one_on_a_single_device(colour_folder: Path, tmp_path: Path) -> None:
+    settings = (*QUICK, "dropout=0", "max_gradient_norm=0")
+    cards = []
+    for name, devices in (("one", ()), ("two", ("cpu", "cpu"))):
+        asked = request(colour_folder, tmp_path / name, tower_devices=devices, settings=settings)
+        interrupt_in_step(1, asked)
+        cards.append(train(dataclasses.replace(asked, resume=True)).card)
+    assert cards[1].metrics["loss"] == pytest.approx(cards[0].metrics["loss"], rel=1e-3)
+    assert cards[1].metrics["top1"] == cards[0].metrics["top1"]
+
+
+def test_the_card_says_what_auto_stood_for_and_on_what_it_was_trained(trained: Trained) -> None:
+    card = trained.result.card
+    assert (card.recipe["precision"], card.recipe["compilation"]) == ("float32", "on" if torch.cuda.is_available() else "off")
+    assert card.data["device"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU")
+    assert card.data["num_processes"] == 1
+
+
+def test_evaluation_keeps_the_decoded_images_where_it_is_told_to(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_models([tiny_model], str(colour_folder), cache=tmp_path)
+    monkeypatch.setattr("training.cache.open_picture", lambda *_, **__: pytest.fail("what is decoded is not decoded again"))
+    assert evaluate_models([tiny_model], str(colour_folder), cache=tmp_path) == first
+
+
 def test_a_run_is_not_gone_on_with_from_another_model(unfinished: Path, colour_folder: Path, tiny_model: Path) -> None:
     before = file_sha256(unfinished / CHECKPOINT_FILE)
     message = refusal(lambda: train(request(colour_folder, unfinished, init=tiny_model, resume=True)))

@@ -323,6 +323,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(unfini
     assert read_position(unfinished)[0] in (1, int(message.partition("epoch ")[2][0]) - 1)
 
 
+def test_a_run_that_diverges_before_its_first_checkpoint_is_to_be_started_again(tmp_path: Path) -> None:
+    message = refusal(lambda: train(tmp_path, dataclasses.replace(RECIPE, learning_rate=100.0)))
+    assert message.endswith("start again with a lower one: --set learning_rate=50")
+
+
 def break_weights(run: Run) -> None:
     torch.nn.init.constant_(run.network.get_parameter("output.fc8.weight"), torch.nan)
 
