@@ -93,6 +93,8 @@ def main() -> None:
     record(arguments.name, figures | ({"profile": operations} if operations else {}))
 
 
+PAUSE_S = 3.0
+"""Between two turns: torchvision's workers go on until they have filled their queue."""
 Measured = Callable[[int], None]
 """Runs a number of batches, and returns once the device has done them."""
 
@@ -108,6 +110,7 @@ def _in_turns(measured: dict[str, Measured], steps: int, rounds: int, batch_size
             run(steps)
             _wait()
             rates[name].append(steps * batch_size / (time.perf_counter() - started))
+            time.sleep(PAUSE_S)
     return rates
 
 
