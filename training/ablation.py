@@ -20,7 +20,7 @@ from training.log import LOG_FILE, read_log
 from training.model import CARD_FILE, ONNX_FILE, TEMPORARY_SUFFIX, WEIGHTS_FILE, ModelCard, read_card, write_atomically
 from training.progress import console
 from training.recipe import WITHOUT_EFFECT, Recipe, RecipeError, contrast
-from training.session import CACHE_FOLDER, Request, request_fingerprint, resolve_request, train
+from training.session import CACHE_FOLDER, Request, lasting_name, request_fingerprint, resolve_request, train
 
 RESULT_FILE, TABLE_FILE, SUMMARY_FILE, FIGURE_1_FILE = "result.json", "table.md", "summary.json", "figure-1.png"
 BASELINE = "baseline"
@@ -212,7 +212,7 @@ def _check_origin(file: Path, made_with: Mapping[str, Any], recipe: Recipe, data
 
 def _data_name(data: str, validation: str | None) -> str:
     names = [data, validation] if validation else [data]
-    return " and ".join(name if name == "digits" else str(Path(name).resolve()) for name in names)
+    return " and ".join(map(lasting_name, names))
 
 
 def _write_summary(outcomes: Sequence[Outcome], out: Path) -> None:

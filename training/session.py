@@ -101,8 +101,8 @@ def train(request: Request) -> Result:
         card = save_model(
             network, request.out, class_names=chosen.class_names, recipe=resolved(plan, workers).as_dict(), metrics=scores.as_dict(),
             data={
-                "name": _lasting(request.data), "num_train": len(images.train.targets), "num_held_out": len(images.held_out.targets),
-                "num_skipped": len(images.skipped), "validation": _lasting(request.validation) if request.validation else None,
+                "name": lasting_name(request.data), "num_train": len(images.train.targets), "num_held_out": len(images.held_out.targets),
+                "num_skipped": len(images.skipped), "validation": lasting_name(request.validation) if request.validation else None,
                 "init": initial.card.id if initial else None, "device": name_of(workers.device), "num_processes": workers.count,
             },
         )  # fmt: skip
@@ -196,7 +196,7 @@ def _decode_all(request: Request, chosen: _Chosen, recipe: Recipe, cache: Path, 
     else:
         workers.wait()
     try:
-        sources = (_lasting(request.data), _lasting(request.validation or request.data))
+        sources = (lasting_name(request.data), lasting_name(request.validation or request.data))
         train_canvases, held_out_canvases = (
             _decode(source, examples, recipe.image_size, cache, part)
             for source, examples, part in zip(sources, (chosen.train, chosen.held_out), chosen.part_names, strict=True)
@@ -224,7 +224,7 @@ def resolve_recipe(request: Request, defaults: Mapping[str, Any]) -> Recipe:
     return recipe.with_settings(request.settings)
 
 
-def _lasting(data: str) -> str:
+def lasting_name(data: str) -> str:
     """The name of the data that is right from any working directory."""
     return data if data == "digits" else str(Path(data).resolve())
 
@@ -302,7 +302,7 @@ def evaluate_models(directories: Sequence[Path], data: str, *, num_crops: int = 
         raise DataError(f"{data} has classes that {directories[0]} does not know: {', '.join(unknown[:5])}; pass images of its own classes")
     with TemporaryDirectory() as scratch:
         by_size = {
-            size: _decode(_lasting(data), examples, size, cache or Path(scratch), "evaluated")
+            size: _decode(lasting_name(data), examples, size, cache or Path(scratch), "evaluated")
             for size in dict.fromkeys(card.image_size for _, card in models)
         }
         first = next(iter(by_size.values()))
