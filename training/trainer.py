@@ -36,6 +36,8 @@ from training.schedule import Schedule
 from training.towers import TowerParallel
 
 CHECKPOINT_INTERVAL_S = 600.0
+NUM_EPOCHS_TO_START = 5
+"""A network that has learnt nothing by then is told of."""
 NUM_STEPS_UNREAD = 25
 """Steps between two looks at a GPU's loss: each look waits for the GPU."""
 ORDER_STREAM, DROPOUT_STREAM = 2, 3
@@ -264,6 +266,10 @@ class Run:
             f"Epoch {line.epoch:>3}/{recipe.epochs}  loss {line.train_loss:.3f}  validation {line.val_loss:.3f}, "
             f"top-1 {line.val_top1:.2%}, top-5 {line.val_top5:.2%}  {line.images_per_s:,.0f} images/s  {left_s / 60:.1f} min left",
         )
+        chance_loss = math.log(self.plan.architecture.num_classes)
+        if line.epoch == NUM_EPOCHS_TO_START and line.train_loss > 0.99 * chance_loss:
+            remedy = "--set initialization=kaiming starts sooner" if recipe.initialization == "paper" else "try another learning_rate"
+            _say(self.workers, f"The loss is still that of chance ({chance_loss:.3f}); {remedy}")
 
     def validate(self) -> Metrics:
         """The held-out images in the precision of training, a part in each process; the final figures are taken in float32 elsewhere."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -380,6 +380,19 @@ def test_the_colour_noise_stops_after_its_share_of_the_epochs(tmp_path: Path, mo
     monkeypatch.setattr("training.trainer.augment", note_and_augment)
     train(tmp_path, dataclasses.replace(RECIPE, batch_size=24, colour_noise_until=2 / 3))
     assert is_coloured == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rate", "initialization", "expected"),
+    [(1e-6, "paper", "--set initialization=kaiming"), (1e-6, "kaiming", "try another learning_rate"), (0.002, "kaiming", None)],
+)
+def test_a_network_that_has_learnt_nothing_after_five_epochs_is_told_of(
+    rate: float, initialization: Literal["paper", "kaiming"], expected: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calm = dataclasses.replace(RECIPE, epochs=5, mixup=0.0, cutmix=0.0, dropout=0.0, label_smoothing=0.0)
+    train(tmp_path, dataclasses.replace(calm, learning_rate=rate, initialization=initialization))
+    told = [line for line in capsys.readouterr().err.splitlines() if "still that of chance (1.099)" in line]
+    assert [expected in line for line in told] == [True] if expected else not told
 
 
 def test_the_plateau_ends_a_run_early(tmp_path: Path) -> None:
