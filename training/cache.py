@@ -22,7 +22,7 @@ import numpy as np
 
 from training.datasets import Example
 from training.errors import UserError
-from training.images import ImageError, Pixels, canvas_px, open_picture, read_bytes, to_canvas
+from training.images import ImageError, Pixels, Source, TarMember, canvas_px, open_picture, read_bytes, to_canvas
 from training.model import write_atomically
 from training.progress import console
 
@@ -61,7 +61,7 @@ class _Progress:
 
     data: str
     digest: str
-    """Of every image's path, size and time of change, or its content where it is no file."""
+    """Of every image's path, size and time of change (in a tar file its place too), or its content where it is no file."""
     num_read: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     """The place of each image that is no usable one, and why, for programs and for people."""
@@ -163,17 +163,25 @@ def _is_readable(example: Example) -> bool:
 
 def _digest(examples: Iterable[Example]) -> str:
     digest = hashlib.sha256()
+    shards: dict[Path, str] = {}
     for example in examples:
-        if isinstance(example.source, bytes):
-            version = hashlib.sha256(example.source).hexdigest()
-        else:
-            try:
-                status = example.source.stat()
-                version = f"{status.st_size} {status.st_mtime_ns}"
-            except (OSError, ValueError):  # it will be skipped, with the reason
-                version = "absent"
-        digest.update(f"{example.path}\0{version}\0".encode())
+        digest.update(f"{example.path}\0{_version(example.source, shards)}\0".encode())
     return digest.hexdigest()
+
+
+def _version(source: Source, shards: dict[Path, str]) -> str:
+    """`shards` remembers the tar files seen: each holds thousands of images."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    if isinstance(source, TarMember):
+        if source.file not in shards:
+            shards[source.file] = _version(source.file, shards)
+        return f"{source.offset} {source.num_bytes} {shards[source.file]}"
+    try:
+        status = source.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    except (OSError, ValueError):  # it will be skipped, with the reason
+        return "absent"
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:

@@ -15,7 +15,12 @@ app = typer.Typer(no_args_is_help=True)
 
 ModelDirectory = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")]
 
-Data = Annotated[str, typer.Argument(metavar="DATA", show_default=False, help="A folder of class folders, a CSV (path,label), or digits.")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", show_default=False, help="A folder of class folders, a CSV (path,label), tar shards ('photos-*.tar'), or digits."
+    ),
+]
 Validation = Annotated[
     str | None, typer.Option("--val", help="Other DATA to validate with; else a fifth of each class, or DATA's own val folder.")
 ]

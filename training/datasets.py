@@ -1,9 +1,10 @@
-"""Where images come from: a folder of class folders, a CSV, or the bundled digits.
+"""Where images come from: a folder of class folders, a CSV, tar shards, or the bundled digits.
 
 photos/cat/1.jpg photos/dog/2.jpg ...       a folder of class folders; labels are the folders' names
 photos/train/cat/1.jpg photos/val/...       the same, with its own held-out images
 photos/1.jpg photos/trip/2.jpg ...          a plain folder: no labels, so for the index only
 photos.csv                                  `path,label` with a header; paths are relative to the CSV
+photos-000.tar 'photos-*.tar' ...           one or more tar files of images, WebDataset's way: see shards.py
 digits                                      1,797 real 8x8 images that come with scikit-learn
 """
 
@@ -18,25 +19,19 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from training.errors import UserError
+from training.examples import DataError, Example, storable
+from training.images import Source, TarMember
+from training.shards import are_shards, shard_examples
+
+__all__ = [
+    "DataError", "Dataset", "Example", "Part", "class_names", "fingerprint", "held_out_examples", "open_dataset", "split",
+]  # fmt: skip
 
 Part = Literal["all", "train", "held-out"]
 
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 HELD_OUT_SHARE = 5  # one in five
-
-
-class DataError(UserError):
-    """Images that cannot be found or cannot be learnt from."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image: `path` is its name within the data (POSIX, as the index shows it), `source` where its bytes are."""
-
-    path: str
-    label: str | None
-    source: Path | bytes
+KINDS = "a folder of class folders, a CSV (path,label), tar shards ('photos-{000..010}.tar'), or `digits`"
 
 
 @dataclass(frozen=True)
@@ -65,9 +60,11 @@ def open_dataset(data: str | Path) -> Dataset:
         return _folder(path)
     if path.is_file() and path.suffix.lower() == ".csv":
         return Dataset(name=str(path), examples=tuple(_csv(path)))
+    if are_shards(str(data)):
+        return Dataset(name=str(data), examples=tuple(shard_examples(str(data))))
     if path.exists():
-        raise DataError(f"{path} is neither a folder nor a .csv file; pass a folder of class folders, a CSV (path,label), or `digits`")
-    raise DataError(f"{path} does not exist; pass a folder of class folders, a CSV (path,label), or `digits`")
+        raise DataError(f"{path} is neither a folder nor a .csv or .tar file; pass {KINDS}")
+    raise DataError(f"{path} does not exist; pass {KINDS}")
 
 
 def held_out_examples(data: str, validation: str | None = None) -> tuple[Example, ...]:
@@ -108,9 +105,11 @@ def fingerprint(examples: Iterable[Example]) -> str:
     return digest.hexdigest()
 
 
-def _size(source: Path | bytes) -> str:
+def _size(source: Source) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
+    if isinstance(source, TarMember):
+        return str(source.num_bytes)
     try:
         return str(source.stat().st_size)
     except (OSError, ValueError):
@@ -149,12 +148,7 @@ def _files(root: Path, prefix: str = "") -> Iterator[Example]:
                 continue
             file = Path(folder, name)
             relative = file.relative_to(root)
-            yield Example(prefix + _text(relative.as_posix()), _text(relative.parts[0]) if has_folders else None, file)
-
-
-def _text(name: str) -> str:
-    """A file's name as text that can be stored anywhere: bytes that are no UTF-8 are written as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+            yield Example(prefix + storable(relative.as_posix()), storable(relative.parts[0]) if has_folders else None, file)
 
 
 def _csv(path: Path) -> Iterator[Example]:

@@ -1,4 +1,4 @@
-"""Bytes or a path -> an upright RGB square, safely.
+"""Bytes, a path or a place in a tar file -> an upright RGB square, safely.
 
 Training's evaluation, the indexer and the service all come through here, so that one image has one feature everywhere.
 No torch: the service runs without it.
@@ -9,6 +9,7 @@ canvas. Other sizes keep the proportion: a square of S pixels comes from a canva
 """
 
 import io
+import os
 import stat
 import warnings
 from dataclasses import dataclass
@@ -51,6 +52,22 @@ class ImageError(UserError):
 
 
 @dataclass(frozen=True)
+class TarMember:
+    """An image within a tar file, not compressed: `num_bytes` from byte `offset` on."""
+
+    file: Path
+    offset: int
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, byte {self.offset:,}"
+
+
+Source = bytes | Path | TarMember
+"""Where an image's bytes are."""
+
+
+@dataclass(frozen=True)
 class Picture:
     """An upright RGB image, perhaps decoded at a reduced scale; `width` and `height` are the file's own, upright."""
 
@@ -64,28 +81,40 @@ def canvas_px(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's bytes; raises ImageError for what is not a readable regular file of sensible size."""
+def read_bytes(source: Path | TarMember) -> bytes:
+    """The bytes of a file, or of one in a tar file; raises ImageError for what is not a readable regular file of sensible size."""
     try:
-        status = path.stat()
+        status = (source if isinstance(source, Path) else source.file).stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("unreadable", "not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError("unreadable", f"{status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-        return path.read_bytes()
+        num_bytes = status.st_size if isinstance(source, Path) else source.num_bytes
+        if num_bytes > MAX_FILE_BYTES:
+            raise ImageError("unreadable", f"{num_bytes:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        return source.read_bytes() if isinstance(source, Path) else _read_member(source)
     except OSError as error:
         raise ImageError("unreadable", f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a null byte in the path
         raise ImageError("unreadable", f"cannot be read: {error}") from error
 
 
-def open_picture(source: bytes | Path, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
+def _read_member(member: TarMember) -> bytes:
+    descriptor = os.open(member.file, os.O_RDONLY)
+    try:
+        content = os.pread(descriptor, member.num_bytes, member.offset)  # the descriptor is this call's own, so threads do not meet
+    finally:
+        os.close(descriptor)
+    if len(content) < member.num_bytes:
+        raise ImageError("unreadable", f"cannot be read: {member.file} has become shorter than it was")
+    return content
+
+
+def open_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decodes an image for a square of `size` pixels; raises ImageError.
 
     The pixel count is checked from the header, before anything is decoded. EXIF orientation is applied, transparency is
     laid on white, 16-bit greys are scaled to 8 bits, and of an animation the first frame is taken.
     """
-    data = read_bytes(source) if isinstance(source, Path) else source
+    data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
         raise ImageError("empty", "the file is empty (0 bytes); an image is needed")
     try:
@@ -129,7 +158,7 @@ def to_square(picture: Picture, size: int) -> Pixels:
     return centre(to_canvas(picture, size), size)
 
 
-def read_square(source: bytes | Path, size: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_square(source: Source, size: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """`to_square` of `open_picture`; raises ImageError."""
     return to_square(open_picture(source, size=size, max_pixels=max_pixels), size)
 

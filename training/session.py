@@ -161,7 +161,9 @@ def _choose(request: Request, dataset: Dataset) -> _Chosen:
     train_examples = _labelled(dataset.part("train" if is_split else "all"))
     held_out = _labelled(open_dataset(request.validation).part("all") if request.validation else dataset.part("held-out"))
     if not train_examples:
-        raise DataError(f"{request.data} has no labelled images to train on; put them in a folder for each class, or in a CSV (path,label)")
+        raise DataError(
+            f"{request.data} has no labelled images to train on; put them in a folder for each class, a CSV (path,label), or tar shards"
+        )
     names = class_names(train_examples)
     _check_classes(names, held_out, request)
     return _Chosen(train_examples, held_out, ("train" if is_split else "all", "validation" if request.validation else "held-out"), names)
@@ -307,7 +309,7 @@ def evaluate_models(directories: Sequence[Path], data: str, *, num_crops: int = 
         }
         first = next(iter(by_size.values()))
         if not first.examples:
-            raise DataError(f"{data} has no readable labelled image; pass a folder of class folders, or a CSV (path,label)")
+            raise DataError(f"{data} has no readable labelled image; pass a folder of class folders, a CSV (path,label), or tar shards")
         for item in first.skipped:
             console.print(f"Skipped {item.path}: {item.reason}")
         probabilities = average([predictions(network, by_size[card.image_size].pixels, num_crops=num_crops) for network, card in models])

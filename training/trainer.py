@@ -268,7 +268,8 @@ class Run:
         )
         chance_loss = math.log(self.plan.architecture.num_classes)
         if line.epoch == NUM_EPOCHS_TO_START and line.train_loss > 0.99 * chance_loss:
-            remedy = "--set initialization=kaiming starts sooner" if recipe.initialization == "paper" else "try another learning_rate"
+            is_paper = recipe.initialization == "paper"
+            remedy = "--set initialization=kaiming --set mean=channel starts sooner" if is_paper else "try another learning_rate"
             _say(self.workers, f"The loss is still that of chance ({chance_loss:.3f}); {remedy}")
 
     def validate(self) -> Metrics:

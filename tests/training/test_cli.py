@@ -84,7 +84,7 @@ def test_training_skips_unreadable_files_and_says_where_the_model_and_the_report
 
 def test_a_refusal_is_one_line_and_status_1(tmp_path: Path) -> None:
     done = run_process("train", "absent", "--out", "model", folder=tmp_path)
-    assert_is_refused(done, "absent does not exist; pass a folder of class folders, a CSV (path,label), or `digits`")
+    assert_is_refused(done, "absent does not exist; pass a folder of class folders, a CSV (path,label), tar shards")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -128,9 +128,9 @@ def test_a_csv_that_cannot_be_understood_is_refused_with_the_place(tmp_path: Pat
 
 
 def test_what_is_no_data_is_told_what_would_be(tmp_path: Path) -> None:
-    assert "does not exist; pass a folder of class folders, a CSV (path,label), or `digits`" in refusal(tmp_path / "absent")
+    assert "does not exist; pass a folder of class folders, a CSV (path,label), tar shards" in refusal(tmp_path / "absent")
     touch(tmp_path, "photos.zip")
-    assert "is neither a folder nor a .csv file; pass a folder" in refusal(tmp_path / "photos.zip")
+    assert "is neither a folder nor a .csv or .tar file; pass a folder" in refusal(tmp_path / "photos.zip")
 
 
 def test_an_empty_folder_has_no_examples(tmp_path: Path) -> None:
