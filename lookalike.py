@@ -32,7 +32,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "faiss"):
+        if error.name not in ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "pyarrow", "faiss"):
             raise
         _fail(f"this command needs {error.name}, which is not installed; install it with: pip install 'lookalike[full]'")
     except OSError as error:  # a full disk, a folder that may not be written

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "onnxruntime", "faiss-gpu", "faiss-cpu", "numpy", "pillow", "fastapi")
+PACKAGES = ("torch", "onnxruntime", "faiss-gpu", "faiss-cpu", "numpy", "scikit-learn", "pillow", "fastapi")
 
 
 def record(name: str, figures: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as scratch:
         model, index = Path(scratch, "model"), Path(scratch, "index")
-        _make_model(model)
+        make_model(model)
         _make_index(index, model, arguments.items)
         runs = [_start(index) for _ in range(arguments.runs)]
     seconds = sorted(elapsed_s for elapsed_s, _, _ in runs)
@@ -47,7 +47,7 @@ def main() -> None:
     )
 
 
-def _make_model(directory: Path) -> None:
+def make_model(directory: Path) -> None:
     network = AlexNet(Architecture(layout="paper", normalization="response", num_classes=1000, image_size=224))
     initialize(network, "paper", seed=0)
     save_model(network, directory, class_names=tuple(map(str, range(1000))), recipe={}, data={"name": "made up"}, metrics={})

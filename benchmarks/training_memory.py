@@ -9,23 +9,15 @@ keeps of mapped files, the canvases among them, and takes back when it needs the
 """
 
 import argparse
-import csv
 import json
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.memory import Peaks, watch, write_listing
 from benchmarks.record import record
 from training.datasets import open_dataset
 from training.log import LOG_FILE
-
-POLL_INTERVAL_S = 0.02
-
-Peaks = dict[str, dict[str, int]]
-"""By phase, the highest anonymous and file-backed memory, in MB."""
 
 
 def main() -> None:
@@ -41,16 +33,9 @@ def main() -> None:
 
 def _peaks(data: str, num_images: int, image_size: int) -> Peaks:
     """The peaks of building the cache of so many images, and of an epoch on them."""
-    examples = open_dataset(data).part("train")
-    if num_images > len(examples):
-        raise SystemExit(f"{data} has {len(examples):,} training images, too few for {num_images:,}; pass fewer --images")
-    chosen = examples[:: len(examples) // num_images][:num_images]
     with tempfile.TemporaryDirectory() as folder:
         listing, cache, model = Path(folder, "images.csv"), Path(folder, "cache"), Path(folder, "model")
-        with listing.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out)
-            writer.writerow(("path", "label"))
-            writer.writerows((Path(str(example.source)).resolve(), example.label) for example in chosen)
+        write_listing(open_dataset(data).part("train"), num_images, listing)
         num_held_out = len(open_dataset(str(listing)).part("held-out"))
         state = cache / f"held-out-{image_size}px.json"  # written every so many images, and after the last of all
 
@@ -64,35 +49,9 @@ def _peaks(data: str, num_images: int, image_size: int) -> Peaks:
             sys.executable, "-m", "lookalike", "train", str(listing), "--cache", str(cache), "--image-size", str(image_size),
             "--epochs", "1", "--out",
         ]  # fmt: skip
-        cached = _watch([*command, str(Path(folder, "unused"))], building)
+        cached = watch([*command, str(Path(folder, "unused"))], building)
         assert building() is None, f"{state} was not completed"
-        return cached | _watch([*command, str(model)], training)
-
-
-def _watch(command: list[str], phase: Callable[[], str | None]) -> Peaks:
-    """The peaks of a process until it ends, or until `phase` is None, when it is ended."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    peaks: Peaks = {}
-    while process.poll() is None:
-        if (name := phase()) is None:
-            process.kill()
-            process.wait()
-            return peaks
-        highest = peaks.setdefault(name, {"anonymous": 0, "file": 0})
-        for kind, field in (("anonymous", "RssAnon:"), ("file", "RssFile:")):
-            highest[kind] = max(highest[kind], _status_mb(process.pid, field))
-        time.sleep(POLL_INTERVAL_S)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}")
-    return peaks
-
-
-def _status_mb(pid: int, field: str) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has just ended
-        return 0
-    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith(field)), 0)
+        return cached | watch([*command, str(model)], training)
 
 
 if __name__ == "__main__":

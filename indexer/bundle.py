@@ -5,7 +5,8 @@ from pathlib import Path
 from indexer.embedder import Device, Embedder
 from indexer.faiss_search import Searcher
 from indexer.index import MODEL_FOLDER, Index
-from indexer.manifest import IndexDirectoryError
+from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, read_manifest
+from indexer.probe import By, Probe
 from training.model import read_card
 
 
@@ -17,6 +18,18 @@ def open_for_queries(
     Raises IndexDirectoryError or ModelError. Queries run on the CPU; `device` is where the index is searched.
     """
     index = Index.open(index_directory)
+    try:
+        return _open(index, index_directory, model_directory, device, num_threads)
+    except IndexDirectoryError:
+        # A writer may have replaced what the manifest named before it could be opened.
+        if read_manifest(index_directory).commit == index.manifest.commit:
+            raise
+    return _open(Index.open(index_directory), index_directory, model_directory, device, num_threads)
+
+
+def _open(
+    index: Index, index_directory: Path, model_directory: Path | None, device: Device, num_threads: int | None
+) -> tuple[Index, Embedder, Searcher]:
     directory = model_directory or index_directory / MODEL_FOLDER
     try:
         model_id = read_card(directory).id
@@ -29,3 +42,22 @@ def open_for_queries(
     except BaseException:
         index.close()
         raise
+
+
+def open_for_classifying(directory: Path, *, by: By = "classes", device: Device = "cpu") -> tuple[Embedder, Probe | None]:
+    """Opens the network of a model directory or an index; `by="items"` brings the index's probe. Raises UserError where it has none."""
+    if not (directory / MANIFEST_FILE).is_file():
+        if by == "items":
+            raise IndexDirectoryError(f"--by items needs an index with a probe but {directory} is no index; pass one, or leave out --by")
+        return Embedder(directory, device=device), None
+    index = Index.open(directory)
+    probe = Probe.load(index) if by == "items" else None
+    if by == "items" and probe is None:
+        raise IndexDirectoryError(f"--by items needs a probe but {directory} has none; fit one with: lookalike index probe {directory}")
+    embedder = Embedder(directory / MODEL_FOLDER, device=device)
+    if embedder.card.id != index.manifest.model_id:
+        raise IndexDirectoryError(
+            f"{directory} was built with model {index.manifest.model_id[:12]} but its {MODEL_FOLDER} is model {embedder.card.id[:12]}; "
+            "restore it from a copy, or build the index again"
+        )
+    return embedder, probe

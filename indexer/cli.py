@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from indexer.embedder import Embedder, likeliest
+from indexer.embedder import likeliest
 from indexer.index_cli import AsJson, DeviceOption, IndexDirectory
 from indexer.index_cli import app as index_app
+from indexer.kinds import METRICS, parse_metric
+from indexer.probe import By
 from training.errors import UserError
 from training.progress import console
 
@@ -25,7 +27,7 @@ def search(
     index: IndexDirectory,
     images: Images,
     k: Annotated[int, typer.Option("-k", min=1, help="How many look-alikes.")] = 6,
-    metric: Annotated[str, typer.Option(help="The distance: euclidean.")] = "euclidean",
+    metric: Annotated[str, typer.Option(metavar="|".join(METRICS), help="The distance between features.")] = "euclidean",
     label: Annotated[str | None, typer.Option(help="Only items of this label.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model directory, if not the index's own copy.")] = None,
     device: DeviceOption = "auto",
@@ -35,13 +37,12 @@ def search(
     from indexer.bundle import open_for_queries
     from indexer.queries import answer
 
-    if metric != "euclidean":
-        raise UserError(f"this index is searched by euclidean distance; got {metric}")
+    by = parse_metric(metric)
     opened, embedder, searcher = open_for_queries(index, model, device=device)
     if label is not None and label not in opened.labels():
         raise UserError(f"no item has the label {label}; there are: {', '.join(list(opened.labels())[:20])}")
     sources = _existing(images)
-    results = [found.matches for found in answer(sources, embedder, searcher, k=k, label=label)]
+    results = [found.matches for found in answer(sources, embedder, searcher, k=k, metric=by, label=label)]
     if as_json:
         rows = [
             {"filename": str(image), "matches": [{**_item(match.item), "distance": match.distance} for match in matches]}
@@ -49,30 +50,37 @@ def search(
         ]
         print(json.dumps({"model": embedder.card.id, "index": opened.manifest.commit, "metric": metric, "results": rows}, indent=2))
         return
+    num_digits = 4 if metric == "cosine" else 3
     for image, matches in zip(images, results, strict=True):
         print(image)
         for match in matches:
-            print(f"  {match.distance:9.3f}  {match.item.label or '-'}  {match.item.path}")
+            print(f"  {match.distance:9.{num_digits}f}  {match.item.label or '-'}  {match.item.path}")
 
 
 @app.command()
 def classify(
-    model: ModelDirectory,
+    model: Annotated[Path, typer.Argument(metavar="MODEL|INDEX", show_default=False, help="A model directory, or an index.")],
     images: Images,
+    by: Annotated[By, typer.Option(help="The network's own classes, or the labels of the index's items, by its probe.")] = "classes",
     k: Annotated[int, typer.Option("-k", min=1, help="How many classes.")] = 5,
     device: DeviceOption = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Name the likeliest classes of each IMAGE."""
+    """Name the likeliest classes of each IMAGE: the network's, or the labels of an index's items."""
+    from indexer.bundle import open_for_classifying
     from indexer.queries import answer
 
-    embedder = Embedder(model, device=device)
-    results = [likeliest(found.logits, embedder.card.class_names, k) for found in answer(_existing(images), embedder)]
+    embedder, probe = open_for_classifying(model, by=by, device=device)
+    answers = answer(_existing(images), embedder)
+    if probe:
+        results = [likeliest(probe.logits(found.feature[None])[0], probe.facts.labels, k) for found in answers]
+    else:
+        results = [likeliest(found.logits, embedder.card.class_names, k) for found in answers]
     if as_json:
         rows = [
             {"filename": str(image), "classes": [asdict(score) for score in scores]} for image, scores in zip(images, results, strict=True)
         ]
-        print(json.dumps({"model": embedder.card.id, "results": rows}, indent=2))
+        print(json.dumps({"model": embedder.card.id, "by": by, "results": rows}, indent=2))
         return
     for image, scores in zip(images, results, strict=True):
         print(image)

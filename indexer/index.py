@@ -1,45 +1,33 @@
 """An index directory as readers see it: one commit, whole, whatever a writer does meanwhile.
 
-manifest.json   what counts: the commit, the number of rows, the model's id
-items.sqlite    the items, and their thumbnails as JPEG
-features-0.f32  float32 rows of 4096, little-endian, in the order of their addition
-model/          model.json and model.onnx, so that queries need nothing else
+manifest.json           what counts: the commit, how much of each growing file belongs to it, checksums of all
+records, features, texts, thumbnails, removed    the growing files (see records.py)
+model/                  model.json and model.onnx, so that queries need nothing else
+*.faiss, ...            artefacts, written once: see the manifest
+
+Readers take no lock and write nothing, so a read-only volume will do. Nothing here is a database: rows only ever append, and a
+commit is a length. So every committed byte has a checksum, and what a killed writer left can be cut off.
 """
 
-import sqlite3
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.manifest import IndexDirectoryError, Manifest, read_manifest
+from indexer.kinds import METRICS
+from indexer.manifest import REBUILD, IndexDirectoryError, Manifest, read_manifest
+from indexer.records import GROWING_FILES, RECORD, ROW_BYTES, Parts, file_name, hash_of
 from training.model import NUM_FEATURES
 
-ITEMS_FILE, MODEL_FOLDER = "items.sqlite", "model"
-ROW_BYTES = 4 * NUM_FEATURES
-SQLITE_TIMEOUT_S = 30.0
-
-SCHEMA = """
-CREATE TABLE items (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    row INTEGER NOT NULL UNIQUE,
-    sha256 TEXT NOT NULL,
-    path TEXT NOT NULL,
-    label TEXT,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    added_at TEXT NOT NULL,
-    feature_crc32 INTEGER NOT NULL,
-    added_commit INTEGER NOT NULL,
-    removed_commit INTEGER
-);
-CREATE INDEX items_by_path ON items (path);
-CREATE INDEX items_by_label ON items (label);
-CREATE TABLE thumbnails (item_id INTEGER PRIMARY KEY REFERENCES items (id), jpeg BLOB NOT NULL);
-"""
+MODEL_FOLDER = "model"
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -58,32 +46,45 @@ class Item:
 class Index:
     """A reader of one commit. Safe to use from several threads."""
 
-    def __init__(self, directory: Path, manifest: Manifest, database: sqlite3.Connection, features: npt.NDArray[np.float32]):
+    def __init__(self, directory: Path, manifest: Manifest, *, is_whole: bool = True):
         self.directory, self.manifest = directory, manifest
-        self.features = features
-        """Memory-mapped, (rows, 4096) float32, C-contiguous; `rows` says which of them are items."""
-        self._database = database
-        self._is_live = f"added_commit <= {manifest.commit} AND (removed_commit IS NULL OR removed_commit > {manifest.commit})"
-        pairs = np.array(database.execute(f"SELECT row, id FROM items WHERE {self._is_live} ORDER BY row").fetchall(), np.int64)
-        self.rows, self.ids = np.ascontiguousarray(pairs.reshape(-1, 2).T)
-        """The items' rows in `features`, ascending, and their ids, (num_items,) int64 each."""
+        opened = {kind: _map(directory, manifest, kind, is_whole) for kind in GROWING_FILES}
+        self.records: npt.NDArray[Any] = _whole(opened["records"], RECORD.itemsize).view(RECORD)
+        """Of all rows, removed ones too, (rows,) RECORD, memory-mapped."""
+        self.features: npt.NDArray[np.float32] = _whole(opened["features"], ROW_BYTES).view("<f4").reshape(-1, NUM_FEATURES)
+        """Of all rows, (rows, 4096) float32, memory-mapped."""
+        self._texts, self._thumbnails = opened["texts"], opened["thumbnails"]
+        is_live = np.ones(len(self.records), bool)
+        removed = _whole(opened["removed"], 8).view("<u8")
+        is_live[removed[removed < len(is_live)]] = False
+        self.rows: Rows = np.flatnonzero(is_live)
+        """The items' rows, ascending, (num_items,)."""
+        self.ids: Rows = self.records["id"][self.rows].astype(np.int64)
+        """The items' ids, (num_items,), ascending too."""
+        if is_whole and len(self.rows) != manifest.num_items:
+            raise IndexDirectoryError(
+                f"{directory} has {len(self.rows):,} items but its manifest says {manifest.num_items:,}; "
+                f"run: lookalike index verify {directory}"
+            )
 
     @classmethod
     def open(cls, directory: Path) -> "Index":
         """Opens the current commit; raises IndexDirectoryError."""
         manifest = read_manifest(directory)
-        features = _map_features(directory / manifest.features_file, manifest.num_rows)
-        try:
-            index = cls(directory, manifest, connect(directory), features)
-        except sqlite3.Error as error:
-            raise _unreadable(directory / ITEMS_FILE, error) from error
-        if len(index.ids) != manifest.num_items:
-            index.close()
-            raise IndexDirectoryError(
-                f"{directory / ITEMS_FILE} has {len(index.ids):,} items but the manifest {manifest.num_items:,}: they are of different "
-                "times; restore both from one copy, or build the index again"
-            )
-        return index
+        while True:
+            try:
+                return cls(directory, manifest)
+            except IndexDirectoryError:
+                # A compaction may have come between the manifest and its files.
+                latest = read_manifest(directory)
+                if latest.generation == manifest.generation:
+                    raise
+                manifest = latest
+
+    @classmethod
+    def salvage(cls, directory: Path) -> "Index":
+        """Opens what is left of the current commit, for `verify`: rows may be missing or damaged. Raises IndexDirectoryError."""
+        return cls(directory, read_manifest(directory), is_whole=False)
 
     def item(self, id: int) -> Item | None:
         """The item of this id, None where there is none."""
@@ -91,96 +92,133 @@ class Index:
 
     def items_of(self, ids: Sequence[int]) -> dict[int, Item]:
         """The items of these ids, by id; unknown ones are left out."""
-        found: dict[int, Item] = {}
-        for start in range(0, len(ids), 500):  # SQLite takes a limited number of variables
-            some = ids[start : start + 500]
-            marks = ",".join("?" * len(some))
-            found.update((item.id, item) for item in self._select(f"AND id IN ({marks})", some))
-        return found
+        return {item.id: item for item in self._items(self.rows_of_ids(ids))}
 
     def items(self, *, label: str | None = None, limit: int = 100, offset: int = 0) -> list[Item]:
         """Items in the order of their ids; all labels, or one."""
-        where, values = _by_label(label)
-        return self._select(f"{where} ORDER BY id LIMIT ? OFFSET ?", [*values, limit, offset])
+        rows = self.rows if label is None else self.rows_of_label(label)
+        return self._items(rows[offset : offset + limit])
 
     def count(self, label: str | None = None) -> int:
         """How many items there are; of all labels, or of one."""
-        where, values = _by_label(label)
-        return int(self._database.execute(f"SELECT count(*) FROM items WHERE {self._is_live} {where}", values).fetchone()[0])
+        return len(self.rows) if label is None else len(self.rows_of_label(label))
 
     def labels(self) -> dict[str, int]:
         """The labels in alphabetical order, with the number of their items."""
-        query = f"SELECT label, count(*) FROM items WHERE {self._is_live} AND label IS NOT NULL GROUP BY label ORDER BY label"
-        return dict(self._database.execute(query).fetchall())
+        return dict(self._labels)
 
-    def rows_of_label(self, label: str) -> npt.NDArray[np.int64]:
-        """The feature rows of a label's items, ascending, (n,) int64."""
-        found = self._database.execute(f"SELECT row FROM items WHERE {self._is_live} AND label = ? ORDER BY row", [label])
-        return np.array([row for (row,) in found], np.int64)
+    def rows_of_label(self, label: str) -> Rows:
+        """The rows of a label's items, ascending, (n,)."""
+        return self.rows[self._label_hashes == hash_of(label)] if label in self._labels else self.rows[:0]
+
+    def rows_of_ids(self, ids: Iterable[int]) -> Rows:
+        """The rows of the items with these ids; unknown ones are left out."""
+        wanted = np.array([id for id in ids if 0 < id < self.manifest.next_id], np.int64)
+        places = np.searchsorted(self.ids, wanted)
+        is_known = places < len(self.ids)
+        is_known[is_known] = self.ids[places[is_known]] == wanted[is_known]
+        rows: Rows = self.rows[places[is_known]]
+        return rows
+
+    def rows_of_path(self, path: str) -> Rows:
+        """The row of the item with this path, or none, (0 or 1,)."""
+        return np.array([row for row in self._by_path.rows_of(hash_of(path)) if self.text(row)[0] == path], np.int64)
+
+    def rows_of_content(self, sha256: str) -> Rows:
+        """The rows of the items with these bytes, ascending, (n,)."""
+        wanted = np.frombuffer(bytes.fromhex(sha256), np.uint8)
+        rows = self._by_content.rows_of(int.from_bytes(wanted[:8].tobytes(), "little"))
+        return np.array([row for row in rows if np.array_equal(self.records["sha256"][row], wanted)], np.int64)
+
+    def text(self, row: int) -> tuple[str, str | None]:
+        """The path and the label of a row."""
+        record, whole = self.records[row], self.parts(row).text
+        path, label = (part.decode("utf-8", "backslashreplace") for part in (whole[: record["path_bytes"]], whole[record["path_bytes"] :]))
+        return path, label if record["label_hash"] else None
 
     def thumbnail(self, id: int) -> bytes | None:
         """An item's thumbnail as JPEG, None where there is no such item."""
-        query = f"SELECT jpeg FROM thumbnails JOIN items ON items.id = item_id WHERE item_id = ? AND {self._is_live}"
-        found = self._database.execute(query, [id]).fetchone()
-        return None if found is None else bytes(found[0])
+        rows = self.rows_of_ids([id])
+        return self.parts(rows[0]).thumbnail if len(rows) else None
+
+    def parts(self, row: int) -> Parts:
+        """The bytes of a row's feature, text and thumbnail; fewer where a file was cut off."""
+        record = self.records[row]
+        text_at, thumbnail_at = int(record["text_at"]), int(record["thumbnail_at"])
+        text = self._texts[text_at : text_at + int(record["path_bytes"]) + int(record["label_bytes"])]
+        thumbnail = self._thumbnails[thumbnail_at : thumbnail_at + int(record["thumbnail_bytes"])]
+        return Parts(self.features[row : row + 1].tobytes(), text.tobytes(), thumbnail.tobytes())
 
     def stats(self) -> dict[str, Any]:
         """What `index stats` prints: the manifest's facts, the bytes on disk, and the labels with their numbers of items."""
         manifest = self.manifest
+        structures = {metric: manifest.artefacts[metric] for metric in METRICS if metric in manifest.artefacts}
         num_bytes = sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
         return {
-            "index": str(self.directory), "model": manifest.model_id, "num_items": manifest.num_items, "num_rows": manifest.num_rows,
-            "commit": manifest.commit, "is_complete": manifest.is_complete, "kind": manifest.kind, "code_bits": manifest.code_bits,
+            "index": str(self.directory), "model": manifest.model_id, "num_items": manifest.num_items, "num_removed": manifest.num_rows
+            - manifest.num_items, "commit": manifest.commit, "is_complete": manifest.is_complete, "kind": manifest.kind,
+            "search": {metric: {**artefact.facts, "num_bytes": artefact.num_bytes} for metric, artefact in structures.items()},
             "num_bytes": num_bytes, "created_at": manifest.created_at, "updated_at": manifest.updated_at, "labels": self.labels(),
+            "probe": manifest.artefacts["probe"].facts if "probe" in manifest.artefacts else None,
         }  # fmt: skip
 
     def close(self) -> None:
-        self._database.close()
+        """Nothing is held but memory maps, which go with the object."""
 
-    def _select(self, where: str, values: Sequence[object]) -> list[Item]:
-        query = f"SELECT id, path, label, width, height, sha256, added_at FROM items WHERE {self._is_live} {where}"
-        return [Item(*row) for row in self._database.execute(query, values).fetchall()]
+    @cached_property
+    def _by_path(self) -> "_ByHash":
+        return _ByHash(self.records["path_hash"][self.rows], self.rows)
 
+    @cached_property
+    def _by_content(self) -> "_ByHash":
+        starts = np.ascontiguousarray(self.records["sha256"][self.rows, :8])
+        return _ByHash(starts.view("<u8").reshape(-1), self.rows)
 
-def connect(directory: Path) -> sqlite3.Connection:
-    """The database of an index, for any thread: sqlite3 is built serialized. Raises IndexDirectoryError.
+    @cached_property
+    def _label_hashes(self) -> npt.NDArray[np.uint64]:
+        return np.ascontiguousarray(self.records["label_hash"][self.rows])
 
-    A writer killed while committing leaves a journal that the next to open rolls back, a reader too, hence mode=rw. On a read-only
-    volume SQLite reads what has no such journal, and refuses what has one.
-    """
-    assert sqlite3.threadsafety == 3
-    file = directory / ITEMS_FILE
-    try:
-        database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT_S, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise _unreadable(file, error) from error
-    try:
-        database.execute("SELECT 1 FROM items LIMIT 1")
-        database.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error as error:
-        database.close()
-        raise _unreadable(file, error) from error
-    return database
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        _, firsts, counts = np.unique(self._label_hashes, return_index=True, return_counts=True)
+        named = ((self.text(self.rows[first])[1], int(count)) for first, count in zip(firsts, counts, strict=True))
+        return dict(sorted((label, count) for label, count in named if label is not None))
 
-
-def _unreadable(file: Path, error: sqlite3.Error) -> IndexDirectoryError:
-    return IndexDirectoryError(
-        f"{file} cannot be read ({error}); if a writer was interrupted, open the index once where it may be written; "
-        "else restore it from a copy, or build the index again"
-    )
+    def _items(self, rows: Rows) -> list[Item]:
+        items = []
+        for row in rows:
+            record, (path, label) = self.records[row], self.text(row)
+            added_at = datetime.fromtimestamp(int(record["added_at"]), UTC).isoformat(timespec="seconds")
+            size = int(record["width"]), int(record["height"])
+            items.append(Item(int(record["id"]), path, label, *size, record["sha256"].tobytes().hex(), added_at))
+        return items
 
 
-def _by_label(label: str | None) -> tuple[str, list[object]]:
-    return ("", []) if label is None else ("AND label = ?", [label])
+class _ByHash:
+    """Finds rows by a hash (n,) of theirs."""
+
+    def __init__(self, hashes: npt.NDArray[np.uint64], rows: Rows):
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._rows = hashes[order], rows[order]
+
+    def rows_of(self, hash: int) -> Rows:
+        start, end = (int(np.searchsorted(self._hashes, np.uint64(hash), side)) for side in ("left", "right"))
+        return self._rows[start:end]
 
 
-def _map_features(file: Path, num_rows: int) -> npt.NDArray[np.float32]:
-    if not num_rows:
-        return np.empty((0, NUM_FEATURES), np.float32)
-    size = file.stat().st_size if file.is_file() else 0
-    if size < num_rows * ROW_BYTES:
-        raise IndexDirectoryError(
-            f"{file} should hold {num_rows:,} features, {num_rows * ROW_BYTES:,} bytes, but has {size:,}; "
-            "restore it from a copy, or build the index again"
-        )
-    return np.memmap(file, "<f4", "r", shape=(num_rows, NUM_FEATURES))
+def _map(directory: Path, manifest: Manifest, kind: str, is_whole: bool) -> npt.NDArray[np.uint8]:
+    """The committed bytes of a growing file, memory-mapped; what there is of them, if it need not be whole."""
+    file, num_bytes = directory / file_name(kind, manifest.generation), manifest.files[kind].num_bytes
+    size, content = None, np.empty(0, np.uint8)
+    with suppress(FileNotFoundError), file.open("rb") as opened:  # once: a compaction may delete it at any instant
+        size = os.fstat(opened.fileno()).st_size
+        if shape := min(size, num_bytes):
+            content = np.asarray(np.memmap(opened, np.uint8, "r", shape=(shape,)))
+    if is_whole and (size is None or size < num_bytes):
+        what = "is missing" if size is None else f"should hold {num_bytes:,} bytes but has {size:,}"
+        raise IndexDirectoryError(f"{file} {what}; run: lookalike index verify {directory}, which says what is lost, or {REBUILD}")
+    return content
+
+
+def _whole(content: npt.NDArray[np.uint8], row_bytes: int) -> npt.NDArray[np.uint8]:
+    return content[: len(content) // row_bytes * row_bytes]

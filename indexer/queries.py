@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
-from pathlib import Path
 
 import numpy as np
 
 from indexer.embedder import Embedder, Floats
 from indexer.faiss_search import Match, Searcher
+from indexer.kinds import Metric
 from training.cache import map_ahead
 from training.datasets import Example
-from training.images import ImageError, Pixels, read_square
+from training.images import ImageError, Pixels, Source, read_square
 
 BATCH_SIZE = 32
 
@@ -28,15 +28,16 @@ class Answer:
 
 
 def answer(
-    sources: Sequence[Path | bytes], embedder: Embedder, searcher: Searcher | None = None, *, k: int = 6, label: str | None = None
-) -> Iterator[Answer]:
+    sources: Sequence[Source], embedder: Embedder, searcher: Searcher | None = None, *, k: int = 6, metric: Metric = "euclidean",
+    label: str | None = None,
+) -> Iterator[Answer]:  # fmt: skip
     """Answers the queries in order; raises ImageError at the first unreadable one."""
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
         squares = map_ahead(pool, lambda source: _read(source, embedder.card.image_size), sources, ahead=2 * BATCH_SIZE)
         for start in range(0, len(sources), BATCH_SIZE):
             batch = np.stack([next(squares) for _ in sources[start : start + BATCH_SIZE]])
             embedding = embedder.embed(batch)
-            matches = searcher.search(embedding.features, k, label=label) if searcher else [[] for _ in batch]
+            matches = searcher.search(embedding.features, k, metric=metric, label=label) if searcher else [[] for _ in batch]
             yield from map(Answer, batch, embedding.logits, embedding.features, matches)
 
 
@@ -45,8 +46,8 @@ def without_itself(matches: Sequence[Match], example: Example, k: int) -> list[M
     return [match for match in matches if match.item.path != example.path][:k]
 
 
-def _read(source: Path | bytes, size: int) -> Pixels:
+def _read(source: Source, size: int) -> Pixels:
     try:
         return read_square(source, size)
     except ImageError as error:
-        raise ImageError(error.reason, f"{source}: {error}" if isinstance(source, Path) else str(error)) from error
+        raise ImageError(error.reason, str(error) if isinstance(source, bytes) else f"{source}: {error}") from error

@@ -1,26 +1,29 @@
 """The one process that may change an index, and how a change becomes a commit.
 
-Features are appended and synced, then the items' transaction is, then manifest.json is replaced: that is the commit. Whatever an
-interrupted writer left beyond the manifest belongs to no commit, is seen by no reader, and is taken back by the next writer.
+What is new is appended to the growing files and synced, then manifest.json is replaced: that is the commit. What an interrupted
+writer left beyond the manifest belongs to no commit, is seen by no reader, and is cut off by the next writer. A compaction writes
+the next generation of the growing files, and its commit is the same replacement.
 """
 
 import fcntl
 import os
+import re
 import shutil
-import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.index import ITEMS_FILE, MODEL_FOLDER, ROW_BYTES, SCHEMA, connect
-from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, Manifest, read_manifest, write_manifest
+from indexer.index import MODEL_FOLDER, Index, Rows
+from indexer.manifest import MANIFEST_FILE, Artefact, Extent, IndexDirectoryError, Manifest, read_manifest, write_manifest
+from indexer.records import GROWING_FILES, RECORD, Parts, damaged_parts, file_name, hash_of, sealed
 from training.model import (
     CARD_FILE,
     NUM_FEATURES,
@@ -30,15 +33,18 @@ from training.model import (
     file_sha256,
     read_card,
     replacing,
-    write_atomically,
 )
 
 LOCK_FILE = ".lock"
+ARTEFACT_SUFFIXES = ("faiss", "safetensors", "npz")
+_GROWING = "|".join(rf"{kind}-\d+\.{suffix}" for kind, suffix in GROWING_FILES.items())
+_OURS = re.compile(rf"{_GROWING}|[a-z]+-\d+\.(?:{'|'.join(ARTEFACT_SUFFIXES)})|\..*\{TEMPORARY_SUFFIX}")
+"""The names of what a writer may leave behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewItem:
-    """An image to add; `feature` is a row of 4096 float32."""
+    """An image to add; `feature` is a row of 4096 float32, `stamp` tells a file that was not touched since (0: unknown)."""
 
     path: str
     label: str | None
@@ -47,96 +53,164 @@ class NewItem:
     height: int
     thumbnail: bytes
     feature: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the index already holds under a path."""
-
-    id: int
-    sha256: str
-    label: str | None
+    stamp: int = 0
 
 
 class IndexWriter:
     """Adds and removes items; a context manager. Nothing counts before `commit()`, and leaving without one drops it."""
 
-    def __init__(self, directory: Path, lock: BinaryIO):
-        self.directory, self._lock = directory, lock
-        self.manifest = read_manifest(directory)
-        self._database = connect(directory)
-        self._added: list[NewItem] = []
-        self._removed: list[int] = []
-        self._take_back()
+    def __init__(self, index: Index, lock: BinaryIO):
+        self.directory, self._lock = index.directory, lock
+        self.index, self.manifest = index, index.manifest
+        """What was committed when the writer came, and what is now."""
+        self._artefacts = dict(self.manifest.artefacts)
+        self.search = dict(self.manifest.search)
+        """What the next commit's manifest says there."""
+        self._num_new = self._num_removed = 0
+        self._removed: set[int] = set()
+        self._sweep()
+        self._files: dict[str, _GrowingFile] = {}
 
     @classmethod
-    def open(cls, directory: Path, model_directory: Path) -> "IndexWriter":
-        """Opens an index to change it, or makes an empty one; raises IndexDirectoryError for another model's or one in use."""
-        card = read_card(model_directory)
-        _make_directory(directory)
+    def open(cls, directory: Path, model_directory: Path | None = None) -> "IndexWriter":
+        """Opens an index to change it; with a model, makes an empty one where there is none.
+
+        Raises IndexDirectoryError for one that is of another model or in use.
+        """
+        if model_directory:
+            read_card(model_directory)
+            _make_directory(directory)
+        else:
+            read_manifest(directory)
         lock = _lock(directory)
         try:
-            if not (directory / MANIFEST_FILE).is_file():
-                _create(directory, model_directory, card.id)
-            writer = cls(directory, lock)
-            if writer.manifest.model_id != card.id:
-                raise IndexDirectoryError(
-                    f"{directory} was built with model {writer.manifest.model_id[:12]} but {model_directory} is {card.id[:12]}; "
-                    "pass the first one's --model, or another --out"
-                )
+            if model_directory and not (directory / MANIFEST_FILE).is_file():
+                _create(directory, model_directory)
+            writer = cls(Index.open(directory), lock)
+            if model_directory:
+                writer.check_model(read_card(model_directory).id, model_directory)
+            writer._files = _open_files(directory, writer.manifest.generation, writer.manifest.files)
             return writer
         except BaseException:
             lock.close()
             raise
 
-    def known(self) -> dict[str, Known]:
-        """The committed items by path."""
-        found = self._database.execute("SELECT path, id, sha256, label FROM items WHERE removed_commit IS NULL")
-        return {path: Known(id, sha256, label) for path, id, sha256, label in found}
+    @classmethod
+    def salvage(cls, directory: Path) -> "IndexWriter":
+        """Opens what is left of an index, to `rewrite` it and nothing else; raises IndexDirectoryError."""
+        read_manifest(directory)
+        lock = _lock(directory)
+        try:
+            return cls(Index.salvage(directory), lock)
+        except BaseException:
+            lock.close()
+            raise
 
-    def add(self, item: NewItem) -> None:
-        """Adds an item with the next commit."""
+    def check_model(self, model_id: str, model_directory: Path) -> None:
+        """Raises IndexDirectoryError unless the index is of this model."""
+        if self.manifest.model_id != model_id:
+            raise IndexDirectoryError(
+                f"{self.directory} was built with model {self.manifest.model_id[:12]} but {model_directory} is {model_id[:12]}; "
+                "pass the first one's --model, or another --out"
+            )
+
+    @property
+    def num_items(self) -> int:
+        """How many items there are with the next commit."""
+        return self.manifest.num_items + self._num_new - self._num_removed
+
+    def add(self, item: NewItem) -> int:
+        """Adds an item with the next commit, and gives its id."""
         assert item.feature.shape == (NUM_FEATURES,)
-        self._added.append(item)
+        path, label = item.path.encode(), (item.label or "").encode()
+        parts = Parts(np.ascontiguousarray(item.feature, "<f4").tobytes(), path + label, item.thumbnail)
+        record = np.zeros((), RECORD)
+        record["sha256"] = np.frombuffer(bytes.fromhex(item.sha256), np.uint8)
+        record["path_hash"], record["label_hash"] = hash_of(item.path), 0 if item.label is None else hash_of(item.label)
+        record["path_bytes"], record["label_bytes"] = len(path), len(label)
+        record["thumbnail_bytes"] = len(item.thumbnail)
+        record["width"], record["height"], record["stamp"] = item.width, item.height, item.stamp
+        record["norm"] = np.linalg.norm(item.feature)
+        record["added_at"] = int(datetime.now(UTC).timestamp())
+        record["feature_crc32"], record["text_crc32"], record["thumbnail_crc32"] = map(zlib.crc32, parts)
+        record["id"] = self._num_new + self.manifest.next_id
+        self._append(record, parts)
+        return int(record["id"])
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Removes items with the next commit."""
-        self._removed.extend(ids)
+        """Removes items with the next commit; an id that is no item's does nothing."""
+        first_new = self.index.manifest.next_id
+        ids = list(ids)
+        rows = self.index.rows_of_ids(ids).tolist()
+        rows += [self.index.manifest.num_rows + id - first_new for id in ids if first_new <= id < self.manifest.next_id + self._num_new]
+        for row in rows:
+            if row not in self._removed:
+                self._removed.add(row)
+                self._files["removed"].append(np.uint64(row).tobytes())
+                self._num_removed += 1
 
-    def commit(self, *, is_complete: bool = False) -> None:
-        """Makes the pending changes count, all or none of them; `is_complete` says that a build ends with it."""
-        if not self._added and not self._removed and self.manifest.is_complete == is_complete:
+    @contextmanager
+    def artefact(self, name: str, suffix: str, facts: Mapping[str, Any]) -> Iterator[Path]:
+        """Gives a path to write a file to, which the next commit makes the index's `name`; raises OSError naming it."""
+        assert suffix in ARTEFACT_SUFFIXES
+        file = self.directory / f"{name}-{self.manifest.commit + 1}.{suffix}"
+        with replacing(file) as temporary:
+            yield temporary
+        self._artefacts[name] = Artefact(file.name, file.stat().st_size, file_sha256(file), facts)
+
+    def drop_artefact(self, name: str) -> None:
+        """Takes an artefact out with the next commit."""
+        self._artefacts.pop(name, None)
+
+    def commit(self, *, is_complete: bool | None = None) -> None:
+        """Makes the pending changes count, all or none of them; `is_complete` says whether the last build has reached its end."""
+        manifest = self.manifest
+        is_complete = manifest.is_complete if is_complete is None else is_complete
+        is_changed = self._num_new or self._num_removed or is_complete != manifest.is_complete
+        if not is_changed and (self._artefacts, self.search) == (manifest.artefacts, manifest.search):
             return
-        commit, now = self.manifest.commit + 1, _now()
-        features = [np.ascontiguousarray(item.feature, "<f4").tobytes() for item in self._added]
-        with (self.directory / self.manifest.features_file).open("ab") as out:
-            out.writelines(features)
-            out.flush()
-            os.fsync(out.fileno())
-        with self._database:
-            for row, (item, feature) in enumerate(zip(self._added, features, strict=True), self.manifest.num_rows):
-                cursor = self._database.execute(
-                    "INSERT INTO items (row, sha256, path, label, width, height, added_at, feature_crc32, added_commit) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (row, item.sha256, item.path, item.label, item.width, item.height, now, zlib.crc32(feature), commit),
-                )
-                self._database.execute("INSERT INTO thumbnails VALUES (?, ?)", (cursor.lastrowid, item.thumbnail))
-            removed = [(commit, id) for id in self._removed]
-            num_removed = self._database.executemany(
-                "UPDATE items SET removed_commit = ? WHERE id = ? AND removed_commit IS NULL", removed
-            ).rowcount
-        manifest = replace(
-            self.manifest, commit=commit, updated_at=now, is_complete=is_complete, num_rows=self.manifest.num_rows + len(features),
-            num_items=self.manifest.num_items + len(features) - max(num_removed, 0),
+        extents = {kind: file.sync() for kind, file in self._files.items()}
+        self._replace_manifest(
+            replace(
+                manifest, num_rows=manifest.num_rows + self._num_new, next_id=manifest.next_id + self._num_new, files=extents,
+                num_items=self.num_items, is_complete=is_complete,
+            )
         )  # fmt: skip
-        write_manifest(manifest, self.directory)
-        self.manifest = manifest
-        self._added.clear()
+
+    def rewrite(self, rows: Rows, *, is_complete: bool | None = None) -> None:
+        """Writes these rows of the index anew, as the next generation of its files, and commits.
+
+        Raises IndexDirectoryError, and changes nothing, where one is damaged.
+        """
+        assert not self._num_new + self._num_removed
+        index, generation = self.index, self.manifest.generation + 1
+        self._close_files()
+        try:
+            self._files = _open_files(self.directory, generation, {})
+            for row in rows:
+                record, parts = index.records[row], index.parts(row)
+                if damaged := damaged_parts(record, parts):
+                    raise IndexDirectoryError(
+                        f"the {damaged[0]} of item {record['id']} in {self.directory} is damaged, so nothing was changed; "
+                        f"run: lookalike index verify {self.directory}"
+                    )
+                self._append(index.records[row : row + 1].copy().reshape(()), parts)
+            extents = {kind: file.sync() for kind, file in self._files.items()}
+            self._replace_manifest(
+                replace(
+                    self.manifest, generation=generation, num_items=len(rows), num_rows=len(rows), files=extents,
+                    is_complete=self.manifest.is_complete if is_complete is None else is_complete,
+                )
+            )  # fmt: skip
+        finally:
+            self.manifest = read_manifest(self.directory)
+            self._sweep()  # the generation that counts no more, or, on a full disk, what there is of the next
+        self.index = Index.open(self.directory)
         self._removed.clear()
 
     def close(self) -> None:
         """Drops what was not committed and lets the next writer in."""
-        self._database.close()
+        self._close_files()
         self._lock.close()
 
     def __enter__(self) -> "IndexWriter":
@@ -145,21 +219,70 @@ class IndexWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _take_back(self) -> None:
-        """Undoes what an interrupted writer left beyond the last commit."""
-        file = self.directory / self.manifest.features_file
-        committed_bytes = self.manifest.num_rows * ROW_BYTES
-        size = file.stat().st_size if file.is_file() else 0
-        if size < committed_bytes:
-            raise IndexDirectoryError(
-                f"{file} should hold {committed_bytes:,} bytes but has {size:,}; restore it from a copy, or build the index again"
-            )
-        os.truncate(file, committed_bytes)
-        with self._database:
-            beyond = self.manifest.commit
-            self._database.execute("DELETE FROM thumbnails WHERE item_id IN (SELECT id FROM items WHERE added_commit > ?)", [beyond])
-            self._database.execute("DELETE FROM items WHERE added_commit > ?", [beyond])
-            self._database.execute("UPDATE items SET removed_commit = NULL WHERE removed_commit > ?", [beyond])
+    def _append(self, record: npt.NDArray[np.void], parts: Parts) -> None:
+        record["text_at"], record["thumbnail_at"] = self._files["texts"].num_bytes, self._files["thumbnails"].num_bytes
+        self._files["features"].append(parts.feature)
+        self._files["texts"].append(parts.text)
+        self._files["thumbnails"].append(parts.thumbnail)
+        self._files["records"].append(sealed(record))
+        self._num_new += 1
+
+    def _replace_manifest(self, manifest: Manifest) -> None:
+        manifest = replace(
+            manifest, commit=self.manifest.commit + 1, updated_at=_now(), artefacts=dict(self._artefacts), search=dict(self.search)
+        )
+        write_manifest(manifest, self.directory)
+        self.manifest = manifest
+        self._num_new = self._num_removed = 0
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _sweep(self) -> None:
+        """Deletes the files that belong to no commit: an interrupted writer's, and those that the last commit replaced."""
+        kept = {file_name(kind, self.manifest.generation) for kind in GROWING_FILES}
+        kept |= {artefact.file for artefact in self.manifest.artefacts.values()}
+        for file in self.directory.iterdir():
+            if file.name not in kept and _OURS.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+
+
+class _GrowingFile:
+    """A file that is appended to, with the CRC-32 of all of it. An OSError (a full disk) names it."""
+
+    def __init__(self, file: Path, extent: Extent):
+        self.num_bytes, self._crc32, self._path = extent.num_bytes, extent.crc32, file
+        self._out = file.open("ab")
+        self._out.truncate(extent.num_bytes)  # what an interrupted writer left
+
+    def append(self, content: bytes) -> None:
+        with self._naming():
+            self._out.write(content)
+        self._crc32 = zlib.crc32(content, self._crc32)
+        self.num_bytes += len(content)
+
+    def sync(self) -> Extent:
+        """Makes what was appended last, and gives the whole file's extent."""
+        with self._naming():
+            self._out.flush()
+            os.fsync(self._out.fileno())
+        return Extent(self.num_bytes, self._crc32)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what is left in the buffer belongs to no commit, and there may be no room for it
+            self._out.close()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+
+def _open_files(directory: Path, generation: int, extents: Mapping[str, Extent]) -> dict[str, _GrowingFile]:
+    return {kind: _GrowingFile(directory / file_name(kind, generation), extents.get(kind, Extent())) for kind in GROWING_FILES}
 
 
 def _make_directory(directory: Path) -> None:
@@ -167,13 +290,18 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise IndexDirectoryError(f"{directory} cannot be made ({error.strerror}); pass another --out") from error
-    others = [entry for entry in directory.iterdir() if entry.name not in (LOCK_FILE, *_FIRST_FILES) and entry.suffix != TEMPORARY_SUFFIX]
+    ours = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
+    entries = [*directory.iterdir(), *directory.glob(f"{MODEL_FOLDER}/*")]  # a model that was trained there is no copy of ours
+    others = [entry for entry in entries if str(entry.relative_to(directory)) not in ours and not _OURS.fullmatch(entry.name)]
     if others and not (directory / MANIFEST_FILE).exists():
         raise IndexDirectoryError(f"{directory} holds other files and is no index; pass an --out that is empty or does not exist yet")
 
 
 def _lock(directory: Path) -> BinaryIO:
-    lock = (directory / LOCK_FILE).open("wb")
+    try:
+        lock = (directory / LOCK_FILE).open("wb")
+    except OSError as error:
+        raise IndexDirectoryError(f"{directory} cannot be changed ({error.strerror}); make it writable, or work on a copy") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -182,39 +310,23 @@ def _lock(directory: Path) -> BinaryIO:
     return lock
 
 
-_FIRST_FILES = (MODEL_FOLDER, ITEMS_FILE, f"{ITEMS_FILE}-journal", "features-0.f32")
-
-
-def _create(directory: Path, model_directory: Path, model_id: str) -> None:
+def _create(directory: Path, model_directory: Path) -> None:
     """An index without items; the manifest comes last and makes it one."""
     (directory / MODEL_FOLDER).mkdir(exist_ok=True)
-    checksums = {}
     card = read_card(model_directory)
-    onnx = check_file(model_directory, ONNX_FILE, card.onnx_sha256)
-    for file in (onnx, model_directory / CARD_FILE):
+    model_files = {}
+    for file in (check_file(model_directory, ONNX_FILE, card.onnx_sha256), model_directory / CARD_FILE):
         copy = directory / MODEL_FOLDER / file.name
-        with replacing(copy) as temporary:
-            shutil.copyfile(file, temporary)
-        checksums[f"{MODEL_FOLDER}/{file.name}"] = file_sha256(copy)
-    (directory / ITEMS_FILE).unlink(missing_ok=True)
-    database = sqlite3.connect(directory / ITEMS_FILE)
-    database.executescript(SCHEMA)
-    database.close()
-    features_file = "features-0.f32"
-    write_atomically(directory / features_file, b"")
+        # Not copyfile, whose error names the source.
+        with replacing(copy) as temporary, file.open("rb") as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        model_files[file.name] = file_sha256(copy)
+    files = _open_files(directory, 0, {})
+    extents = {kind: file.sync() for kind, file in files.items()}
+    for growing in files.values():
+        growing.close()
     now = _now()
-    manifest = Manifest(
-        model_id=model_id,
-        num_items=0,
-        num_rows=0,
-        commit=0,
-        is_complete=False,
-        features_file=features_file,
-        created_at=now,
-        updated_at=now,
-        checksums=checksums,
-    )
-    write_manifest(manifest, directory)
+    write_manifest(Manifest(model_id=card.id, files=extents, model_files=model_files, created_at=now, updated_at=now), directory)
 
 
 def _now() -> str:

@@ -23,7 +23,7 @@ def serve(
     """Serve an index and its model: a web page, and an API that /docs describes. Further settings: LOOKALIKE_... in the environment."""
     settings = read_settings(host=host, port=port)
     listener = bind(settings.host, settings.port)
-    parts = open_for_queries(index, model, num_threads=settings.num_threads)
+    parts = open_for_queries(index, model, device="auto", num_threads=settings.num_threads)
     num_images = parts[0].manifest.num_items
     shown_host = f"[{host}]" if ":" in host else host
     line = f"Serving {num_images:,} images at http://{shown_host}:{listener.getsockname()[1]}"

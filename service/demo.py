@@ -21,7 +21,7 @@ FIGURE_FILES = ("figure-3.png", "figure-4.png")
 
 @app.command()
 def demo(
-    data: Annotated[str, typer.Argument(metavar="[DATA]", help="A folder of class folders, a CSV (path,label), or digits.")] = "digits",
+    data: Annotated[str, typer.Argument(metavar="[DATA]", help="A folder of class folders, a CSV, tar shards, or digits.")] = "digits",
     workdir: Annotated[Path, typer.Option(help="Where the model, the index and the figures go.")] = Path("lookalike-demo"),
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the index when all is made.")] = True,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",

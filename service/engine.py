@@ -11,6 +11,8 @@ from fastapi import Request
 from indexer.embedder import Embedder, Embedding
 from indexer.faiss_search import Match, Searcher
 from indexer.index import Index
+from indexer.kinds import Metric
+from indexer.probe import By, Probe
 from service.batching import Batcher
 from service.problems import ProblemError
 from service.settings import Settings
@@ -27,6 +29,7 @@ class Engine:
         self.card = embedder.card
         self.settings = settings
         self.is_draining = False
+        self.probe = Probe.load(index)
         self._searcher = searcher
         self.batcher = Batcher(embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
         self._threads = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decode")
@@ -45,11 +48,11 @@ class Engine:
         with self.batcher.admit(len(uploads)):
             return await self._embed(uploads)
 
-    async def search(self, uploads: Sequence[Upload], k: int, label: str | None) -> list[list[Match]]:
+    async def search(self, uploads: Sequence[Upload], k: int, metric: Metric, label: str | None) -> list[list[Match]]:
         """The nearest items of each image, at most k or as many as there are; raises ProblemError as `embed` does."""
         with self.batcher.admit(len(uploads)):
             embedding = await self._embed(uploads)
-            find = partial(self._searcher.search, embedding.features, k, label=label)
+            find = partial(self._searcher.search, embedding.features, k, metric=metric, label=label)
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
     async def _embed(self, uploads: Sequence[Upload]) -> Embedding:
@@ -70,6 +73,13 @@ class Engine:
         if k > self.settings.max_k:
             raise ProblemError("invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}")
         return k
+
+    def check_by(self, by: By) -> Probe | None:
+        """The probe that answers with the items' labels, None where the network's classes are asked for; raises ProblemError."""
+        if by == "items" and self.probe is None:
+            remedy = "fit one with `lookalike index probe INDEX` and start the service again, or ask by=classes"
+            raise ProblemError("no-probe", f"by: items needs a probe of the items' labels, and the index that is served has none; {remedy}")
+        return self.probe if by == "items" else None
 
     def check_label(self, label: str | None) -> str | None:
         """The label, None for all items; raises ProblemError if no item has it."""

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from indexer.kinds import METRICS
 from service.engine import Engine, engine_of
 from service.problems import ProblemError, documented
-from service.queries import METRICS
-from service.schemas import IndexInfo, Info, Limits, ModelInfo, Status
+from service.schemas import IndexInfo, Info, Limits, ModelInfo, ProbeInfo, Status
 
 MAX_LABELS = 1000
 PACKAGES = ("lookalike", "fastapi", "starlette", "uvicorn", "onnxruntime", "faiss-cpu", "faiss-gpu", "numpy", "pillow")
@@ -55,6 +55,8 @@ def info(engine: TheEngine) -> Info:
             num_labels=len(labels),
             labels=dict(most_frequent),
             metrics=list(METRICS),
+            probe=ProbeInfo.model_validate(engine.probe.facts, from_attributes=True) if engine.probe else None,
+            recall_at_10={metric: manifest.recall_at_10(metric) for metric in METRICS},
             updated_at=manifest.updated_at,
         ),
         limits=Limits(**settings.model_dump(include=set(Limits.model_fields))),

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from indexer.index import Item
 from service.engine import Engine, engine_of
 from service.problems import ProblemError, documented
-from service.schemas import MAX_SQLITE_INTEGER, IndexedImage, Items, ItemsQuery
+from service.schemas import MAX_ID, IndexedImage, Items, ItemsQuery
 
 TheEngine = Annotated[Engine, Depends(engine_of)]
-ItemId = Annotated[int, Path(ge=0, le=MAX_SQLITE_INTEGER, examples=[42])]
+ItemId = Annotated[int, Path(ge=0, le=MAX_ID, examples=[42])]
 
 router = APIRouter(prefix="/items", tags=["items"])
 

@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from indexer.embedder import likeliest
+from indexer.kinds import METRICS
 from service.engine import Engine, engine_of
 from service.items import thumbnail_address
 from service.problems import ProblemError, documented
@@ -18,7 +19,6 @@ from service.schemas import (
     ClassProbability,
     Features,
     ImageFeatures,
-    Metric,
     SearchedImage,
     SimilarItem,
     Similarity,
@@ -26,7 +26,6 @@ from service.schemas import (
 )
 from service.uploads import BODY, Upload, read_uploads
 
-METRICS: tuple[Metric, ...] = ("euclidean",)
 NPY = "application/x-npy"
 
 Uploads = Annotated[list[Upload], Depends(read_uploads)]
@@ -41,17 +40,19 @@ router = APIRouter(
 )  # fmt: skip
 
 
-@router.post("/classify", openapi_extra=BODY)
+@router.post("/classify", openapi_extra=BODY, responses=documented("invalid-request", "missing-image", "no-probe"))
 async def classify(query: Annotated[ClassifyQuery, Query()], uploads: Uploads, engine: TheEngine) -> Classification:
-    """What is it? The k likeliest classes of each image."""
+    """What is it? The k likeliest classes of each image: the network's, or the labels of the indexed items."""
     k = engine.check_k(query.k)
+    probe = engine.check_by(query.by)
     embedding = await engine.embed(uploads)
+    logits_of_all, names = (probe.logits(embedding.features), probe.facts.labels) if probe else (embedding.logits, engine.card.class_names)
     results = []
-    for upload, logits in zip(uploads, embedding.logits, strict=True):
-        scores = likeliest(logits, engine.card.class_names, min(k, len(engine.card.class_names)))
+    for upload, logits in zip(uploads, logits_of_all, strict=True):
+        scores = likeliest(logits, names, k)
         classes = [ClassProbability(name=score.name, index=score.index, probability=score.probability) for score in scores]
         results.append(ClassifiedImage(filename=upload.filename, classes=classes))
-    return Classification(model=engine.card.id, results=results)
+    return Classification(model=engine.card.id, by=query.by, results=results)
 
 
 @router.post(
@@ -60,10 +61,11 @@ async def classify(query: Annotated[ClassifyQuery, Query()], uploads: Uploads, e
 async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request) -> Similarity:
     """What does it look like? The k nearest items of each image."""
     k = engine.check_k(query.k)
-    if query.metric not in METRICS:
-        raise ProblemError("unavailable-metric", f"metric: this index can be searched by {', '.join(METRICS)} only, got {query.metric!r}")
+    metric = next((metric for metric in METRICS if metric == query.metric), None)
+    if metric is None:
+        raise ProblemError("unavailable-metric", f"metric: this index can be searched by {' or '.join(METRICS)} only, got {query.metric!r}")
     label = await asyncio.to_thread(engine.check_label, query.label)
-    found = await engine.search(uploads, k, label)
+    found = await engine.search(uploads, k, metric, label)
     results = [
         SearchedImage(
             filename=upload.filename,
@@ -80,7 +82,7 @@ async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, eng
         )
         for upload, matches in zip(uploads, found, strict=True)
     ]
-    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=query.metric, results=results)
+    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=metric, results=results)
 
 
 @router.post(

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_SQLITE_INTEGER = 2**63 - 1
+from indexer.probe import By
+
+MAX_ID = 2**63 - 1
 MODEL_ID = "3fa9c2d1e5b7a8f60912b4c3d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708"
 
 Metric = Literal["euclidean", "cosine", "hamming"]
@@ -18,25 +20,26 @@ class Query(BaseModel):
 
 class ClassifyQuery(Query):
     k: int = Field(5, ge=1, description="How many classes, the likeliest first; at most `max_k` of /info.")
+    by: By = Field("classes", description="The network's own classes, or the labels of the indexed items: `index.probe` of /info.")
 
 
 class SimilarQuery(Query):
     k: int = Field(
         6, ge=1, description="How many matches, the nearest first; at most `max_k` of /info. An index with fewer items gives all it has."
     )
-    metric: Metric = Field("euclidean", description="The distance between two features.")
+    metric: Metric = Field("euclidean", description="The distance between two features: Euclidean, as in the paper, or 1 - cosine.")
     label: str | None = Field(None, description="Search only among the items with this label.", examples=["dress"])
 
 
 class ItemsQuery(Query):
     label: str | None = Field(None, description="List only the items with this label.", examples=["dress"])
     limit: int = Field(100, ge=0, description="How many items at most; at most `max_items` of /info.")
-    offset: int = Field(0, ge=0, le=MAX_SQLITE_INTEGER, description="How many items to skip.")
+    offset: int = Field(0, ge=0, le=MAX_ID, description="How many items to skip.")
 
 
 class ClassProbability(BaseModel):
     name: str = Field(examples=["dress"])
-    index: int = Field(examples=[0], description="Its place among the model's classes.")
+    index: int = Field(examples=[0], description="Its place among the classes that were asked for.")
     probability: float = Field(examples=[0.93], description="From a softmax over all classes.")
 
 
@@ -47,6 +50,7 @@ class ClassifiedImage(BaseModel):
 
 class Classification(BaseModel):
     model: str = Field(examples=[MODEL_ID], description="The model id: the SHA-256 of its weights.")
+    by: By
     results: list[ClassifiedImage] = Field(description="One for each image, in their order.")
 
 
@@ -108,16 +112,33 @@ class ModelInfo(BaseModel):
     created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
 
 
+class ProbeInfo(BaseModel):
+    """What answers /classify?by=items; it may have been fitted before the last items came."""
+
+    labels: list[str] = Field(examples=[["dress", "hat"]], description="The labels that it names, at most 1000.")
+    num_items: int = Field(examples=[3456], description="The items with a label when it was fitted.")
+    commit: int = Field(examples=[7], description="The commit of the index that it was fitted on.")
+    accuracy: float | None = Field(examples=[0.87], description="On held-out items; null where none could be held out.")
+    vote_euclidean: float | None = Field(examples=[0.82], description="Of the five nearest items' labels, on the same items.")
+    vote_cosine: float | None = Field(examples=[0.84], description="The same by cosine distance.")
+    chance: float | None = Field(examples=[0.1], description="Of the most frequent label, on the same items.")
+
+
 class IndexInfo(BaseModel):
     commit: int = Field(examples=[7])
     model: str = Field(examples=[MODEL_ID], description="The id of the model that it was built with.")
-    kind: str = Field(examples=["flat"])
+    kind: str = Field(examples=["flat"], description="How it is searched: flat is exact.")
+    recall_at_10: dict[Metric, float] = Field(
+        examples=[{"euclidean": 0.97, "cosine": 0.96}],
+        description="The share of the 10 nearest that it finds, measured when it was made.",
+    )
     num_items: int = Field(examples=[3456])
     num_labels: int = Field(examples=[10])
     labels: dict[str, int] = Field(
         examples=[{"dress": 350, "hat": 171}], description="Labels and their numbers of items: the most frequent 1000."
     )
     metrics: list[Metric] = Field(description="The metrics that it can be searched by.")
+    probe: ProbeInfo | None = Field(description="What /classify?by=items answers with; null where no probe has been fitted.")
     updated_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
 
 

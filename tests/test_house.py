@@ -30,7 +30,7 @@ def test_a_package_imports_only_itself_and_those_below(package: str) -> None:
 def test_the_service_and_search_commands_import_none_of_the_training_libraries() -> None:
     program = """
 import sys
-for name in ("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "scipy", "matplotlib"):
+for name in ("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas"):
     sys.modules[name] = None  # importing it now raises
 import lookalike, service.cli, service.app, service.demo, indexer.cli
 """

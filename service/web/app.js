@@ -4,6 +4,7 @@
 const NUM_CLASSES = 5;
 const NUM_MATCHES = 12;
 const SMALL_PX = 64;
+const METRIC_NAMES = { euclidean: "Euclidean", cosine: "cosine" };
 
 const $ = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en");
@@ -45,9 +46,14 @@ function post(address, { blob, name }, signal) {
   return getJson(address, { method: "POST", body, signal });
 }
 
+function classifyAddress() {
+  return `classify?${new URLSearchParams({ k: NUM_CLASSES, by: $("by").value })}`;
+}
+
 function similarAddress() {
   const query = new URLSearchParams({ k: Math.min(NUM_MATCHES, info?.limits.max_k ?? NUM_MATCHES) });
   if ($("label").value) query.set("label", $("label").value);
+  if ($("metric").value) query.set("metric", $("metric").value);
   return `similar?${query}`;
 }
 
@@ -89,7 +95,7 @@ async function askBoth(asked, signal) {
     throw new Problem("The file is too large", `${name} has ${whole.format(blob.size)} bytes; at most ${whole.format(limit)} are accepted, so scale it down.`);
   }
   const [classified, found] = await Promise.all([
-    post(`classify?k=${NUM_CLASSES}`, asked, signal),
+    post(classifyAddress(), asked, signal),
     post(similarAddress(), asked, signal),
   ]);
   picture = asked;
@@ -100,12 +106,22 @@ async function askBoth(asked, signal) {
   say(`${name}: ${classes[0].name}, ${percent(classes[0].probability)}. ${counted(matches.length, "look-alike")}.`);
 }
 
-function askAgainAmongLabel() {
+function askAgain() {
   if (!picture) return showExamples();
   return ask(async (signal) => {
     const found = await post(similarAddress(), picture, signal);
     showMatches(found.results[0].matches);
     say(`${counted(found.results[0].matches.length, "look-alike")} among ${$("label").value || "all labels"}.`);
+  });
+}
+
+function askAgainWhatItIs() {
+  if (!picture) return;
+  return ask(async (signal) => {
+    const { name } = picture;
+    const { classes } = (await post(classifyAddress(), picture, signal)).results[0];
+    showClasses(classes);
+    say(`${name}: ${classes[0].name}, ${percent(classes[0].probability)}.`);
   });
 }
 
@@ -224,7 +240,7 @@ function percent(probability) {
 }
 
 function distanceText(distance) {
-  return distance.toFixed(distance < 100 ? 2 : 0);
+  return distance.toFixed(distance < 2 ? 3 : distance < 100 ? 2 : 0);
 }
 
 function counted(number, one, several = `${one}s`) {
@@ -244,6 +260,14 @@ async function introduce() {
     $("label").append(option);
   }
   $("label-filter").hidden = labels.length < 2;
+  $("by-choice").hidden = !index.probe;
+  if (!index.probe) $("by").value = "classes"; // which a browser may have kept from another visit
+  for (const metric of index.metrics) {
+    const option = element("option", "", METRIC_NAMES[metric] ?? metric);
+    option.value = metric;
+    $("metric").append(option);
+  }
+  $("metric-choice").hidden = index.metrics.length < 2;
   await showExamples();
 }
 
@@ -287,7 +311,9 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("is-dragging");
   askAboutFiles(event.dataTransfer.files);
 });
-$("label").addEventListener("change", askAgainAmongLabel);
+$("label").addEventListener("change", askAgain);
+$("metric").addEventListener("change", () => picture && askAgain());
+$("by").addEventListener("change", askAgainWhatItIs);
 $("shuffle").addEventListener("click", () => showExamples().catch(showProblem));
 
 introduce().catch(showProblem);

@@ -1,5 +1,4 @@
 import os
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +6,9 @@ import pytest
 
 from indexer.batch import build
 from indexer.index import Index
-from indexer.manifest import IndexDirectoryError
-from indexer.writer import IndexWriter
+from indexer.manifest import Extent, IndexDirectoryError
+from indexer.verify import verify
+from indexer.writer import IndexWriter, _GrowingFile
 from tests.conftest import NUM_IMAGES_PER_COLOUR, coloured
 from training.datasets import DataError
 
@@ -110,56 +110,60 @@ def test_a_second_writer_gets_a_clear_error(colour_folder: Path, tiny_index: Pat
         build(str(colour_folder), tiny_model, tiny_index, device="cpu")
 
 
-@pytest.mark.parametrize("stage", ["features appended", "transaction committed"])
+@pytest.mark.parametrize("kind", ["features", "texts", "thumbnails", "records", "removed", "manifest"])
 def test_a_killed_commit_is_seen_by_no_reader_and_taken_back(
-    own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     out = tmp_path / "index"
     build(str(own_colour_folder), tiny_model, out, device="cpu")
     coloured("red", 77).save(own_colour_folder / "red" / "new.png")
     (own_colour_folder / "blue" / "0.png").unlink()
+    sync = _GrowingFile.sync
+
+    def die_at(file: _GrowingFile) -> Extent:
+        if file._path.name.startswith(kind):
+            raise MemoryError("as if killed here")
+        return sync(file)
 
     def die(*_: object) -> None:
-        raise KeyboardInterrupt("as if killed here")
+        raise MemoryError("as if killed here")
 
     with monkeypatch.context() as patched:
-        if stage == "features appended":
-            patched.setattr("indexer.writer.zlib.crc32", die)
-        else:
+        patched.setattr(_GrowingFile, "sync", die_at)
+        if kind == "manifest":
             patched.setattr("indexer.writer.write_manifest", die)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(MemoryError):
             build(str(own_colour_folder), tiny_model, out, device="cpu")
     before = Index.open(out)
     assert before.count() == 18
     assert "blue/0.png" in {item.path for item in before.items()}
-    if stage == "transaction committed":
-        with sqlite3.connect(out / "items.sqlite") as database:
-            assert database.execute("SELECT count(*) FROM items").fetchone() == (19,)
+    assert verify(out).is_clean
     report = build(str(own_colour_folder), tiny_model, out, device="cpu")
     assert (report.num_added, report.num_removed, report.num_items) == (1, 1, 18)
     after = Index.open(out)
     assert "red/new.png" in {item.path for item in after.items()}
     assert after.manifest.is_complete
+    assert verify(out).is_clean
 
 
 def test_an_interrupted_first_build_goes_on_where_it_was(
     own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "index"
-    monkeypatch.setattr("indexer.batch.BATCH_SIZE", 4)
+    monkeypatch.setattr("indexer.batch.BATCH_SIZE", {"cpu": 4})
     monkeypatch.setattr("indexer.batch.COMMIT_INTERVAL_S", 0.0)
     commits = 0
     commit = IndexWriter.commit
 
-    def commit_twice_then_stop(writer: IndexWriter, *, is_complete: bool = False) -> None:
+    def commit_eight_times_then_stop(writer: IndexWriter, *, is_complete: bool | None = None) -> None:
         nonlocal commits
         commits += 1
-        if commits == 3:
+        if commits == 9:
             raise RuntimeError("as if the power had failed")
         commit(writer, is_complete=is_complete)
 
     with monkeypatch.context() as patched:
-        patched.setattr(IndexWriter, "commit", commit_twice_then_stop)
+        patched.setattr(IndexWriter, "commit", commit_eight_times_then_stop)
         with pytest.raises(RuntimeError):
             build(str(own_colour_folder), tiny_model, out, device="cpu")
     half = Index.open(out)
@@ -172,6 +176,6 @@ def test_an_interrupted_first_build_goes_on_where_it_was(
 def test_what_an_interrupted_creation_left_does_not_stop_the_next_build(own_colour_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     (out / "model").mkdir(parents=True)
-    for name in (".lock", ".manifest.json.tmp", "items.sqlite", "features-0.f32", "model/.model.onnx.tmp"):
+    for name in (".lock", ".manifest.json.tmp", "records-0.bin", "features-0.f32", "model/.model.onnx.tmp"):
         (out / name).write_bytes(b"half")
     assert build(str(own_colour_folder), tiny_model, out, device="cpu").num_items == 18

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer.index import Index
-from indexer.manifest import IndexDirectoryError
+from indexer.manifest import IndexDirectoryError, read_manifest
 from indexer.writer import IndexWriter
 from tests.indexer.test_faiss_search import made_up_item
 
@@ -62,14 +62,14 @@ def test_what_is_no_index_is_refused_with_the_command_that_makes_one(tmp_path: P
 def test_another_format_is_refused(own_index: Path) -> None:
     manifest = json.loads((own_index / "manifest.json").read_text())
     (own_index / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
-    with pytest.raises(IndexDirectoryError, match="has format 99, this program reads 1"):
+    with pytest.raises(IndexDirectoryError, match="has format 99, this program reads 2"):
         Index.open(own_index)
 
 
 @pytest.mark.parametrize(("name", "length", "message"), [
     ("manifest.json", 40, "manifest.json is damaged"),
-    ("features-0.f32", 1000, "should hold 18 features, 294,912 bytes, but has 1,000"),
-    ("items.sqlite", 100, "cannot be read"),
+    ("features-0.f32", 1000, r"should hold 294,912 bytes but has 1,000; run: lookalike index verify"),
+    ("records-0.bin", 100, r"should hold .* bytes but has 100"),
 ])  # fmt: skip
 def test_a_truncated_file_is_named(own_index: Path, name: str, length: int, message: str) -> None:
     with (own_index / name).open("r+b") as file:
@@ -84,10 +84,38 @@ def test_a_read_only_index_can_be_read(own_index: Path) -> None:
     assert Index.open(own_index).count() == 18
 
 
-def test_a_missing_database_is_a_clear_error(own_index: Path) -> None:
-    (own_index / "items.sqlite").unlink()
-    with pytest.raises(IndexDirectoryError, match=r"items\.sqlite cannot be read"):
+def test_a_missing_file_is_a_clear_error(own_index: Path) -> None:
+    (own_index / "texts-0.utf8").unlink()
+    with pytest.raises(IndexDirectoryError, match=r"texts-0\.utf8 is missing; run: lookalike index verify"):
         Index.open(own_index)
+
+
+def test_a_single_changed_byte_of_the_manifest_is_noticed(own_index: Path) -> None:
+    whole = (own_index / "manifest.json").read_bytes()
+    for place in range(0, len(whole), 7):
+        (own_index / "manifest.json").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(IndexDirectoryError):
+            Index.open(own_index)
+
+
+def test_a_reader_that_comes_during_a_compaction_finds_the_next_generation(
+    own_index: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = read_manifest(own_index)
+    with IndexWriter.open(own_index, tiny_model) as writer:
+        writer.rewrite(writer.index.rows)
+    manifests = iter([earlier, read_manifest(own_index)])
+    monkeypatch.setattr("indexer.index.read_manifest", lambda _: next(manifests))
+    assert Index.open(own_index).manifest.generation == 1
+
+
+def test_items_are_found_by_path_and_by_content(tiny_index: Path) -> None:
+    index = Index.open(tiny_index)
+    item = index.items()[7]
+    assert index.ids[np.searchsorted(index.rows, index.rows_of_path(item.path))].tolist() == [item.id]
+    assert index.rows_of_content(item.sha256).tolist() == index.rows_of_path(item.path).tolist()
+    assert not len(index.rows_of_path("nowhere.png"))
+    assert not len(index.rows_of_content("0" * 64))
 
 
 def test_removing_an_item_twice_counts_once(own_index: Path, tiny_model: Path) -> None:

@@ -59,12 +59,12 @@ Run = Callable[..., AbstractContextManager[Service]]
 
 @pytest.fixture(scope="session")
 def run(tiny_index: Path) -> Run:
-    """`with run(max_k=3) as service:` runs a service on the tiny index with these settings, and perhaps another `embedder`."""
+    """`with run(max_k=3) as service:` runs one on the tiny index, or another `index`, with these settings, and perhaps an `embedder`."""
 
     @contextmanager
-    def run_one(*, embedder: Embedder | None = None, **settings: object) -> Iterator[Service]:
-        index, own_embedder, searcher = open_for_queries(tiny_index)
-        app = create_app(index, embedder or own_embedder, searcher, Settings.model_validate({**LIMITS, **settings}))
+    def run_one(*, index: Path = tiny_index, embedder: Embedder | None = None, **settings: object) -> Iterator[Service]:
+        opened, own_embedder, searcher = open_for_queries(index)
+        app = create_app(opened, embedder or own_embedder, searcher, Settings.model_validate({**LIMITS, **settings}))
         listener = bind("127.0.0.1", 0)
         listens = threading.Event()
         server = Server(app, listens.set)

@@ -22,6 +22,8 @@ def test_info_names_model_index_limits_and_versions(client: httpx.Client, servic
     assert info["index"]["num_items"] == len(COLOURS) * NUM_IMAGES_PER_COLOUR
     assert info["index"]["labels"] == dict.fromkeys(COLOURS, NUM_IMAGES_PER_COLOUR)
     assert info["index"]["num_labels"] == len(COLOURS)
+    assert (info["index"]["kind"], info["index"]["metrics"]) == ("flat", ["euclidean", "cosine"])
+    assert info["index"]["recall_at_10"] == {"euclidean": 1, "cosine": 1}
     assert info["limits"] == LIMITS
     assert {"python", "fastapi", "onnxruntime"} <= info["versions"].keys()
 

@@ -101,6 +101,14 @@ def test_a_label_narrows_the_search(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_the_distance_may_be_chosen(page: Page) -> None:
+    page.set_input_files("#file", file("sky.png", picture("blue")))
+    page.wait_for_selector(".card .distance")
+    page.select_option("#metric", "cosine")
+    expect(page.locator(".card .distance").first).to_have_text(re.compile(r"^0\.0\d\d$"), timeout=60_000)
+
+
+@pytest.mark.browser
 def test_a_file_that_is_no_image_is_answered_with_what_to_send(page: Page) -> None:
     page.set_input_files("#file", file("notes.txt", b"just some words"))
     page.wait_for_selector("#problem:not([hidden])")

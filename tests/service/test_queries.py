@@ -141,11 +141,22 @@ def test_an_unknown_label_is_refused_with_some_that_exist(client: httpx.Client) 
     assert all(part in detail for part in ("purple", "red", "green", "blue"))
 
 
-@pytest.mark.parametrize("metric", ["cosine", "hamming"])
-def test_a_metric_that_the_index_lacks_is_refused(client: httpx.Client, metric: str) -> None:
-    detail = problem(client.post(f"/similar?metric={metric}", files=upload(picture())), 422, "unavailable-metric")["detail"]
-    assert metric in detail
-    assert "euclidean" in detail
+def test_similar_searches_by_cosine_distance_too(client: httpx.Client, service: Service) -> None:
+    asked = features(client, picture("red"))[0].astype(np.float64)
+    answer = client.post("/similar?metric=cosine&k=10", files=upload(picture("red"))).json()
+    assert answer["metric"] == "cosine"
+    index = service.engine.index
+    for match in answer["results"][0]["matches"]:
+        feature = index.features[index.rows_of_ids([match["id"]])[0]].astype(np.float64)
+        assert match["distance"] == pytest.approx(1 - asked @ feature / np.linalg.norm(asked) / np.linalg.norm(feature), abs=1e-5)
+    distances = [match["distance"] for match in answer["results"][0]["matches"]]
+    assert distances == sorted(distances)
+    assert distances[0] < 0.1
+
+
+def test_a_metric_that_the_index_lacks_is_refused(client: httpx.Client) -> None:
+    detail = problem(client.post("/similar?metric=hamming", files=upload(picture())), 422, "unavailable-metric")["detail"]
+    assert detail == "metric: this index can be searched by euclidean or cosine only, got 'hamming'"
 
 
 def test_an_unknown_metric_is_refused(client: httpx.Client) -> None:

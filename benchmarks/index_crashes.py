@@ -1,0 +1,281 @@
+"""Does an index survive being killed at any instant, and does the job that was killed end as if nothing had happened?
+
+    python -m benchmarks.index_crashes [--kills 200] [--images 45] [--seed 0]
+
+Children do one of five jobs (build: from nothing; update: a build on an index of earlier data; add, remove, compact) and are killed
+with SIGKILL after a random share of the job's measured duration. Batches of one image and a commit after each make as many instants
+worth hitting as can be. After each kill the index must open and verify as clean, hold every item that the job does not itself remove,
+nothing that is in neither the start nor the end, and the job, run again, must end in the same items, byte for byte, as one that was
+left in peace. SIGKILL leaves the kernel's page cache as it is: this is no test of a power cut.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.record import record
+from indexer import batch
+from indexer.compaction import compact
+from indexer.index import MODEL_FOLDER, Index
+from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, read_manifest
+from indexer.records import file_name
+from indexer.verify import verify
+from training.model import NUM_FEATURES, ONNX_FILE, ModelCard, file_sha256, write_card
+
+IMAGE_PX = 64
+NUM_TIMED = 3
+LATEST_SHARE = 1.05
+"""Of the measured duration, so that some are killed after the last commit."""
+
+Content = frozenset[tuple[str, str | None, str, str]]
+"""Path, label, SHA-256 of the file, and of feature and thumbnail, of each item."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child does to an index, and what it starts from: a directory to copy, or nothing."""
+
+    name: str
+    work: Callable[[Path, Path], None]
+    start: Path | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--images", type=int, default=45)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        figures = measure(Path(scratch), num_kills=arguments.kills, num_images=arguments.images, seed=arguments.seed)
+    record("index_crashes", figures)
+    if figures["failures"]:
+        raise SystemExit(1)
+
+
+def measure(scratch: Path, *, num_kills: int, num_images: int, seed: int) -> dict[str, Any]:
+    """What came of so many kills, shared among the jobs; `failures` are sentences, none where all went well."""
+    jobs = _prepare(scratch, num_images)
+    choice = random.Random(seed)
+    failures: list[str] = []
+    by_job = {}
+    for place, job in enumerate(jobs):
+        end, durations_s = _ends_in(job, scratch)
+        counts: Counter[str] = Counter()
+        count = num_kills // len(jobs) + (place < num_kills % len(jobs))
+        for number in range(count):
+            instant_s = choice.uniform(0, LATEST_SHARE) * statistics.median(durations_s)
+            found = _kill_and_go_on(job, scratch, instant_s, end, counts)
+            failures += [f"{job.name} {number}, killed after {instant_s:.4f} s: {complaint}" for complaint in found]
+        by_job[job.name] = {
+            "kills": count, "duration_s": round(statistics.median(durations_s), 3), "before_first_commit": counts["before"],
+            "between_commits": counts["between"], "after_last_commit": counts["after"], "left_uncommitted_bytes": counts["leftovers"],
+        }  # fmt: skip
+    return {"kills": num_kills, "images": num_images, "seed": seed, "failures": failures, "by_job": by_job}
+
+
+def _prepare(scratch: Path, num_images: int) -> list[Job]:
+    """Makes the images, the model and what each job starts from."""
+    _write_images(scratch / "earlier", range(num_images), seed=1)
+    _write_images(scratch / "later", range(num_images // 3, num_images), seed=1)
+    _write_images(scratch / "later", range(num_images // 2, num_images * 2 // 3), seed=2)  # other bytes under the same names
+    _write_images(scratch / "later", range(num_images, num_images * 4 // 3), seed=1)
+    _write_images(scratch / "more", range(num_images // 2), seed=3)
+    _make_model(scratch / "model")
+    full, sparse = scratch / "full", scratch / "sparse"
+    _finish(Job("start", _build_earlier, None), full, scratch)
+    shutil.copytree(full, sparse)
+    _finish(Job("start", _remove, None), sparse, scratch)
+    return [
+        Job("build", _build_earlier, None), Job("update", _build_later, full), Job("add", _add, full), Job("remove", _remove, full),
+        Job("compact", _compact, sparse),
+    ]  # fmt: skip
+
+
+def _make_model(directory: Path) -> None:
+    """A model directory whose network is one random layer: loaded in no time, so that the instants fall upon the index."""
+    import onnx  # here, so that the children need not load it
+    from onnx import TensorProto, helper, numpy_helper
+
+    pooled = 3 * (IMAGE_PX // 8) ** 2
+    weights = np.random.default_rng(0).normal(0, 1e-3, (pooled, NUM_FEATURES)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["linear"]),
+        helper.make_node("Relu", ["linear"], ["features"]),
+        helper.make_node("ReduceMax", ["features"], ["logits"], axes=[1]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", IMAGE_PX, IMAGE_PX, 3])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", size]) for name, size in (("logits", 1), ("features", 4096))]
+    graph = helper.make_graph(nodes, "crashes", [images], outputs, [numpy_helper.from_array(weights, "weights")])
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    id = hashlib.sha256(weights.tobytes()).hexdigest()
+    helper.set_model_props(network, {"model_id": id})
+    directory.mkdir()
+    onnx.save(network, str(directory / ONNX_FILE))
+    write_card(
+        ModelCard(
+            id=id, onnx_sha256=file_sha256(directory / ONNX_FILE), architecture={}, class_names=("any",), image_size=IMAGE_PX, recipe={},
+            data={}, metrics={}, versions={}, created_at="",
+        ),
+        directory,
+    )  # fmt: skip
+
+
+def _write_images(folder: Path, numbers: range, seed: int) -> None:
+    for number in numbers:
+        file = folder / str(number % 3) / f"{number}'\n\u00e9.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng([seed, number]).integers(0, 256, (12, 16, 3), np.uint8)
+        Image.fromarray(noise).resize((96, 72)).save(file)
+
+
+def _build_earlier(index: Path, scratch: Path) -> None:
+    batch.build(str(scratch / "earlier"), scratch / "model", index, device="cpu")
+
+
+def _build_later(index: Path, scratch: Path) -> None:
+    batch.build(str(scratch / "later"), scratch / "model", index, device="cpu")
+
+
+def _add(index: Path, scratch: Path) -> None:
+    batch.add(index, [str(scratch / "more")], prefix="more/")
+
+
+def _remove(index: Path, scratch: Path) -> None:
+    """Two of every five of the images that the index was built of, one at a time."""
+    for id in Index.open(index).ids.tolist():
+        if id % 5 < 2:
+            batch.remove(index, ids=[id])
+
+
+def _compact(index: Path, scratch: Path) -> None:
+    compact(index, force=True)
+
+
+def _child(work: Callable[[Path, Path], None], index: Path, scratch: Path, messages: Connection) -> None:
+    """Does a job, in a process of its own: says when it begins, and how long it took."""
+    # One image at a time gives the same feature whichever others are left to do; and a commit after each.
+    batch.BATCH_SIZE["cpu"], batch.COMMIT_INTERVAL_S = 1, 0.0
+    messages.send(None)
+    started = time.perf_counter()
+    work(index, scratch)
+    messages.send(time.perf_counter() - started)
+
+
+def _started(job: Job, index: Path, scratch: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+    """A child that has just begun, and where it tells how long it took. Forked from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["indexer.batch", "indexer.compaction", "indexer.verify"])
+    messages, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(job.work, index, scratch, theirs))
+    child.start()
+    theirs.close()
+    messages.recv()
+    return child, messages
+
+
+def _finish(job: Job, index: Path, scratch: Path) -> float:
+    """Runs a job to its end; its duration in seconds."""
+    child, messages = _started(job, index, scratch)
+    child.join()
+    if child.exitcode:
+        raise RuntimeError(f"{job.name} failed with status {child.exitcode}")
+    duration_s: float = messages.recv()
+    messages.close()
+    return duration_s
+
+
+def _ends_in(job: Job, scratch: Path) -> tuple[Content, list[float]]:
+    """What the job ends in when it is left in peace, and how long that takes."""
+    durations_s = []
+    for _ in range(NUM_TIMED):
+        index = _copy_of(job.start, scratch)
+        durations_s.append(_finish(job, index, scratch))
+    return _content(Index.open(index)), durations_s
+
+
+def _copy_of(start: Path | None, scratch: Path) -> Path:
+    """A fresh index directory; the model, which is only ever replaced, is linked."""
+    index = scratch / "index"
+    shutil.rmtree(index, ignore_errors=True)
+    if start:
+        shutil.copytree(start, index, ignore=shutil.ignore_patterns(MODEL_FOLDER))
+        shutil.copytree(start / MODEL_FOLDER, index / MODEL_FOLDER, copy_function=os.link)
+    return index
+
+
+def _content(index: Index) -> Content:
+    """All items of an index, each as a search by its path finds it."""
+    found = []
+    for item in index.items(limit=index.count()):
+        (row,) = index.rows_of_path(item.path)
+        parts = index.parts(row)
+        found.append((item.path, item.label, item.sha256, hashlib.sha256(parts.feature + parts.thumbnail).hexdigest()))
+    return frozenset(found)
+
+
+def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: Content, counts: Counter[str]) -> Iterator[str]:
+    """Kills the job at an instant and runs it again; says what was not as it should be, and counts where the instant fell."""
+    index = _copy_of(job.start, scratch)
+    first_commit = read_manifest(index).commit if job.start else -1
+    start: Content = _content(Index.open(index)) if job.start else frozenset()
+    child, messages = _started(job, index, scratch)
+    time.sleep(instant_s)
+    child.kill()
+    child.join()
+    messages.close()
+    if (index / MANIFEST_FILE).exists():
+        try:
+            opened = Index.open(index)
+            content = _content(opened)
+            if not verify(index).is_clean:
+                yield "the index is not clean"
+        except (IndexDirectoryError, ValueError) as error:
+            yield str(error)
+            return
+        if len(content) != opened.manifest.num_items or not start & end <= content <= start | end:
+            yield f"{len(start & end - content)} committed items are lost, {len(content - (start | end))} come from nowhere"
+        is_begun, is_done = opened.manifest.commit > first_commit, content == end
+        counts["leftovers"] += _has_leftovers(index)
+    else:
+        if job.start:
+            yield "there is no index any more"
+        is_begun = is_done = False
+    counts["after" if is_begun and is_done else "between" if is_begun else "before"] += 1
+    _finish(job, index, scratch)
+    ended = Index.open(index)
+    if _content(ended) != end or not ended.manifest.is_complete:
+        yield "the job run again ends in other items"
+    if not verify(index).is_clean or _has_leftovers(index):
+        yield "the job run again leaves an index that is not clean"
+
+
+def _has_leftovers(index: Path) -> bool:
+    """Whether there are bytes that belong to no commit."""
+    manifest = read_manifest(index)
+    committed = {file_name(kind, manifest.generation): extent.num_bytes for kind, extent in manifest.files.items()}
+    growing = {file.name: file.stat().st_size for file in index.iterdir() if file.is_file() and file.name not in (".lock", MANIFEST_FILE)}
+    return growing != committed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`--kind`, `--memory` and `--metric` as a person types them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lookalike
+from indexer.manifest import read_manifest
+from tests.conftest import coloured
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command through the front door; its exit status, and what it printed on the standard output and on the error."""
+
+    def run_command(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["lookalike", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            lookalike.main()
+        return (int(left.value.code or 0), *capsys.readouterr())
+
+    return run_command
+
+
+def test_an_index_is_built_and_changed_to_a_kind_by_hand(run: Run, colour_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    status, _, _ = run(
+        "index", "build", colour_folder, "--model", tiny_model, "--out", index, "--kind", "ivf-sq8", "--memory", "1kB", "--device", "cpu"
+    )
+    assert status == 0
+    status, printed, _ = run("index", "stats", index)
+    assert status == 0
+    assert "ivf-sq8, recall@10 " in printed
+    coloured("red", 77).save(tmp_path / "another.png")
+    assert run("index", "add", index, tmp_path / "another.png")[0] == 0
+    assert read_manifest(index).search == {"kind": "ivf-sq8", "memory_bytes": 1000}
+    assert run("index", "compact", index, "--kind", "hnsw-fp16")[0] == 0
+    _, printed, _ = run("index", "stats", index, "--json")
+    stats = json.loads(printed)
+    assert stats["kind"] == stats["search"]["cosine"]["kind"] == "hnsw-fp16"
+    assert stats["search"]["euclidean"]["num_covered"] == 19
+    assert stats["search"]["euclidean"]["num_bytes"] > 19 * 2 * 4096
+
+
+def test_too_small_a_memory_is_told_of_with_what_it_takes(run: Run, tiny_index: Path, tmp_path: Path) -> None:
+    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
+    status, _, said = run("index", "compact", index, "--kind", "ivf", "--memory", "1kB")
+    assert status == 0
+    assert "ivf needs about 0.0 GB" in said
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_search_by_either_distance(run: Run, tiny_index: Path, tmp_path: Path, metric: str) -> None:
+    coloured("green", 900).save(tmp_path / "query.png")
+    status, printed, _ = run("search", tiny_index, tmp_path / "query.png", "-k", "3", "--metric", metric, "--json")
+    answer = json.loads(printed)
+    assert (status, answer["metric"]) == (0, metric)
+    matches = answer["results"][0]["matches"]
+    assert [match["label"] for match in matches] == ["green"] * 3
+    assert (max(match["distance"] for match in matches) < 1) == (metric == "cosine")
+    assert run("search", tiny_index, tmp_path / "query.png", "--metric", metric)[0] == 0
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--kind", "ivf-pq"), "lookalike: --kind must be one of auto, flat, ivf, ivf-fp16, ivf-sq8, hnsw-fp16, hnsw-sq8, got 'ivf-pq'\n"),
+    (("--memory", "much"), "lookalike: --memory takes a size such as 4GB, 512MB or 1.5GiB, got 'much'\n"),
+])  # fmt: skip
+def test_a_kind_or_a_memory_that_is_none_is_one_line(run: Run, tiny_index: Path, arguments: tuple[str, str], message: str) -> None:
+    assert run("index", "compact", tiny_index, *arguments) == (1, "", message)
+
+
+def test_a_metric_that_there_is_not_is_one_line(run: Run, tiny_index: Path, tmp_path: Path) -> None:
+    coloured("green", 900).save(tmp_path / "query.png")
+    said = "lookalike: --metric must be one of euclidean, cosine, got 'hamming'\n"
+    assert run("search", tiny_index, tmp_path / "query.png", "--metric", "hamming") == (1, "", said)
