@@ -290,8 +290,7 @@ def _logistic(features: npt.NDArray[np.floating[Any]], labels: Rows, penalty: fl
 def _unit(features: Floats) -> Floats:
     """(B, D) -> the same at length 1; zeros stay."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    unit: Floats = features / np.where(lengths > 0, lengths, np.float32(1))
-    return unit
+    return (features / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
 def _facts(facts: Mapping[str, Any]) -> ProbeFacts:

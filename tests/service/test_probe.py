@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from indexer.probe import make
 from tests.conftest import COLOURS
@@ -63,3 +64,23 @@ def test_info_tells_what_the_probe_knows_and_how_good_it_is(probed: Service) -> 
     assert probe["labels"] == sorted(COLOURS)
     assert (probe["num_items"], probe["accuracy"], probe["vote_euclidean"]) == (18, 1, 1)
     assert probe["chance"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("has_probe", [True, False])
+def test_the_page_lets_choose_only_where_there_is_a_probe(probed: Service, service: Service, has_probe: bool) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("needs Chromium, which is not installed")
+    with sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]).new_page()
+        page.set_default_timeout(60_000)
+        page.goto(probed.url if has_probe else service.url)
+        page.wait_for_selector(".card")
+        page.set_input_files("#file", {"name": "sky.png", "mimeType": "image/png", "buffer": picture("blue")})
+        page.wait_for_selector("#bars li")
+        assert page.locator("#by-choice").is_visible() == has_probe
+        if has_probe:
+            page.select_option("#by", "items")
+            expect(page.locator("#status")).to_contain_text("sky.png: blue", timeout=60_000)
+            assert page.locator("#bars .name").first.inner_text() == "blue"
