@@ -25,10 +25,12 @@ from indexer.records import damaged_parts
 from indexer.writer import IndexWriter, NewItem
 from training.cache import SKIPPED_FILE, Skipped, map_ahead, write_skipped
 from training.datasets import DataError, Example, Part, open_dataset
+from training.errors import UserError
 from training.examples import storable
 from training.images import ImageError, Pixels, open_picture, read_bytes, to_square, to_thumbnail
 from training.interruption import StopRequest, stop_on_signal
 from training.progress import Bar, console
+from training.shards import are_shards
 
 BATCH_SIZE = {"cpu": 32, "gpu": 128}
 COMMIT_INTERVAL_S = 10.0
@@ -88,6 +90,8 @@ def build(
     examples = open_dataset(data).part(part)
     if not examples:
         raise DataError(f"{data} has no images; pass a folder of images, tar shards, a CSV (path,label), or `digits`")
+    if twice := _first_repeated([example.path for example in examples]):
+        raise DataError(f"{twice} is the path of two images of {data}, as far as it can be written; rename one of them")
     with IndexWriter.open(out, model_directory) as writer:
         index = writer.index
         gone = index.ids[~np.isin(index.rows, [row for example in examples for row in index.rows_of_path(example.path)])]
@@ -114,18 +118,19 @@ def add(directory: Path, data: Sequence[str], *, prefix: str = "", model_directo
     An image whose bytes are in the index already, under whatever path, is left out; one with the path of another, but other bytes,
     takes its place. `prefix` goes before every path. Without `model_directory` the index's own copy of the model embeds, on the CPU.
     """
+    if device == "gpu" and model_directory is None:
+        raise UserError("the index's own copy of the model embeds on the CPU only; pass the --model directory too, or --device cpu")
     examples = [example for name in data for example in _examples(name, prefix)]
     if twice := _first_repeated([example.path for example in examples]):
         raise DataError(f"{twice} is the path of two of these images; add one after the other, each with its own --prefix")
-    if model_directory is None:
-        model_directory, device = directory / MODEL_FOLDER, "cpu"
     with IndexWriter.open(directory) as writer:
-        embedder = Embedder(model_directory, device=device, num_threads=1)
-        writer.check_model(embedder.card.id, model_directory)
+        embedder = Embedder(model_directory or directory / MODEL_FOLDER, device=device if model_directory else "cpu", num_threads=1)
+        writer.check_model(embedder.card.id, model_directory or directory / MODEL_FOLDER)
         report = _write(examples, embedder, writer, is_build=False)
         update_search(writer, device=device)
         writer.commit()
-        write_skipped(report.skipped, directory / SKIPPED_FILE)
+        if report.skipped:
+            write_skipped(report.skipped, directory / SKIPPED_FILE)
         report.num_items = writer.manifest.num_items
     return report
 
@@ -136,7 +141,7 @@ def remove(directory: Path, *, ids: Sequence[int] = (), paths: Sequence[str] = (
         index = writer.index
         named: list[tuple[str, int | str, Rows]] = [("id", id, index.rows_of_ids([id])) for id in ids]
         named += [("path", path, index.rows_of_path(storable(path))) for path in paths]
-        named += [("label", label, index.rows_of_label(label)) for label in labels]
+        named += [("label", label, index.rows_of_label(storable(label))) for label in labels]
         for name, value, rows in named:
             if not len(rows):
                 raise IndexDirectoryError(
@@ -151,7 +156,7 @@ def remove(directory: Path, *, ids: Sequence[int] = (), paths: Sequence[str] = (
 
 def _examples(data: str, prefix: str) -> Iterator[Example]:
     path = Path(data)
-    is_image = path.is_file() and path.suffix.lower() not in (".csv", ".tar")
+    is_image = path.is_file() and path.suffix.lower() != ".csv" and not are_shards(data)
     examples = [Example(storable(path.name), None, path)] if is_image else open_dataset(data).part("all")
     if not examples:
         raise DataError(f"{data} has no images; pass folders of images, image files, tar shards, or a CSV (path,label)")
@@ -175,11 +180,12 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
             match outcome:
                 case Skipped():
                     report.skipped.append(outcome)
-                case NewItem() if is_build or outcome.sha256 not in added:
+                case NewItem() if is_build or outcome.sha256 not in added or len(index.rows_of_path(outcome.path)):
                     earlier = index.records["id"][index.rows_of_path(outcome.path)].tolist()
                     writer.remove(earlier)
                     writer.add(outcome)
-                    added.add(outcome.sha256)
+                    if not is_build:
+                        added.add(outcome.sha256)
                     report.num_changed += len(earlier)
                     report.num_added += not earlier
                 case _:
@@ -191,6 +197,8 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
         is_stopped = stop.is_made and bar.num_done < len(examples)
     if is_stopped:
         writer.commit(is_complete=half_done)
+        if report.skipped:
+            write_skipped(report.skipped, writer.directory / SKIPPED_FILE)
         console.print(f"Interrupted: {report.num_added + report.num_changed:,} images are in; run the same command again to go on")
         raise KeyboardInterrupt
     return report
@@ -211,7 +219,8 @@ def _outcomes(examples: Sequence[Example], embedder: Embedder, index: Index, sto
             features = iter(embedder.embed(np.stack(squares)).features)
         return [image.item(next(features)) if isinstance(image, _Decoded) else image for image in prepared]
 
-    num_workers, size = os.cpu_count() or 1, BATCH_SIZE[embedder.device]
+    num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = BATCH_SIZE[embedder.device]
     chunks = (examples[start : start + size] for start in range(0, len(examples), size))
     with ThreadPoolExecutor(num_workers, thread_name_prefix="embed") as pool:
         for outcomes in map_ahead(pool, work, chunks, ahead=2 * num_workers):
@@ -228,9 +237,8 @@ def _prepare(example: Example, index: Index, size: int, *, is_build: bool) -> _D
         content = example.source if isinstance(example.source, bytes) else read_bytes(example.source)
         sha256 = hashlib.sha256(content).hexdigest()
         rows = index.rows_of_content(sha256)
-        label_of = dict(index.text(row) for row in rows)
-        is_elsewhere = bool(label_of) and example.path not in label_of
-        if (example.path, example.label) in label_of.items() or (is_elsewhere and not is_build):
+        is_new_path = not len(index.rows_of_path(example.path))
+        if (example.path, example.label) in (index.text(row) for row in rows) or (len(rows) and is_new_path and not is_build):
             return _Unchanged(example)
         for row in rows:
             record, parts = index.records[row], index.parts(row)

@@ -13,7 +13,7 @@ from indexer.index_cli import app as index_app
 from indexer.kinds import METRICS, parse_metric
 from indexer.probe import By
 from training.errors import UserError
-from training.progress import console
+from training.progress import console, one_line
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(index_app, name="index")
@@ -54,7 +54,7 @@ def search(
     for image, matches in zip(images, results, strict=True):
         print(image)
         for match in matches:
-            print(f"  {match.distance:9.{num_digits}f}  {match.item.label or '-'}  {match.item.path}")
+            print(f"  {match.distance:9.{num_digits}f}  {one_line(match.item.label or '-')}  {one_line(match.item.path)}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from indexer.duplicates import Duplicates, Group, Member
 from indexer.index import Index
 from training.errors import UserError
 from training.model import write_atomically
+from training.progress import one_line
 
 HTML_FILE, CSV_FILE, THUMBNAIL_FOLDER = "duplicates.html", "duplicates.csv", "thumbnails"
 COLUMNS = ("group", "kind", "id", "path", "label", "width", "height", "sha256", "similarity", "identical_to")
@@ -142,11 +143,6 @@ def summary(found: Duplicates) -> str:
     if found.num_unreadable:
         text += f" {_counted(found.num_unreadable, 'damaged thumbnail')}, compared by the file's bytes only."
     return text
-
-
-def one_line(path: str) -> str:
-    """A path for people: line breaks and other characters that do not print as escapes."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in path)
 
 
 def thumbnail_file(member: Member) -> str:

@@ -13,6 +13,7 @@ from indexer.kinds import KINDS, describe, parse_kind, parse_memory
 from training.cache import SKIPPED_FILE, describe_skipped
 from training.datasets import Part
 from training.errors import UserError
+from training.progress import one_line
 
 if TYPE_CHECKING:
     from indexer.batch import Report
@@ -104,7 +105,7 @@ def compact(
     elif choice is None:
         print("nothing to compact")
     if choice is not None:
-        print(f"searched by {done.kind}; `lookalike index stats {index}` has its recall")
+        print("searched exactly" if done.kind == "flat" else f"searched by {done.kind}; `lookalike index stats {index}` has its recall")
 
 
 @app.command()
@@ -126,7 +127,7 @@ def verify(
         for damage in found.damages:
             print(f"{damage.file} {damage.what}; {damage.remedy}")
         for item in found.lost:
-            id, path = item.id or "of unknown id", item.path or "of unknown path"
+            id, path = item.id or "of unknown id", one_line(item.path) if item.path else "of unknown path"
             print(f"lost: item {id}, {path} ({', '.join(item.parts)})")
         if found.is_clean:
             print(f"clean: {found.num_items:,} images, {found.num_bytes:,} bytes")
@@ -149,7 +150,7 @@ def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
             print(f"{name:>16}  {value}")
     for metric, facts in found["search"].items():
         print(f"{metric:>16}  {describe(facts)}")
-    print(f"{'labels':>16}  " + ", ".join(f"{label} ({count:,})" for label, count in found["labels"].items()))
+    print(f"{'labels':>16}  " + ", ".join(f"{one_line(label)} ({count:,})" for label, count in found["labels"].items()))
     if facts := found["probe"]:
         labels, num_fitted, accuracy = facts["labels"], facts["num_fitted"], _share(facts["accuracy"])
         print(f"{'probe':>16}  {len(labels):,} labels, fitted on {num_fitted:,} items of commit {facts['commit']}, accuracy {accuracy}")
@@ -248,7 +249,7 @@ def duplicates(
 ) -> None:
     """Find images that are in INDEX twice: byte for byte, or resized, compressed again, brightened or slightly cropped."""
     from indexer.duplicates import SAME_PICTURE, find_duplicates
-    from indexer.duplicates_report import one_line, relation, summary, to_json, write_report
+    from indexer.duplicates_report import relation, summary, to_json, write_report
     from indexer.index import Index
 
     threshold = SAME_PICTURE if threshold is None else threshold

@@ -12,7 +12,7 @@ from training.model import write_atomically
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
-REBUILD = "restore it from a copy, or build the index again"
+REBUILD = "restore it from a copy, or build the index again in another directory"
 
 
 class IndexDirectoryError(UserError):

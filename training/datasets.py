@@ -2,7 +2,7 @@
 
 photos/cat/1.jpg photos/dog/2.jpg ...       a folder of class folders; labels are the folders' names
 photos/train/cat/1.jpg photos/val/...       the same, with its own held-out images
-photos/1.jpg photos/trip/2.jpg ...          a plain folder: no labels, so for the index only
+photos/1.jpg photos/2.jpg ...               a plain folder: no labels, so for the index only
 photos.csv                                  `path,label` with a header; paths are relative to the CSV
 photos-000.tar 'photos-*.tar' ...           one or more tar files of images, WebDataset's way: see shards.py
 digits                                      1,797 real 8x8 images that come with scikit-learn
@@ -21,6 +21,7 @@ from PIL import Image
 
 from training.examples import DataError, Example, storable
 from training.images import Source, TarMember
+from training.progress import console
 from training.shards import are_shards, shard_examples
 
 __all__ = [
@@ -31,6 +32,7 @@ Part = Literal["all", "train", "held-out"]
 
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 HELD_OUT_SHARE = 5  # one in five
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 KINDS = "a folder of class folders, a CSV (path,label), tar shards ('photos-{000..010}.tar'), or `digits`"
 
 
@@ -128,20 +130,24 @@ def _folder(root: Path) -> Dataset:
 
 
 def _files(root: Path, prefix: str = "") -> Iterator[Example]:
-    """Every visible file below `root`, in order; its label is the first folder on the way.
+    """Every visible file below `root`, in order; its label is the first folder on the way. Raises DataError for one that hides its files.
 
-    Files beside the class folders (a README, a list of classes) are not images of a class and are left alone,
-    unless there are no folders at all.
+    Files beside the class folders (a README, a list of classes) are not images of a class and are left alone, unless there are no
+    folders at all; where they look like images, that is told. An index within the folder is no part of it.
     """
     has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
-    seen: set[Path] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        if (real := Path(folder).resolve()) in seen:  # a link back to where we have been
+    ways: dict[str, tuple[Path, ...]] = {}
+    """The real folders on the way to each that is still to come."""
+    for folder, folders, names in os.walk(root, onerror=_unlistable, followlinks=True):
+        way, real = ways.pop(folder, ()), Path(folder).resolve()
+        if real in way or {"manifest.json", ".lock"} <= set(names):  # a link back up the way; an index
             folders.clear()
             continue
-        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        ways.update((os.path.join(folder, name), (*way, real)) for name in folders)
         if has_folders and Path(folder) == root:
+            if beside := sorted(name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES):
+                console.print(f"{root} has {len(beside):,} images beside its folders, {beside[0]} the first; they are left out: no label")
             continue
         for name in sorted(names):
             if name.startswith(".") or name in ("Thumbs.db", "desktop.ini"):
@@ -149,6 +155,10 @@ def _files(root: Path, prefix: str = "") -> Iterator[Example]:
             file = Path(folder, name)
             relative = file.relative_to(root)
             yield Example(prefix + storable(relative.as_posix()), storable(relative.parts[0]) if has_folders else None, file)
+
+
+def _unlistable(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be listed ({error.strerror}); make it readable, or move it out of the way") from error
 
 
 def _csv(path: Path) -> Iterator[Example]:

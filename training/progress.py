@@ -9,6 +9,11 @@ console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_
 """Where commands talk to people; what programs may want to read goes to the standard output."""
 
 
+def one_line(text: str) -> str:
+    """A path or label for people: line breaks and other characters that do not print as escapes."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 class Bar:
     """One line that moves, as a context manager: `advance(n, text)` after `n` more of `total`."""
 

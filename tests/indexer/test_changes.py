@@ -19,6 +19,7 @@ from indexer.writer import IndexWriter
 from tests.conftest import coloured
 from tests.indexer.test_faiss_search import made_up_item
 from training.datasets import DataError, Example
+from training.errors import UserError
 
 
 @pytest.fixture
@@ -98,6 +99,25 @@ def test_another_label_under_the_same_path_takes_the_place_of_the_first(index: P
     report = add(index, [str(tmp_path / "list.csv")])
     assert (report.num_changed, report.num_items) == (1, 18)
     assert by_path(index)["red/0.png"][1] == "crimson"
+
+
+def test_an_image_that_became_a_copy_of_another_has_that_ones_feature(index: Path, more: Path) -> None:
+    add(index, [str(more)])
+    first, second = sorted(more.rglob("*.png"))[:2]
+    shutil.copyfile(second, first)
+    report = add(index, [str(more)])
+    assert (report.num_changed, report.num_added) == (1, 0)
+    opened = Index.open(index)
+    rows = [int(opened.rows_of_path(str(file.relative_to(more)))[0]) for file in (first, second)]
+    np.testing.assert_array_equal(opened.features[rows[0]], opened.features[rows[1]])
+
+
+def test_a_gpu_for_the_indexs_own_model_is_refused_and_an_addition_keeps_the_builds_report(index: Path, more: Path) -> None:
+    with pytest.raises(UserError, match="own copy of the model embeds on the CPU only; pass the --model"):
+        add(index, [str(more)], device="gpu")
+    (index / "skipped.csv").write_text("path,reason\n")
+    add(index, [str(more)])
+    assert (index / "skipped.csv").exists()
 
 
 def test_files_and_csvs_are_added_with_a_prefix(index: Path, more: Path) -> None:

@@ -1,6 +1,7 @@
 """Where images come from, what they are called, and which of them are held out."""
 
 import dataclasses
+import errno
 import os
 from collections import Counter
 from pathlib import Path
@@ -194,3 +195,44 @@ def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> 
     (data / "dog" / "loop").symlink_to(data)
     (data / "cat").symlink_to(elsewhere)
     assert [(example.path, example.label) for example in open_dataset(data).examples] == [("cat/1.png", "cat"), ("dog/2.png", "dog")]
+
+
+def test_a_link_to_a_class_folder_is_another_class_and_takes_nothing_from_it(tmp_path: Path) -> None:
+    (tmp_path / "zebra").mkdir()
+    (tmp_path / "zebra" / "1.png").touch()
+    (tmp_path / "ass").symlink_to(tmp_path / "zebra")
+    assert [example.path for example in open_dataset(tmp_path).examples] == ["ass/1.png", "zebra/1.png"]
+
+
+def test_folders_linked_in_a_circle_are_walked_once(tmp_path: Path) -> None:
+    for name, other in (("cat", "dog"), ("dog", "cat")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+        (tmp_path / name / other).symlink_to(tmp_path / other)
+    assert len(open_dataset(tmp_path).examples) == 4
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    scandir = os.scandir
+
+    def fails_for_the_dog(path: str) -> object:
+        if str(path).endswith("dog"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", fails_for_the_dog)
+    with pytest.raises(DataError, match=r"dog cannot be listed \(Input/output error\); make it readable"):
+        open_dataset(tmp_path)
+
+
+def test_an_index_within_the_folder_is_no_part_of_it_and_images_beside_the_folders_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cat/1.png", "index/manifest.json", "index/.lock", "index/thumbnails-0.jpeg", "2.png", "README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [example.path for example in open_dataset(tmp_path).examples] == ["cat/1.png"]
+    assert "has 1 images beside its folders, 2.png the first; they are left out" in capsys.readouterr().err
