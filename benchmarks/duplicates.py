@@ -12,7 +12,6 @@ import io
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,8 +42,8 @@ def main() -> None:
         for number, data in enumerate(arguments.data):
             write_copies(data, folder / str(number), arguments.images, chance)
         build(str(folder), arguments.model, Path(scratch, "index"), device="cpu")
-        with closing(Index.open(Path(scratch, "index"))) as index:
-            figures = {"data": arguments.data, "threshold": SAME_PICTURE, **of_pairs(index), "end_to_end": end_to_end(index)}
+        index = Index.open(Path(scratch, "index"))
+        figures = {"data": arguments.data, "threshold": SAME_PICTURE, **of_pairs(index), "end_to_end": end_to_end(index)}
     record("duplicates", figures)
 
 

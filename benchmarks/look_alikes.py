@@ -7,7 +7,6 @@ DATA are labelled images; those that are in the index too are not counted as the
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from benchmarks.record import record
@@ -28,13 +27,12 @@ def main() -> None:
     parser.add_argument("--name", default="look_alikes")
     arguments = parser.parse_args()
     index, embedder, searcher = open_for_queries(arguments.index, arguments.model)
-    with closing(index):
-        examples = open_dataset(arguments.data).part("all")
-        figures = {
-            **accuracy(arguments.model, arguments.data),
-            "items": index.manifest.num_items,
-            "precision_at_6": round(precision_of_look_alikes(examples, embedder, searcher, k=6), 4),
-        }
+    examples = open_dataset(arguments.data).part("all")
+    figures = {
+        **accuracy(arguments.model, arguments.data),
+        "items": index.manifest.num_items,
+        "precision_at_6": round(precision_of_look_alikes(examples, embedder, searcher, k=6), 4),
+    }
     record(arguments.name, figures)
 
 

@@ -7,7 +7,6 @@ and on those of the same network before training, with the first weights of its 
 """
 
 import argparse
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,13 +58,13 @@ def make_untrained(model: Path, directory: Path, seed: int) -> None:
 
 def measure(fitted: Path, asking: Path) -> dict[str, Any]:
     """The probe's facts, with its accuracy on its own index's held-out fifth, and what it, the vote and chance reach on the other index."""
-    with closing(Index.open(fitted)) as index, closing(Index.open(asking)) as other:
-        probe = fit(index)
-        place_of = {label: place for place, label in enumerate(probe.facts.labels)}
-        (features, labels), (queries, query_labels) = (
-            (np.array(one.features[one.rows]), np.array([place_of.get(str(one.text(row)[1]), -1) for row in one.rows]))
-            for one in (index, other)
-        )
+    index, other = Index.open(fitted), Index.open(asking)
+    probe = fit(index)
+    place_of = {label: place for place, label in enumerate(probe.facts.labels)}
+    (features, labels), (queries, query_labels) = (
+        (np.array(one.features[one.rows]), np.array([place_of.get(str(one.text(row)[1]), -1) for row in one.rows]))
+        for one in (index, other)
+    )
     facts = asdict(probe.facts)
     asked = accuracies(features[labels >= 0], labels[labels >= 0], queries, query_labels, probe.logits(queries))
     names = ("accuracy", "vote_euclidean", "vote_cosine", "chance")

@@ -23,7 +23,7 @@ from indexer.kinds import KindChoice
 from indexer.manifest import IndexDirectoryError
 from indexer.records import damaged_parts
 from indexer.writer import IndexWriter, NewItem
-from training.cache import SKIPPED_FILE, Skipped, map_ahead, write_skipped
+from training.cache import SKIPPED_FILE, Skipped, map_ahead, num_cores, write_skipped
 from training.datasets import DataError, Example, Part, open_dataset
 from training.errors import UserError
 from training.examples import storable
@@ -165,7 +165,11 @@ def _examples(data: str, prefix: str) -> Iterator[Example]:
 
 def _first_repeated(paths: Sequence[str]) -> str | None:
     seen: set[str] = set()
-    return next((path for path in paths if path in seen or seen.add(path)), None)  # type: ignore[func-returns-value]
+    for path in paths:
+        if path in seen:
+            return path
+        seen.add(path)
+    return None
 
 
 def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter, *, is_build: bool) -> Report:
@@ -180,8 +184,8 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
             match outcome:
                 case Skipped():
                     report.skipped.append(outcome)
-                case NewItem() if is_build or outcome.sha256 not in added or len(index.rows_of_path(outcome.path)):
-                    earlier = index.records["id"][index.rows_of_path(outcome.path)].tolist()
+                case NewItem() if len(rows := index.rows_of_path(outcome.path)) or outcome.sha256 not in added:
+                    earlier = index.records["id"][rows].tolist()
                     writer.remove(earlier)
                     writer.add(outcome)
                     if not is_build:
@@ -219,8 +223,7 @@ def _outcomes(examples: Sequence[Example], embedder: Embedder, index: Index, sto
             features = iter(embedder.embed(np.stack(squares)).features)
         return [image.item(next(features)) if isinstance(image, _Decoded) else image for image in prepared]
 
-    num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    size = BATCH_SIZE[embedder.device]
+    num_workers, size = num_cores(), BATCH_SIZE[embedder.device]
     chunks = (examples[start : start + size] for start in range(0, len(examples), size))
     with ThreadPoolExecutor(num_workers, thread_name_prefix="embed") as pool:
         for outcomes in map_ahead(pool, work, chunks, ahead=2 * num_workers):
@@ -229,16 +232,16 @@ def _outcomes(examples: Sequence[Example], embedder: Embedder, index: Index, sto
 
 def _prepare(example: Example, index: Index, size: int, *, is_build: bool) -> _Decoded | _Outcome:
     """Decodes an example, unless the index knows it: the same file, its bytes under this path, or its bytes under another one."""
-    stamp = _stamp(example)
-    for row in index.rows_of_path(example.path):
+    stamp, own_rows = _stamp(example), index.rows_of_path(example.path)
+    for row in own_rows:
         if stamp and stamp == index.records["stamp"][row] and index.text(row)[1] == example.label:
             return _Unchanged(example)
     try:
         content = example.source if isinstance(example.source, bytes) else read_bytes(example.source)
         sha256 = hashlib.sha256(content).hexdigest()
         rows = index.rows_of_content(sha256)
-        is_new_path = not len(index.rows_of_path(example.path))
-        if (example.path, example.label) in (index.text(row) for row in rows) or (len(rows) and is_new_path and not is_build):
+        is_copy = len(rows) and not len(own_rows)
+        if (example.path, example.label) in (index.text(row) for row in rows) or (is_copy and not is_build):
             return _Unchanged(example)
         for row in rows:
             record, parts = index.records[row], index.parts(row)

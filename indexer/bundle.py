@@ -31,17 +31,8 @@ def _open(
     index: Index, index_directory: Path, model_directory: Path | None, device: Device, num_threads: int | None
 ) -> tuple[Index, Embedder, Searcher]:
     directory = model_directory or index_directory / MODEL_FOLDER
-    try:
-        model_id = read_card(directory).id
-        if model_id != index.manifest.model_id:
-            raise IndexDirectoryError(
-                f"{index_directory} was built with model {index.manifest.model_id[:12]} but {directory} is model {model_id[:12]}; "
-                f"pass the --model that it was built with, or build the index again"
-            )
-        return index, Embedder(directory, num_threads=num_threads), Searcher(index, device=device)
-    except BaseException:
-        index.close()
-        raise
+    _check_model(index, read_card(directory).id, str(directory), "pass the --model that it was built with, or build the index again")
+    return index, Embedder(directory, num_threads=num_threads), Searcher(index, device=device)
 
 
 def open_for_classifying(directory: Path, *, by: By = "classes", device: Device = "cpu") -> tuple[Embedder, Probe | None]:
@@ -55,9 +46,12 @@ def open_for_classifying(directory: Path, *, by: By = "classes", device: Device 
     if by == "items" and probe is None:
         raise IndexDirectoryError(f"--by items needs a probe but {directory} has none; fit one with: lookalike index probe {directory}")
     embedder = Embedder(directory / MODEL_FOLDER, device=device)
-    if embedder.card.id != index.manifest.model_id:
-        raise IndexDirectoryError(
-            f"{directory} was built with model {index.manifest.model_id[:12]} but its {MODEL_FOLDER} is model {embedder.card.id[:12]}; "
-            "restore it from a copy, or build the index again"
-        )
+    _check_model(index, embedder.card.id, f"its {MODEL_FOLDER}", "restore it from a copy, or build the index again")
     return embedder, probe
+
+
+def _check_model(index: Index, model_id: str, name: str, remedy: str) -> None:
+    if model_id != index.manifest.model_id:
+        raise IndexDirectoryError(
+            f"{index.directory} was built with model {index.manifest.model_id[:12]} but {name} is model {model_id[:12]}; {remedy}"
+        )

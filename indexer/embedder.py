@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "gpu", "auto"]
 Floats = npt.NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ def likeliest(logits: Floats, class_names: tuple[str, ...], k: int = 5) -> list[
     probabilities = shifted / shifted.sum()
     best = np.argsort(-probabilities, kind="stable")[:k]
     return [ClassScore(class_names[index], int(index), float(probabilities[index])) for index in best]
+
+
+def unit(vectors: npt.NDArray[F]) -> npt.NDArray[F]:
+    """Vectors (B, D) at length 1; those of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: npt.NDArray[F] = np.divide(vectors, np.where(lengths > 0, lengths, 1), dtype=vectors.dtype)
+    return scaled
 
 
 def resolve_device(device: Device) -> Literal["cpu", "gpu"]:

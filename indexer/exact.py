@@ -62,14 +62,6 @@ def true_distances(index: Index, query: Floats, rows: Rows, metric: Metric) -> D
     return np.concatenate(distances) if distances else np.empty(0)
 
 
-def unit(vectors: Floats) -> Floats:
-    """Vectors (B, 4096) of length 1, those of zeros apart."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    norms[norms == 0] = 1
-    scaled: Floats = np.divide(vectors, norms, dtype=np.float32)
-    return scaled
-
-
 def _gathered(features: Floats, rows: Rows) -> Floats:
     """The features of ascending rows; those that lie side by side are not copied."""
     first, last = int(rows[0]), int(rows[-1])

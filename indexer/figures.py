@@ -3,7 +3,6 @@
 import io
 import random
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -58,12 +57,11 @@ def draw_figures(
             raise UserError(f"{ablation} has no run of baseline or tanh; make them with: lookalike ablate DATA --out {ablation}")
     if index_directory is None:
         return files
-    index, embedder, searcher = open_for_queries(index_directory, model_directory)
-    with closing(index):
-        trained_on = embedder.card.data
-        held_out = open_dataset(data).part("all") if data else held_out_examples(str(trained_on["name"]), trained_on.get("validation"))
-        files.append(out / "figure-4.png")
-        draw_figure_4(embedder, searcher, held_out, files[-1])
+    _, embedder, searcher = open_for_queries(index_directory, model_directory)
+    trained_on = embedder.card.data
+    held_out = open_dataset(data).part("all") if data else held_out_examples(str(trained_on["name"]), trained_on.get("validation"))
+    files.append(out / "figure-4.png")
+    draw_figure_4(embedder, searcher, held_out, files[-1])
     return files
 
 

@@ -132,22 +132,18 @@ class Index:
 
     def text(self, row: int) -> tuple[str, str | None]:
         """The path and the label of a row."""
-        record, whole = self.records[row], self.parts(row).text
+        record, whole = self.records[row], self._text_bytes(row)
         path, label = (part.decode("utf-8", "backslashreplace") for part in (whole[: record["path_bytes"]], whole[record["path_bytes"] :]))
         return path, label if record["label_hash"] else None
 
     def thumbnail(self, id: int) -> bytes | None:
         """An item's thumbnail as JPEG, None where there is no such item."""
         rows = self.rows_of_ids([id])
-        return self.parts(rows[0]).thumbnail if len(rows) else None
+        return self._thumbnail_bytes(rows[0]) if len(rows) else None
 
     def parts(self, row: int) -> Parts:
         """The bytes of a row's feature, text and thumbnail; fewer where a file was cut off."""
-        record = self.records[row]
-        text_at, thumbnail_at = int(record["text_at"]), int(record["thumbnail_at"])
-        text = self._texts[text_at : text_at + int(record["path_bytes"]) + int(record["label_bytes"])]
-        thumbnail = self._thumbnails[thumbnail_at : thumbnail_at + int(record["thumbnail_bytes"])]
-        return Parts(self.features[row : row + 1].tobytes(), text.tobytes(), thumbnail.tobytes())
+        return Parts(self.features[row : row + 1].tobytes(), self._text_bytes(row), self._thumbnail_bytes(row))
 
     def stats(self) -> dict[str, Any]:
         """What `index stats` prints: the manifest's facts, the bytes on disk, and the labels with their numbers of items."""
@@ -161,9 +157,6 @@ class Index:
             "num_bytes": num_bytes, "created_at": manifest.created_at, "updated_at": manifest.updated_at, "labels": self.labels(),
             "probe": manifest.artefacts["probe"].facts if "probe" in manifest.artefacts else None,
         }  # fmt: skip
-
-    def close(self) -> None:
-        """Nothing is held but memory maps, which go with the object."""
 
     @cached_property
     def _by_path(self) -> "_ByHash":
@@ -183,6 +176,16 @@ class Index:
         _, firsts, counts = np.unique(self._label_hashes, return_index=True, return_counts=True)
         named = ((self.text(self.rows[first])[1], int(count)) for first, count in zip(firsts, counts, strict=True))
         return dict(sorted((label, count) for label, count in named if label is not None))
+
+    def _text_bytes(self, row: int) -> bytes:
+        record = self.records[row]
+        start = int(record["text_at"])
+        return self._texts[start : start + int(record["path_bytes"]) + int(record["label_bytes"])].tobytes()
+
+    def _thumbnail_bytes(self, row: int) -> bytes:
+        record = self.records[row]
+        start = int(record["thumbnail_at"])
+        return self._thumbnails[start : start + int(record["thumbnail_bytes"])].tobytes()
 
     def _items(self, rows: Rows) -> list[Item]:
         items = []

@@ -1,7 +1,6 @@
 """`lookalike index ...`: make an index, keep it, and ask what it is worth."""
 
 import json
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,11 +18,12 @@ if TYPE_CHECKING:
     from indexer.batch import Report
     from indexer.kinds import KindChoice
 
+NUM_SHOWN_GROUPS = 10
+
 app = typer.Typer(no_args_is_help=True, help="Make and keep an index.")
 
 IndexDirectory = Annotated[Path, typer.Argument(metavar="INDEX", show_default=False, help="An index directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NUM_SHOWN_GROUPS = 10
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
 KindOption = Annotated[
     str | None,
@@ -140,8 +140,7 @@ def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
     """Print what an index holds."""
     from indexer.index import Index
 
-    with closing(Index.open(index)) as opened:
-        found = opened.stats()
+    found = Index.open(index).stats()
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -230,9 +229,9 @@ def export(
     from indexer.exporting import export as export_index
     from indexer.index import Index
 
-    with closing(Index.open(index)) as opened:
-        files = export_index(opened, out, format=format_)
-        print(f"Wrote {opened.manifest.num_items:,} items to {' and '.join(map(str, files))}")
+    opened = Index.open(index)
+    files = export_index(opened, out, format=format_)
+    print(f"Wrote {opened.manifest.num_items:,} items to {' and '.join(map(str, files))}")
 
 
 @app.command()
@@ -253,9 +252,9 @@ def duplicates(
     from indexer.index import Index
 
     threshold = SAME_PICTURE if threshold is None else threshold
-    with closing(Index.open(index)) as opened:
-        found = find_duplicates(opened, threshold=threshold)
-        files = write_report(opened, found, out) if out else []
+    opened = Index.open(index)
+    found = find_duplicates(opened, threshold=threshold)
+    files = write_report(opened, found, out) if out else []
     if as_json:
         figures = {"num_items": found.num_items, "num_images": found.num_images, "num_identical": found.num_identical}
         print(json.dumps({"threshold": threshold, **figures, "groups": [to_json(group) for group in found.groups]}, indent=2))

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embedder import Floats
+from indexer.embedder import Floats, unit
 from indexer.index import Index, Rows
 from indexer.manifest import Artefact, IndexDirectoryError
 from indexer.records import hash_of
@@ -78,7 +78,7 @@ class Probe:
     def logits(self, features: Floats) -> Floats:
         """(B, 4096) -> (B, labels), of which `likeliest` makes probabilities."""
         if self.facts.scaling == "length":
-            features = _unit(features)
+            features = unit(features)
         logits: Floats = features @ self.weights.T + self.bias
         return logits
 
@@ -154,7 +154,7 @@ def accuracies(features: Floats, labels: Rows, queries: Floats, query_labels: Ro
     answers = {
         "accuracy": logits.argmax(axis=1),
         "vote_euclidean": vote(features, labels, queries),
-        "vote_cosine": vote(_unit(features), labels, _unit(queries)),
+        "vote_cosine": vote(unit(features), labels, unit(queries)),
         "chance": np.full(len(queries), np.bincount(labels).argmax()),
     }
     return {name: float(np.mean(answer == query_labels)) for name, answer in answers.items()}
@@ -165,7 +165,7 @@ def _judged(features: Floats, labels: Rows, is_held_out: npt.NDArray[np.bool_], 
     logits = None
     if len(queries):
         weights, bias = _fit_linear(others, their_labels, scaling, penalty)
-        logits = (_unit(queries) if scaling == "length" else queries) @ weights.T + bias
+        logits = (unit(queries) if scaling == "length" else queries) @ weights.T + bias
     return accuracies(others, their_labels, queries, labels[is_held_out], logits)
 
 
@@ -253,7 +253,7 @@ def _fit_linear(features: Floats, labels: Rows, scaling: Scaling, penalty: float
 def _scaled(features: Floats, scaling: Scaling) -> tuple[Floats, Doubles, Doubles]:
     """Scaled features (n, 4096), with the mean and the scale, (4096,) each, that were taken off."""
     if scaling == "length":
-        features = _unit(features)
+        features = unit(features)
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     if scaling == "length":
         deviation = np.full_like(deviation, np.sqrt(np.mean(deviation**2)))
@@ -285,12 +285,6 @@ def _logistic(features: npt.NDArray[np.floating[Any]], labels: Rows, penalty: fl
     if len(weights) == 1:  # two labels: the sigmoid of one logit is the softmax of it and 0
         weights, bias = np.vstack([0 * weights, weights]), np.append(0 * bias, bias)
     return weights, bias
-
-
-def _unit(features: Floats) -> Floats:
-    """(B, D) -> the same at length 1; zeros stay."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
 def _facts(facts: Mapping[str, Any]) -> ProbeFacts:

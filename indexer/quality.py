@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embedder import Floats
+from indexer.embedder import Floats, unit
 from indexer.faiss_search import Match
+from indexer.index import Rows
 from indexer.kinds import Metric
 
 Doubles = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 
 QUERY_BLOCK, ROW_BLOCK = 1024, 1024
 """Queries and rows at a time; in doubles, a block of either takes 32 MB."""
@@ -100,17 +100,6 @@ def average_precisions(
     return result
 
 
-def mean_average_precision(
-    queries: Floats, query_labels: Rows, features: Floats, rows: Rows, row_labels: Rows, metric: Metric, *, own_rows: Rows | None = None
-) -> tuple[float, int]:
-    """mAP over the queries whose label some row has, and the number of the others; NaN where there are only others.
-
-    The arguments are those of `average_precisions`.
-    """
-    precisions = average_precisions(queries, query_labels, features, rows, row_labels, metric, own_rows=own_rows)
-    return mean_of(precisions), int(np.count_nonzero(np.isnan(precisions)))
-
-
 def mean_of(values: Doubles) -> float:
     """The mean of those that are numbers; NaN where there is none."""
     known = values[~np.isnan(values)]
@@ -136,15 +125,9 @@ def _euclidean(queries: Doubles, features: Doubles) -> Doubles:
 
 def _cosine(queries: Doubles, features: Doubles) -> Doubles:
     """(Q, D) and (n, D) -> 1 - cosine, (Q, n), 0..2; a feature of zeros is at distance 1 from everything."""
-    distances: Doubles = 1 - _unit(queries) @ _unit(features).T
+    distances: Doubles = 1 - unit(queries) @ unit(features).T
     distances[distances < NOISE] = 0
     return distances
-
-
-def _unit(vectors: Doubles) -> Doubles:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Doubles = vectors / np.where(lengths > 0, lengths, 1)
-    return unit
 
 
 DISTANCES: dict[Metric, Callable[[Doubles, Doubles], Doubles]] = {"euclidean": _euclidean, "cosine": _cosine}

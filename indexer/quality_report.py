@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,11 @@ import numpy as np
 from indexer.bundle import open_for_queries
 from indexer.embedder import Device, Embedder, Floats
 from indexer.faiss_search import Searcher
-from indexer.index import Index
+from indexer.index import Index, Rows
 from indexer.kinds import Metric
-from indexer.quality import DISTANCES, QUERY_BLOCK, Doubles, Rows, average_precisions, exact_neighbours, mean_of, recall_at_k
+from indexer.quality import DISTANCES, QUERY_BLOCK, Doubles, average_precisions, exact_neighbours, mean_of, recall_at_k
 from indexer.queries import BATCH_SIZE
-from training.cache import map_ahead
+from training.cache import map_ahead, num_cores
 from training.datasets import DataError, Example, open_dataset
 from training.errors import UserError
 from training.images import ImageError, Pixels, read_square
@@ -79,24 +77,23 @@ def measure(directory: Path, *, data: str | None = None, k: int = 10, device: De
     """
     examples = open_dataset(data).part("all") if data else ()
     index, embedder, searcher = open_for_queries(directory, device=device)
-    with closing(index):
-        if not len(index.ids):
-            raise UserError(f"{directory} has no items to find; add some with: lookalike index build DATA --model MODEL --out {directory}")
-        unreadable: list[str] = []
-        blocks = _embedded(examples, embedder, unreadable) if data else iter([_own_items(index)])
-        judge = _Judge(searcher, k)
-        num_asking = len(examples) if data else min(len(index.ids), NUM_OWN_QUERIES)
-        with Bar("Measuring", num_asking * len(DISTANCES), "answers") as bar:
-            for block in blocks:
-                judge.ask(block, bar)
-        if not judge.num_queries:
-            reason = f": {unreadable[0]}" if unreadable else ""
-            raise DataError(f"{data} has no readable image{reason}; pass --queries a folder of images, a CSV (path,label), or `digits`")
-        return QualityReport(
-            index=str(directory), model=index.manifest.model_id, commit=index.manifest.commit, kind=index.manifest.kind,
-            num_items=index.manifest.num_items, k=k, queries=data, num_queries=judge.num_queries, num_skipped=len(unreadable),
-            num_unlabelled=judge.num_unlabelled, num_unanswerable=judge.num_unanswerable, results=judge.results(),
-        )  # fmt: skip
+    if not len(index.ids):
+        raise UserError(f"{directory} has no items to find; add some with: lookalike index build DATA --model MODEL --out {directory}")
+    unreadable: list[str] = []
+    blocks = _embedded(examples, embedder, unreadable) if data else iter([_own_items(index)])
+    judge = _Judge(searcher, k)
+    num_asking = len(examples) if data else min(len(index.ids), NUM_OWN_QUERIES)
+    with Bar("Measuring", num_asking * len(DISTANCES), "answers") as bar:
+        for block in blocks:
+            judge.ask(block, bar)
+    if not judge.num_queries:
+        reason = f": {unreadable[0]}" if unreadable else ""
+        raise DataError(f"{data} has no readable image{reason}; pass --queries a folder of images, a CSV (path,label), or `digits`")
+    return QualityReport(
+        index=str(directory), model=index.manifest.model_id, commit=index.manifest.commit, kind=index.manifest.kind,
+        num_items=index.manifest.num_items, k=k, queries=data, num_queries=judge.num_queries, num_skipped=len(unreadable),
+        num_unlabelled=judge.num_unlabelled, num_unanswerable=judge.num_unanswerable, results=judge.results(),
+    )  # fmt: skip
 
 
 class _Tally:
@@ -115,7 +112,6 @@ class _Judge:
         self._searcher, self._index, self._k = searcher, searcher.index, k
         self._numbers = {label: number for number, label in enumerate(self._index.labels())}
         self._row_labels = self._labels_of_items()
-        self._by_id = np.argsort(self._index.ids)
         self._tallies: dict[Metric, _Tally] = {metric: _Tally() for metric in DISTANCES}
         self.num_queries = self.num_unlabelled = self.num_unanswerable = 0
 
@@ -160,8 +156,7 @@ class _Judge:
     def _found(self, block: _Block, metric: Metric) -> list[Rows]:
         """The rows that the index's own search finds for each query, nobody's own among them."""
         answers = self._searcher.search(block.features, self._k + block.asks_itself, metric=metric)
-        ids = [np.array([match.item.id for match in matches], np.int64) for matches in answers]
-        rows = [self._index.rows[self._by_id[np.searchsorted(self._index.ids, some, sorter=self._by_id)]] for some in ids]
+        rows = [self._index.rows_of_ids(match.item.id for match in matches) for matches in answers]
         return [found[found != own][: self._k] for found, own in zip(rows, block.own_rows, strict=True)]
 
     def _labels_of_items(self) -> Rows:
@@ -212,8 +207,7 @@ def _batches(examples: Sequence[Example], size: int, unreadable: list[str]) -> I
             return error
 
     batch = []
-    num_threads = cpu_count() or 1
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         for example, square in zip(examples, map_ahead(pool, read, examples, ahead=2 * BATCH_SIZE), strict=True):
             if isinstance(square, ImageError):
                 unreadable.append(f"{example.path}: {square}")

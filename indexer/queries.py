@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 
 import numpy as np
 
 from indexer.embedder import Embedder, Floats
 from indexer.faiss_search import Match, Searcher
 from indexer.kinds import Metric
-from training.cache import map_ahead
+from training.cache import map_ahead, num_cores
 from training.datasets import Example
 from training.images import ImageError, Pixels, Source, read_square
 
@@ -32,7 +31,7 @@ def answer(
     label: str | None = None,
 ) -> Iterator[Answer]:  # fmt: skip
     """Answers the queries in order; raises ImageError at the first unreadable one."""
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         squares = map_ahead(pool, lambda source: _read(source, embedder.card.image_size), sources, ahead=2 * BATCH_SIZE)
         for start in range(0, len(sources), BATCH_SIZE):
             batch = np.stack([next(squares) for _ in sources[start : start + BATCH_SIZE]])

@@ -9,8 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from indexer.embedder import Device, Floats
-from indexer.exact import unit
+from indexer.embedder import Device, Floats, unit
 from indexer.index import Index, Rows
 from indexer.kinds import BYTES_A_NUMBER, Metric
 from indexer.manifest import Artefact, IndexDirectoryError

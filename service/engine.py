@@ -41,7 +41,6 @@ class Engine:
                 yield
             finally:
                 self._threads.shutdown(wait=True, cancel_futures=True)
-                self.index.close()
 
     async def embed(self, uploads: Sequence[Upload]) -> Embedding:
         """Logits and features of images; raises ProblemError for the first that cannot be used, or if the service is busy."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import lookalike
 from training.alexnet import AlexNet, Architecture, initialize
 from training.export import save_model
 
@@ -19,6 +21,31 @@ def coloured(label: str, seed: int, size: tuple[int, int] = (96, 80)) -> Image.I
     """A picture of one colour, a little uneven: no two are alike, and their neighbours are obvious."""
     noise = np.random.default_rng(seed).normal(0, 12, (size[1], size[0], 3))
     return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it printed on the standard output and on the error."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command through the front door, in this process, which spares the start of another."""
+
+    def run_command(*arguments: str | Path) -> Done:
+        monkeypatch.setattr("sys.argv", ["lookalike", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            lookalike.main()
+        assert isinstance(left.value.code, int)
+        return Done(left.value.code, *capsys.readouterr())
+
+    return run_command
 
 
 @pytest.fixture(scope="session")

@@ -195,6 +195,11 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Itera
         yield waiting.popleft().result()
 
 
+def num_cores() -> int:
+    """How many cores this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_skipped(skipped: list[Skipped], file: Path) -> str:
     """How many files were left out, and where `write_skipped` lists them, for a command's summary."""
     return f"skipped files: {len(skipped):,}" + (f", listed with their reasons in {file}" if skipped else "")

@@ -1,6 +1,5 @@
 """What `lookalike train` and `evaluate` do, from the name of the data to a model directory and its figures."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.alexnet import Architecture
-from training.cache import SKIPPED_FILE, Canvases, Skipped, cached_canvases, write_skipped
+from training.cache import SKIPPED_FILE, Canvases, Skipped, cached_canvases, num_cores, write_skipped
 from training.checkpoint import CHECKPOINT_FILE, TrainingError, check_checkpoint
 from training.datasets import DataError, Dataset, Example, class_names, fingerprint, open_dataset
 from training.distributed import Workers, join_workers
@@ -281,7 +280,7 @@ def _check_readable(
 
 def _decode(data: str, examples: Sequence[Example], size: int, cache: Path, part: str) -> Canvases:
     with Bar("Decoding", len(examples)) as bar:
-        return cached_canvases(data, examples, size, cache / f"{part}-{size}px.u8", threads=os.cpu_count() or 1, done=bar.advance)
+        return cached_canvases(data, examples, size, cache / f"{part}-{size}px.u8", threads=num_cores(), done=bar.advance)
 
 
 def _split(canvases: Canvases, names: Sequence[str]) -> Split:

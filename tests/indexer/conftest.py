@@ -1,4 +1,4 @@
-"""Small volumes of their own, to be full or read-only: what a chmod cannot do to root."""
+"""Small volumes of their own, to be full or read-only, which is what a chmod cannot do to root; and commands that have to succeed."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Run
 
 
 @pytest.fixture
@@ -45,3 +47,18 @@ def read_only(mount: Callable[..., Path]) -> Callable[[Path], Path]:
         return mount("-o", "remount,bind,ro", where=point)
 
     return view
+
+
+Succeed = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def succeed(run: Run) -> Succeed:
+    """Runs a command, which has to succeed; what it printed on the standard output, and on the error."""
+
+    def run_command(*arguments: str | Path) -> tuple[str, str]:
+        status, out, err = run(*arguments)
+        assert status == 0, err
+        return out, err
+
+    return run_command

@@ -125,10 +125,7 @@ def index_directory(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) 
 
 @pytest.fixture(scope="module")
 def found(index_directory: Path) -> Duplicates:
-    index = Index.open(index_directory)
-    duplicates = find_duplicates(index)
-    index.close()
-    return duplicates
+    return find_duplicates(Index.open(index_directory))
 
 
 def paths_of(group: Group) -> list[str]:

@@ -50,7 +50,7 @@ def test_a_model_that_is_not_the_indexs_is_refused_with_both_ids(tiny_index: Pat
     with pytest.raises(IndexDirectoryError) as refusal:
         open_for_queries(tiny_index, other_model)
     assert all(id in str(refusal.value) for id in ids)
-    open_for_queries(tiny_index, tiny_model)[0].close()
+    open_for_queries(tiny_index, tiny_model)
 
 
 def test_an_onnx_file_of_another_model_is_refused(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
@@ -65,11 +65,10 @@ def test_the_nearest_items_of_a_colour_have_that_colour(tiny_index: Path, tmp_pa
     for label in ("blue", "green", "red"):
         files.append(tmp_path / f"{label}.png")
         coloured(label, 4242).save(files[-1])
-    index, embedder, searcher = open_for_queries(tiny_index)
+    _, embedder, searcher = open_for_queries(tiny_index)
     for file, found in zip(files, answer(files, embedder, searcher, k=6), strict=True):
         assert {match.item.label for match in found.matches} == {file.stem}
         assert [match.distance for match in found.matches] == sorted(match.distance for match in found.matches)
-    index.close()
 
 
 def test_an_unreadable_query_is_named(tiny_model: Path, tmp_path: Path) -> None:

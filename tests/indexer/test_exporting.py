@@ -1,6 +1,5 @@
 import csv
 import tracemalloc
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +19,7 @@ COLUMNS = ["id", "path", "label", "sha256", "width", "height", "added_at"]
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Index]:
+def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Index:
     """Items with difficult paths, some without a label; one more was removed, so that rows and items differ."""
     directory = tmp_path_factory.mktemp("difficult") / "index"
     features = np.random.default_rng(0).gamma(1.0, 2.0, (len(PATHS) + 1, 4096)).astype(np.float32)
@@ -32,8 +31,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         writer.remove([int(Index.open(directory).ids[0])])
         writer.commit(is_complete=True)
     opened = Index.open(directory)
-    yield opened
-    opened.close()
+    return opened
 
 
 @pytest.fixture

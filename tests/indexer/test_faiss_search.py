@@ -1,6 +1,5 @@
 """Exact search, beside NumPy's brute force."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def features() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, features: np.ndarray) -> Iterator[Index]:
+def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, features: np.ndarray) -> Index:
     """Sixty made-up items, of which number 7 has been removed again."""
     directory, ids = tmp_path_factory.mktemp("made-up") / "index", dict[int, int]()
     with IndexWriter.open(directory, tiny_model) as writer:
@@ -45,8 +44,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, features: 
         writer.remove([ids[7]])
         writer.commit(is_complete=True)
     opened = Index.open(directory)
-    yield opened
-    opened.close()
+    return opened
 
 
 def brute_force(queries: np.ndarray, features: np.ndarray, metric: Metric) -> np.ndarray:

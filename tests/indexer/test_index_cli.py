@@ -8,42 +8,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-import lookalike
 from indexer.batch import build, remove
 from indexer.index import Index
 from indexer.manifest import IndexDirectoryError
 from indexer.verify import verify
-from tests.conftest import COLOURS, coloured
+from tests.conftest import COLOURS, Done, Run, coloured
 
 KILOBYTE = 1000
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
 
 
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `lookalike index ...` in this process."""
-
-    def run_command(*arguments: str | Path) -> Done:
-        monkeypatch.setattr("sys.argv", ["lookalike", "index", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            lookalike.main()
-        return Done(int(str(left.value.code or 0)), *capsys.readouterr())
-
-    return run_command
+def run(run: Run) -> Run:
+    """Runs `lookalike index ...`."""
+    return partial(run, "index")
 
 
 @pytest.fixture

@@ -2,29 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import lookalike
 from indexer.manifest import read_manifest
-from tests.conftest import coloured
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command through the front door; its exit status, and what it printed on the standard output and on the error."""
-
-    def run_command(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lookalike", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            lookalike.main()
-        return (int(left.value.code or 0), *capsys.readouterr())
-
-    return run_command
+from tests.conftest import Run, coloured
 
 
 def test_an_index_is_built_and_changed_to_a_kind_by_hand(run: Run, colour_folder: Path, tiny_model: Path, tmp_path: Path) -> None:

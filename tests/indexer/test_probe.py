@@ -13,12 +13,10 @@ from indexer.manifest import IndexDirectoryError
 from indexer.probe import Probe, facts_of, fit, make, vote
 from indexer.writer import IndexWriter, NewItem
 from tests.conftest import COLOURS, coloured
-from tests.indexer.test_quality_cli import Run, run
+from tests.indexer.conftest import Succeed
 from training.datasets import split
 from training.errors import UserError
 from training.examples import Example
-
-__all__ = ["run"]
 
 NUM_ITEMS = 60
 
@@ -169,22 +167,22 @@ def test_a_tie_of_votes_goes_to_the_nearer_label() -> None:
     assert vote(features, np.array([7, 3, 3, 3]), np.zeros((1, 8), np.float32)).tolist() == [3]
 
 
-def test_probe_then_classify_by_items(tiny_index: Path, tiny_model: Path, tmp_path: Path, run: Run) -> None:
+def test_probe_then_classify_by_items(tiny_index: Path, tiny_model: Path, tmp_path: Path, succeed: Succeed) -> None:
     directory = Path(shutil.copytree(tiny_index, tmp_path / "index"))
     coloured("red", 4321).save(tmp_path / "new.png")
     with pytest.raises(AssertionError, match="--by items needs a probe"):
-        run("classify", directory, tmp_path / "new.png", "--by", "items")
+        succeed("classify", directory, tmp_path / "new.png", "--by", "items")
     with pytest.raises(AssertionError, match="is no index"):
-        run("classify", tiny_model, tmp_path / "new.png", "--by", "items")
-    out, _ = run("index", "probe", directory)
+        succeed("classify", tiny_model, tmp_path / "new.png", "--by", "items")
+    out, _ = succeed("index", "probe", directory)
     assert "keeps a probe of 3 labels, fitted on 18 items" in out
     assert [line.split()[0] for line in out.splitlines()[-4:]] == ["100.0%", "100.0%", "100.0%", "33.3%"]
-    assert "3 labels, fitted on 18 items of commit" in run("index", "stats", directory)[0]
-    answer = json.loads(run("classify", directory, tmp_path / "new.png", "--by", "items", "--json")[0])
+    assert "3 labels, fitted on 18 items of commit" in succeed("index", "stats", directory)[0]
+    answer = json.loads(succeed("classify", directory, tmp_path / "new.png", "--by", "items", "--json")[0])
     assert answer["by"] == "items"
     scores = answer["results"][0]["classes"]
     assert (scores[0]["name"], len(scores)) == ("red", len(COLOURS))
     assert sum(score["probability"] for score in scores) == pytest.approx(1)
-    assert run("classify", directory, tmp_path / "new.png")[0] == run("classify", tiny_model, tmp_path / "new.png")[0]
-    facts = json.loads(run("index", "probe", directory, "--json")[0])
+    assert succeed("classify", directory, tmp_path / "new.png")[0] == succeed("classify", tiny_model, tmp_path / "new.png")[0]
+    facts = json.loads(succeed("index", "probe", directory, "--json")[0])
     assert (facts["accuracy"], facts["num_held_out"]) == (1, 3)

@@ -4,7 +4,6 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +14,9 @@ from indexer.index import Index
 from indexer.quality_report import measure
 from indexer.writer import IndexWriter
 from tests.conftest import COLOURS, coloured
+from tests.indexer.conftest import Succeed
 from tests.indexer.test_faiss_search import made_up_item
 from training.errors import UserError
-
-Run = Callable[..., tuple[str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command through the front door, which has to succeed; what it printed on the standard output, and on the error."""
-
-    def run_command(*arguments: str | Path) -> tuple[str, str]:
-        monkeypatch.setattr("sys.argv", ["lookalike", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            lookalike.main()
-        printed = capsys.readouterr()
-        assert left.value.code == 0, printed.err
-        return printed.out, printed.err
-
-    return run_command
 
 
 def make_index(directory: Path, model: Path, features: np.ndarray, labels: list[str | None]) -> Path:
@@ -59,8 +42,8 @@ def other_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_flat_search_of_the_indexs_own_items_misses_nothing_and_colours_find_their_own(tiny_index: Path, run: Run) -> None:
-    out, _ = run("index", "quality", tiny_index, "-k", "5", "--device", "cpu")
+def test_flat_search_of_the_indexs_own_items_misses_nothing_and_colours_find_their_own(tiny_index: Path, succeed: Succeed) -> None:
+    out, _ = succeed("index", "quality", tiny_index, "-k", "5", "--device", "cpu")
     assert "holds 18 items, searched as flat; 18 of its own items ask, each left out of its own answers and ranking" in out
     table = [line.split() for line in out.splitlines()[1:]]
     assert table[0] == ["distance", "recall@5", "precision@5", "mAP"]
@@ -70,8 +53,8 @@ def test_flat_search_of_the_indexs_own_items_misses_nothing_and_colours_find_the
     assert len(table) == 3
 
 
-def test_held_out_queries_are_embedded_judged_and_counted(tiny_index: Path, other_colours: Path, run: Run) -> None:
-    out, _ = run("index", "quality", tiny_index, "--queries", other_colours, "-k", "6", "--device", "cpu", "--json")
+def test_held_out_queries_are_embedded_judged_and_counted(tiny_index: Path, other_colours: Path, succeed: Succeed) -> None:
+    out, _ = succeed("index", "quality", tiny_index, "--queries", other_colours, "-k", "6", "--device", "cpu", "--json")
     report = json.loads(out)
     index = Index.open(tiny_index)
     assert (report["model"], report["commit"], report["kind"]) == (index.manifest.model_id, index.manifest.commit, "flat")
@@ -80,7 +63,7 @@ def test_held_out_queries_are_embedded_judged_and_counted(tiny_index: Path, othe
     assert [result["metric"] for result in report["results"]] == ["euclidean", "cosine"]
     euclidean = report["results"][0]
     assert (euclidean["recall_at_k"], euclidean["precision_at_k"], euclidean["mean_average_precision"]) == (1, 1, 1)
-    text, _ = run("index", "quality", tiny_index, "--queries", other_colours, "--device", "cpu")
+    text, _ = succeed("index", "quality", tiny_index, "--queries", other_colours, "--device", "cpu")
     assert "queries that could not be read, skipped: 1" in text
     assert "queries whose label no other item has, counted for recall only: 1" in text
 
@@ -123,10 +106,10 @@ def test_an_empty_index_and_unreadable_queries_are_refused(tiny_model: Path, tin
         measure(tiny_index, data=str(tmp_path / "queries"))
 
 
-def test_export_writes_what_it_says(tiny_index: Path, tmp_path: Path, run: Run) -> None:
-    out, _ = run("index", "export", tiny_index, "--out", tmp_path / "deep" / "out")
+def test_export_writes_what_it_says(tiny_index: Path, tmp_path: Path, succeed: Succeed) -> None:
+    out, _ = succeed("index", "export", tiny_index, "--out", tmp_path / "deep" / "out")
     assert out == f"Wrote 18 items to {tmp_path}/deep/out/items.parquet\n"
-    out, _ = run("index", "export", tiny_index, "--out", tmp_path / "deep" / "out", "--format", "npy")
+    out, _ = succeed("index", "export", tiny_index, "--out", tmp_path / "deep" / "out", "--format", "npy")
     assert out == f"Wrote 18 items to {tmp_path}/deep/out/features.npy and {tmp_path}/deep/out/items.csv\n"
     assert sorted(file.name for file in (tmp_path / "deep" / "out").iterdir()) == ["features.npy", "items.csv", "items.parquet"]
 

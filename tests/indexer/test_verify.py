@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import lookalike
 from indexer.batch import add, build, remove
 from indexer.index import Index
 from indexer.manifest import IndexDirectoryError, read_manifest
 from indexer.records import RECORD
 from indexer.verify import LostItem, mend, verify
 from indexer.writer import IndexWriter
-from tests.conftest import coloured
+from tests.conftest import Run, coloured
 
 GROWING = ("records-0.bin", "features-0.f32", "texts-0.utf8", "thumbnails-0.jpeg", "removed-0.u64")
 WRITTEN_ONCE = ("model/model.json", "model/model.onnx", "codes-3.safetensors")
@@ -231,25 +230,17 @@ def test_a_read_only_volume_can_be_verified(whole: Path, read_only: Callable[[Pa
         mend(mounted)
 
 
-def test_the_command_says_what_is_lost_and_exits_with_1(
-    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*options: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["lookalike", "index", "verify", str(index), *options])
-        with pytest.raises(SystemExit) as left:
-            lookalike.main()
-        return int(str(left.value.code or 0)), capsys.readouterr().out
-
-    status, out = run()
+def test_the_command_says_what_is_lost_and_exits_with_1(index: Path, run: Run) -> None:
+    status, out, _ = run("index", "verify", index)
     assert (status, out[:17]) == (0, "clean: 17 images,")
     flip(index / "features-0.f32", 10 * 4 * 4096)
-    status, out = run()
+    status, out, _ = run("index", "verify", index)
     assert status == 1
     assert f"{index / 'features-0.f32'} holds bytes that were not written so; restore it" in out
     assert "lost: item 11, green/4.png (feature)" in out
-    status, out = run("--json")
+    status, out, _ = run("index", "verify", index, "--json")
     told = json.loads(out)
     assert (status, told["is_clean"], told["lost"]) == (1, False, [{"id": 11, "path": "green/4.png", "parts": ["feature"]}])
-    status, out = run("--mend")
+    status, out, _ = run("index", "verify", index, "--mend")
     assert (status, out.splitlines()[0]) == (0, "16 images kept")
-    assert json.loads(run("--json")[1])["is_clean"]
+    assert json.loads(run("index", "verify", index, "--json").out)["is_clean"]

@@ -7,46 +7,18 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import lookalike
+from tests.conftest import Done, Run
 from training.checkpoint import CHECKPOINT_FILE
 from training.model import CARD_FILE, ONNX_FILE, check_file, read_card, write_card
 from training.session import CACHE_FOLDER, evaluate_models
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
 QUICK = ("--image-size", "67", "--set", "batch_size=8", "--set", "learning_rate=0.002", "--set", "precision=float32")
-
-
-@dataclass
-class Done:
-    """How a command ended, and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command through the front door, in this process, which spares the start of another."""
-
-    def run_command(*arguments: str | Path) -> Done:
-        monkeypatch.setattr("sys.argv", ["lookalike", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            lookalike.main()
-        assert isinstance(left.value.code, int)
-        return Done(left.value.code, *capsys.readouterr())
-
-    return run_command
 
 
 def run_process(*arguments: str | Path, folder: Path) -> Done:
@@ -97,26 +69,26 @@ def test_a_refusal_is_one_line_and_status_1(tmp_path: Path) -> None:
         (["--image-size", "66"], "image_size must lie between 67 and 1024; got 66"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(setting: list[str], complaint: str, run: Command, colour_folder: Path, tmp_path: Path) -> None:
+def test_a_setting_that_cannot_be_is_refused(setting: list[str], complaint: str, run: Run, colour_folder: Path, tmp_path: Path) -> None:
     assert_is_refused(run("train", colour_folder, "--out", tmp_path / "model", *setting), complaint)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_single_class_is_refused(run: Command, own_colour_folder: Path, tmp_path: Path) -> None:
+def test_a_single_class_is_refused(run: Run, own_colour_folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(own_colour_folder / "red")
     shutil.rmtree(own_colour_folder / "blue")
     assert_is_refused(run("train", own_colour_folder, "--out", tmp_path / "model"), "has a single class (green)")
 
 
-def test_an_empty_folder_is_refused(run: Command, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(run: Run, tmp_path: Path) -> None:
     assert_is_refused(run("train", tmp_path, "--out", tmp_path / "model"), "has no labelled images to train on")
 
 
-def test_a_model_is_not_written_over(run: Command, tiny_model: Path, colour_folder: Path) -> None:
+def test_a_model_is_not_written_over(run: Run, tiny_model: Path, colour_folder: Path) -> None:
     assert_is_refused(run("train", colour_folder, "--out", tiny_model), "already holds a model; pass another --out")
 
 
-def test_where_no_image_can_be_read_the_last_line_says_so(run: Command, own_colour_folder: Path, tmp_path: Path) -> None:
+def test_where_no_image_can_be_read_the_last_line_says_so(run: Run, own_colour_folder: Path, tmp_path: Path) -> None:
     for file in own_colour_folder.rglob("*.png"):
         file.write_bytes(b"")
     done = run("train", own_colour_folder, "--out", tmp_path / "model", *QUICK)
@@ -127,7 +99,7 @@ def test_where_no_image_can_be_read_the_last_line_says_so(run: Command, own_colo
     assert "has no readable image" in complaint
 
 
-def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(run: Command, tiny_model: Path, colour_folder: Path) -> None:
+def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(run: Run, tiny_model: Path, colour_folder: Path) -> None:
     done = run("evaluate", tiny_model, colour_folder, "--crops", "10", "--json")
     assert done.status == 0, done.err
     answer = json.loads(done.out)
@@ -136,20 +108,20 @@ def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(run: Comma
     assert answer["num_images"] == 18
 
 
-def test_evaluate_prints_a_sentence_for_people(run: Command, tiny_model: Path, colour_folder: Path) -> None:
+def test_evaluate_prints_a_sentence_for_people(run: Run, tiny_model: Path, colour_folder: Path) -> None:
     done = run("evaluate", tiny_model, colour_folder)
     wanted = evaluate_models([tiny_model], str(colour_folder))
     assert done.out == f"top-1 {wanted.top1:.2%}, top-5 100.00%, loss {wanted.loss:.4f} on 18 images, 1 model(s), 1 crop(s) each\n"
 
 
-def test_evaluate_averages_several_models(run: Command, tiny_model: Path, other_model: Path, colour_folder: Path) -> None:
+def test_evaluate_averages_several_models(run: Run, tiny_model: Path, other_model: Path, colour_folder: Path) -> None:
     done = run("evaluate", tiny_model, other_model, colour_folder, "--json")
     assert done.status == 0, done.err
     wanted = evaluate_models([tiny_model, other_model], str(colour_folder)).as_dict()
     assert json.loads(done.out) == pytest.approx(wanted | {"models": 2, "crops": 1})
 
 
-def test_evaluate_refuses_models_of_other_classes(run: Command, tiny_model: Path, colour_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_refuses_models_of_other_classes(run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(tiny_model, odd, copy_function=os.link)
     (odd / CARD_FILE).unlink()
@@ -158,22 +130,22 @@ def test_evaluate_refuses_models_of_other_classes(run: Command, tiny_model: Path
     assert_is_refused(done, f"{odd} has other classes than {tiny_model}; average models of the same classes only")
 
 
-def test_evaluate_takes_models_and_data(run: Command, tiny_model: Path) -> None:
+def test_evaluate_takes_models_and_data(run: Run, tiny_model: Path) -> None:
     assert_is_refused(run("evaluate", tiny_model), f"evaluate takes one or more models and then the data; got {tiny_model} alone")
 
 
-def test_evaluate_takes_one_crop_or_ten(run: Command, tiny_model: Path, colour_folder: Path) -> None:
+def test_evaluate_takes_one_crop_or_ten(run: Run, tiny_model: Path, colour_folder: Path) -> None:
     done = run("evaluate", tiny_model, colour_folder, "--crops", "5")
     assert done.status == 2
     assert "'5' is not one of" in " ".join(done.err.split())
 
 
-def test_what_is_no_model_cannot_be_evaluated_or_exported(run: Command, tmp_path: Path, colour_folder: Path) -> None:
+def test_what_is_no_model_cannot_be_evaluated_or_exported(run: Run, tmp_path: Path, colour_folder: Path) -> None:
     assert_is_refused(run("evaluate", tmp_path, colour_folder), "has no model.json")
     assert_is_refused(run("export", tmp_path / "absent"), "does not exist; make one with: lookalike train DATA --out")
 
 
-def test_export_writes_a_missing_onnx_file(run: Command, tiny_model: Path, tmp_path: Path) -> None:
+def test_export_writes_a_missing_onnx_file(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model, copy_function=os.link)
     (model / ONNX_FILE).unlink()
@@ -183,9 +155,7 @@ def test_export_writes_a_missing_onnx_file(run: Command, tiny_model: Path, tmp_p
     check_file(model, ONNX_FILE, read_card(model).onnx_sha256)
 
 
-def test_tensorboard_without_its_package_is_refused(
-    run: Command, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_without_its_package_is_refused(run: Run, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.log.find_spec", lambda _: None)
     done = run("train", colour_folder, "--out", tmp_path / "model", "--tensorboard")
     assert_is_refused(done, "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard")
@@ -193,13 +163,13 @@ def test_tensorboard_without_its_package_is_refused(
 
 
 def test_a_setting_that_conflicts_with_the_model_to_begin_with_is_refused(
-    run: Command, tiny_model: Path, colour_folder: Path, tmp_path: Path
+    run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
     done = run("train", colour_folder, "--out", tmp_path / "model", "--init", tiny_model, "--set", "normalization=none")
     assert_is_refused(done, f"{tiny_model} has normalization=batch, not normalization=none; leave these to --init, or train without it")
 
 
-def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(run: Command, colour_folder: Path, tmp_path: Path) -> None:
+def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(run: Run, colour_folder: Path, tmp_path: Path) -> None:
     command = ("train", colour_folder, "--out", tmp_path / "model", *QUICK)
     for options, complaint in (
         (("--tower-devices", "cpu"), "a tower a device takes two devices and two towers of the paper's layout; got 1 and layout=paper"),
@@ -208,7 +178,7 @@ def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(run: Co
         assert complaint in run(*command, *options).err.splitlines()[-1]
 
 
-def test_a_damaged_checkpoint_is_refused(run: Command, colour_folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(run: Run, colour_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     out.mkdir()
     (out / CHECKPOINT_FILE).write_bytes(b"rubbish")
@@ -218,7 +188,7 @@ def test_a_damaged_checkpoint_is_refused(run: Command, colour_folder: Path, tmp_
     assert done.err.splitlines()[-1] == wanted
 
 
-def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(run: Command, colour_folder: Path, tmp_path: Path) -> None:
+def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(run: Run, colour_folder: Path, tmp_path: Path) -> None:
     out, before = tmp_path / "model", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, before[1]))  # enough for all but the checkpoint
     try:
@@ -232,7 +202,7 @@ def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(run: Comma
     assert {file.name for file in out.iterdir()} == {CACHE_FOLDER, "log.jsonl", "learning-curve.png"}
 
 
-def test_help_names_the_options(run: Command) -> None:
+def test_help_names_the_options(run: Run) -> None:
     done = run("train", "--help")
     assert done.status == 0
     for option in ("--out", "--recipe", "--val", "--epochs", "--image-size", "--set", "--resume", "--init", "--cache", "--tower-devices"):

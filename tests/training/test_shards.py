@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import COLOURS, coloured
+from tests.training.test_datasets import refusal
 from training.cache import cached_canvases
-from training.datasets import DataError, Example, class_names, fingerprint, open_dataset
+from training.datasets import Example, class_names, fingerprint, open_dataset
 from training.images import ImageError, TarMember, read_bytes, read_square
 from training.model import read_card
 from training.session import Request, evaluate_models, train
@@ -60,13 +61,6 @@ def listed(data: Path | str) -> list[tuple[str, str | None]]:
 def content(example: Example) -> bytes:
     assert isinstance(example.source, TarMember)
     return read_bytes(example.source)
-
-
-def refusal(data: Path | str) -> str:
-    with pytest.raises(DataError) as caught:
-        open_dataset(data)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_member_is_named_after_its_shard_and_labelled_by_its_first_folder(tmp_path: Path) -> None:
