@@ -22,6 +22,7 @@ from indexer.index import MODEL_FOLDER, Index, Rows
 from indexer.kinds import KindChoice
 from indexer.manifest import IndexDirectoryError
 from indexer.records import damaged_parts
+from indexer.stamps import Stamps, read_stamps, renew_stamps
 from indexer.writer import IndexWriter, NewItem
 from training.cache import SKIPPED_FILE, Skipped, map_ahead, num_cores, write_skipped
 from training.datasets import DataError, Example, Part, open_dataset
@@ -52,9 +53,10 @@ class Report:
 
 @dataclass(frozen=True)
 class _Unchanged:
-    """An image that the index has already."""
+    """An image that the index has already; `id` and `stamp` are its item's and its file's, where it took the file's bytes to tell."""
 
-    example: Example
+    id: int | None = None
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
 
     In a build an image's name is its path, so it may lie under two; what is added is known by its bytes.
     """
-    report, index, added = Report(), writer.index, set[str]()
+    report, index, added, touched = Report(), writer.index, set[str](), dict[int, int]()
     committed_at, half_done = time.monotonic(), False if is_build else None
     with stop_on_signal() as stop, Bar("Indexing", len(examples)) as bar:
         for outcome in _outcomes(examples, embedder, index, stop, is_build=is_build):
@@ -192,6 +194,9 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
                         added.add(outcome.sha256)
                     report.num_changed += len(earlier)
                     report.num_added += not earlier
+                case _Unchanged(id=int(id), stamp=stamp) if stamp:
+                    touched[id] = stamp
+                    report.num_unchanged += 1
                 case _:
                     report.num_unchanged += 1
             bar.advance(1, f"{len(report.skipped):,} skipped" if report.skipped else None)
@@ -199,6 +204,7 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
                 writer.commit(is_complete=half_done)
                 committed_at = time.monotonic()
         is_stopped = stop.is_made and bar.num_done < len(examples)
+    renew_stamps(writer, touched)
     if is_stopped:
         writer.commit(is_complete=half_done)
         if report.skipped:
@@ -211,11 +217,12 @@ def _write(examples: Sequence[Example], embedder: Embedder, writer: IndexWriter,
 def _outcomes(examples: Sequence[Example], embedder: Embedder, index: Index, stop: StopRequest, *, is_build: bool) -> Iterator[_Outcome]:
     """What becomes of each example, in order, until a stop is asked for."""
     one_at_a_time = threading.Lock() if embedder.device == "gpu" else nullcontext()
+    stamps = read_stamps(index)
 
     def work(chunk: Sequence[Example]) -> list[_Outcome]:
         if stop.is_made:
             return []
-        prepared = [_prepare(example, index, embedder.card.image_size, is_build=is_build) for example in chunk]
+        prepared = [_prepare(example, index, stamps, embedder.card.image_size, is_build=is_build) for example in chunk]
         squares = [image.square for image in prepared if isinstance(image, _Decoded)]
         if not squares:
             return [outcome for outcome in prepared if not isinstance(outcome, _Decoded)]
@@ -230,19 +237,21 @@ def _outcomes(examples: Sequence[Example], embedder: Embedder, index: Index, sto
             yield from outcomes
 
 
-def _prepare(example: Example, index: Index, size: int, *, is_build: bool) -> _Decoded | _Outcome:
+def _prepare(example: Example, index: Index, stamps: Stamps, size: int, *, is_build: bool) -> _Decoded | _Outcome:
     """Decodes an example, unless the index knows it: the same file, its bytes under this path, or its bytes under another one."""
     stamp, own_rows = _stamp(example), index.rows_of_path(example.path)
     for row in own_rows:
-        if stamp and stamp == index.records["stamp"][row] and index.text(row)[1] == example.label:
-            return _Unchanged(example)
+        if stamp and stamp == stamps[row] and index.text(row)[1] == example.label:
+            return _Unchanged()
     try:
         content = example.source if isinstance(example.source, bytes) else read_bytes(example.source)
         sha256 = hashlib.sha256(content).hexdigest()
         rows = index.rows_of_content(sha256)
-        is_copy = len(rows) and not len(own_rows)
-        if (example.path, example.label) in (index.text(row) for row in rows) or (is_copy and not is_build):
-            return _Unchanged(example)
+        for row in rows:
+            if index.text(row) == (example.path, example.label):
+                return _Unchanged(int(index.records["id"][row]), stamp)
+        if len(rows) and not len(own_rows) and not is_build:  # a copy
+            return _Unchanged()
         for row in rows:
             record, parts = index.records[row], index.parts(row)
             if not damaged_parts(record, parts):

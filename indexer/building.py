@@ -128,7 +128,7 @@ def _write(writer: IndexWriter, index: Index, metric: Metric, kind: Kind, earlie
             faiss.read_index(str(path), READ_FLAGS)  # FAISS says nothing of a last block that found no room
         except RuntimeError as error:
             code = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) or not shutil.disk_usage(path.parent).free else errno.EIO
-            raise OSError(code, os.strerror(code), str(path)) from error
+            raise OSError(code, os.strerror(code)) from error
 
 
 def _trained(index: Index, metric: Metric, kind: Kind, on_device: Callable[[Any], Any]) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from indexer.embedder import Device, Embedder
 from indexer.faiss_search import Searcher
 from indexer.index import MODEL_FOLDER, Index
-from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, read_manifest
+from indexer.manifest import IndexDirectoryError, is_index, read_manifest
 from indexer.probe import By, Probe
 from training.model import read_card
 
@@ -37,7 +37,7 @@ def _open(
 
 def open_for_classifying(directory: Path, *, by: By = "classes", device: Device = "cpu") -> tuple[Embedder, Probe | None]:
     """Opens the network of a model directory or an index; `by="items"` brings the index's probe. Raises UserError where it has none."""
-    if not (directory / MANIFEST_FILE).is_file():
+    if not is_index(directory):
         if by == "items":
             raise IndexDirectoryError(f"--by items needs an index with a probe but {directory} is no index; pass one, or leave out --by")
         return Embedder(directory, device=device), None

@@ -13,6 +13,7 @@ from indexer.index_cli import app as index_app
 from indexer.kinds import METRICS, parse_metric
 from indexer.probe import By
 from training.errors import UserError
+from training.examples import storable
 from training.progress import console, one_line
 
 app = typer.Typer(no_args_is_help=True)
@@ -39,6 +40,7 @@ def search(
 
     by = parse_metric(metric)
     opened, embedder, searcher = open_for_queries(index, model, device=device)
+    label = None if label is None else storable(label)
     if label is not None and label not in opened.labels():
         raise UserError(f"no item has the label {label}; there are: {', '.join(list(opened.labels())[:20])}")
     sources = _existing(images)

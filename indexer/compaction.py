@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.building import update_search
+from indexer.embedder import Device
 from indexer.kinds import KindChoice
 from indexer.writer import IndexWriter
 
@@ -24,11 +25,13 @@ class Compaction:
     """How the index is searched now."""
 
 
-def compact(directory: Path, *, force: bool = False, kind: KindChoice | None = None, memory_bytes: int | None = None) -> Compaction:
+def compact(
+    directory: Path, *, force: bool = False, kind: KindChoice | None = None, memory_bytes: int | None = None, device: Device = "auto"
+) -> Compaction:
     """Writes the items anew without the removed ones, if these are a fifth of the rows or more, or by `force`.
 
-    With `kind` the index is searched so from now on, by structures made anew. Readers keep what they opened. Until the commit both
-    generations take their room on the disk; a full one leaves the old. Raises UserError.
+    With `kind` the index is searched so from now on, by structures made anew, on `device`. Readers keep what they opened. Until the
+    commit both generations take their room on the disk; a full one leaves the old. Raises UserError.
     """
     with IndexWriter.open(directory) as writer:
         manifest = writer.manifest
@@ -36,7 +39,7 @@ def compact(directory: Path, *, force: bool = False, kind: KindChoice | None = N
         before = sum(extent.num_bytes for extent in manifest.files.values())
         if num_removed and (force or num_removed >= WORTHWHILE_SHARE * manifest.num_rows):
             writer.rewrite(writer.index.rows)
-        update_search(writer, kind=kind, memory_bytes=memory_bytes, anew=kind is not None)
+        update_search(writer, kind=kind, memory_bytes=memory_bytes, device=device, anew=kind is not None)
         writer.commit()
         freed = before - sum(extent.num_bytes for extent in writer.manifest.files.values())
         return Compaction(manifest.num_items, num_removed, freed, writer.manifest.kind)

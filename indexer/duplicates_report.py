@@ -5,6 +5,7 @@ The thumbnails are files beside the page, loaded as they come into view: 5,000 g
 
 import csv
 import io
+from contextlib import suppress
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -84,16 +85,22 @@ MEMBER = Template("""\
 
 
 def write_report(index: Index, found: Duplicates, out: Path) -> list[Path]:
-    """Writes duplicates.html, its thumbnails, and duplicates.csv into `out`; raises UserError where that is the index itself."""
+    """Writes duplicates.html, its thumbnails, and duplicates.csv into `out`, in place of an earlier report's.
+
+    Raises UserError where that is the index itself.
+    """
     if out.resolve() == index.directory.resolve():
         raise UserError(f"the report needs a directory of its own, got the index {out}; pass another --out")
     (out / THUMBNAIL_FOLDER).mkdir(parents=True, exist_ok=True)
-    for group in found.groups:
-        for member in group.members:
-            (out / thumbnail_file(member)).write_bytes(index.thumbnail(member.item.id) or b"")
+    earlier = _ids_of_report(out / CSV_FILE)
+    ids = {member.item.id for group in found.groups for member in group.members}
+    for id in ids:
+        (out / thumbnail_file(id)).write_bytes(index.thumbnail(id) or b"")
     files = [out / HTML_FILE, out / CSV_FILE]
     write_atomically(files[0], to_html(found).encode("utf-8", errors="replace"))
     write_atomically(files[1], to_csv(found).encode("utf-8", errors="surrogateescape"))
+    for id in earlier - ids:
+        (out / thumbnail_file(id)).unlink(missing_ok=True)
     return files
 
 
@@ -145,9 +152,9 @@ def summary(found: Duplicates) -> str:
     return text
 
 
-def thumbnail_file(member: Member) -> str:
+def thumbnail_file(id: int) -> str:
     """Where the page looks for an item's thumbnail, relative to itself."""
-    return f"{THUMBNAIL_FOLDER}/{member.item.id}.jpg"
+    return f"{THUMBNAIL_FOLDER}/{id}.jpg"
 
 
 def relation(member: Member, group: Group) -> str:
@@ -157,11 +164,22 @@ def relation(member: Member, group: Group) -> str:
     return "first" if member is group.members[0] else f"{member.similarity:.1%} similar"
 
 
+def _ids_of_report(table: Path) -> set[int]:
+    """The items of an earlier report's duplicates.csv; none, where that is no report's."""
+    if not table.is_file():
+        return set()
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as stream, suppress(csv.Error):
+        rows = csv.DictReader(stream)
+        if tuple(rows.fieldnames or ()) == COLUMNS:
+            return {int(row["id"]) for row in rows if row["id"].isdecimal()}
+    return set()
+
+
 def _member_html(group: Group, member: Member) -> str:
     item = member.item
     label = f"{escape(one_line(item.label))}, " if item.label is not None else ""
     return MEMBER.substitute(
-        thumbnail=thumbnail_file(member),
+        thumbnail=thumbnail_file(item.id),
         path=escape(one_line(item.path)),
         facts=f"{label}{item.width:,} x {item.height:,} pixels",
         relation=relation(member, group),

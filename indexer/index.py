@@ -1,6 +1,7 @@
 """An index directory as readers see it: one commit, whole, whatever a writer does meanwhile.
 
 manifest.json           what counts: the commit, how much of each growing file belongs to it, checksums of all
+copy/manifest.json      the same, for the day that it is damaged
 records, features, texts, thumbnails, removed    the growing files (see records.py)
 model/                  model.json and model.onnx, so that queries need nothing else
 *.faiss, ...            artefacts, written once: see the manifest
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.kinds import METRICS
-from indexer.manifest import REBUILD, IndexDirectoryError, Manifest, read_manifest
+from indexer.manifest import REBUILD, IndexDirectoryError, Manifest, read_either, read_manifest
 from indexer.records import GROWING_FILES, RECORD, ROW_BYTES, Parts, file_name, hash_of
 from training.model import NUM_FEATURES
 
@@ -83,8 +84,11 @@ class Index:
 
     @classmethod
     def salvage(cls, directory: Path) -> "Index":
-        """Opens what is left of the current commit, for `verify`: rows may be missing or damaged. Raises IndexDirectoryError."""
-        return cls(directory, read_manifest(directory), is_whole=False)
+        """Opens what is left of the last commit, for `verify`: rows may be missing or damaged. Raises IndexDirectoryError.
+
+        A damaged manifest's copy tells what there was.
+        """
+        return cls(directory, read_either(directory), is_whole=False)
 
     def item(self, id: int) -> Item | None:
         """The item of this id, None where there is none."""

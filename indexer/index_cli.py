@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from indexer.embedder import Device
-from indexer.kinds import KINDS, describe, parse_kind, parse_memory
+from indexer.kinds import KINDS, describe, format_size, parse_kind, parse_memory
 from training.cache import SKIPPED_FILE, describe_skipped
 from training.datasets import Part
 from training.errors import UserError
@@ -91,35 +91,41 @@ def compact(
     force: Annotated[bool, typer.Option("--force", help="Even where little would be gained.")] = False,
     kind: KindOption = None,
     memory: MemoryOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Give back the room of removed items, once they are a fifth of the rows; --kind changes how INDEX is searched."""
     choice, memory_bytes = _parsed(kind, memory)
     from indexer.compaction import WORTHWHILE_SHARE
     from indexer.compaction import compact as compact_index
 
-    done = compact_index(index, force=force, kind=choice, memory_bytes=memory_bytes)
+    done = compact_index(index, force=force, kind=choice, memory_bytes=memory_bytes, device=device)
     if done.num_freed_bytes:
         print(f"{done.num_freed_bytes:,} bytes freed, {done.num_items:,} images kept")
     elif done.num_removed:
         print(f"{done.num_removed:,} removed beside {done.num_items:,} images: under {WORTHWHILE_SHARE:.0%}; pass --force to compact now")
-    elif choice is None:
+    elif choice is None and memory_bytes is None:
         print("nothing to compact")
-    if choice is not None:
+    if memory_bytes is not None:
+        print(f"searching may take {format_size(memory_bytes)} from now on")
+    if choice is not None or memory_bytes is not None:
         print("searched exactly" if done.kind == "flat" else f"searched by {done.kind}; `lookalike index stats {index}` has its recall")
 
 
 @app.command()
 def verify(
     index: IndexDirectory,
-    mend: Annotated[bool, typer.Option("--mend", help="Keep what is whole, drop the rest.")] = False,
+    mend: Annotated[bool, typer.Option("--mend", help="Restore what can be restored, drop the rest.")] = False,
+    model: Annotated[Path | None, typer.Option(help="The model directory, from which --mend restores the index's own copy.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every byte of INDEX; exit status 1 where one is not as it was written, with what is lost and how to mend it."""
     from indexer.verify import mend as mend_index
     from indexer.verify import verify as verify_index
 
+    if model and not mend:
+        raise UserError("verify takes --model to restore the index's copy of it; pass --mend too, or leave it out")
     if mend:
-        print(f"{mend_index(index):,} images kept")
+        print(f"{mend_index(index, model):,} images kept")
     found = verify_index(index)
     if as_json:
         print(json.dumps(asdict(found) | {"is_clean": found.is_clean}, indent=2))

@@ -100,6 +100,12 @@ def parse_memory(text: str) -> int:
     return num_bytes
 
 
+def format_size(num_bytes: int) -> str:
+    """`4.0 GB`, `512.0 MB`, `1.0 kB`."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num_bytes >= unit), (1e3, "kB"))
+    return f"{num_bytes / unit:,.1f} {name}"
+
+
 def default_memory_bytes() -> int:
     """Half of the machine's memory, or of what a container may use of it."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -116,5 +122,5 @@ def describe(facts: Mapping[str, Any]) -> str:
 def _warned(choice: Choice, budget: int) -> Choice:
     if choice.memory_bytes <= budget:
         return choice
-    needs = f"{choice.kind} needs about {choice.memory_bytes / 1e9:,.1f} GB, more than the {budget / 1e9:,.1f} GB of --memory"
+    needs = f"{choice.kind} needs about {format_size(choice.memory_bytes)}, more than the {format_size(budget)} of --memory"
     return Choice(choice.kind, choice.memory_bytes, f"{needs}; what does not fit is read from the disk, slowly")

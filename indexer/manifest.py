@@ -1,17 +1,23 @@
-"""manifest.json: what an index is, and which commit of it counts. Replacing it is the commit."""
+"""manifest.json: what an index is, and which commit of it counts. Replacing it is the commit.
+
+Its copy is written after it, so it never says more than was committed; what a killed writer left it to say is the commit before. Files
+that the copy names are kept until it has been written again: what is restored from it is whole.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
-from training.model import write_atomically
+from training.model import sync, write_atomically
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
+COPY_FILE = f"copy/{MANIFEST_FILE}"
 REBUILD = "restore it from a copy, or build the index again in another directory"
 
 
@@ -78,16 +84,61 @@ class Manifest:
         return float(self.artefacts[metric].facts["recall_at_10"]) if metric in self.artefacts else 1.0
 
 
+def is_index(directory: Path) -> bool:
+    """Whether there is an index, if perhaps a damaged one."""
+    return any((directory / name).is_file() for name in (MANIFEST_FILE, COPY_FILE))
+
+
 def read_manifest(directory: Path) -> Manifest:
     """Reads the manifest; raises IndexDirectoryError, for a single changed byte too."""
-    file = directory / MANIFEST_FILE
-    if not file.is_file():
+    if not is_index(directory):
         what = f"has no {MANIFEST_FILE}, so it is no index" if directory.exists() else "does not exist"
         raise IndexDirectoryError(f"{directory} {what}; make one with: lookalike index build DATA --model MODEL --out {directory}")
+    file = directory / MANIFEST_FILE
+    try:
+        return parse_manifest(file)
+    except ValueError as error:
+        remedy = f"run: lookalike index verify {directory} --mend, which restores it from its copy" if read_copy(directory) else REBUILD
+        raise IndexDirectoryError(f"{file} {error}; {remedy}") from error
+
+
+def read_copy(directory: Path) -> Manifest | None:
+    """The manifest's copy, which may be of an earlier commit; None where it is missing or damaged."""
+    try:
+        return parse_manifest(directory / COPY_FILE)
+    except (ValueError, IndexDirectoryError):
+        return None
+
+
+def read_either(directory: Path) -> Manifest:
+    """The manifest or, where it is missing or damaged, its copy; raises IndexDirectoryError where that is lost too."""
+    try:
+        return read_manifest(directory)
+    except IndexDirectoryError as error:
+        if isinstance(error.__cause__, ValueError) and (copy := read_copy(directory)):
+            return copy
+        raise
+
+
+def restore_manifest(directory: Path) -> None:
+    """Writes a missing or damaged manifest anew, as its copy has it; raises IndexDirectoryError where that is lost too."""
+    try:
+        read_manifest(directory)
+    except IndexDirectoryError:
+        write_manifest(read_either(directory), directory)
+
+
+def parse_manifest(file: Path) -> Manifest:
+    """Reads the manifest or its copy; raises ValueError, with what is wrong with it, and IndexDirectoryError for another format."""
+    if not file.is_file():
+        raise ValueError("is missing")
     try:
         text = file.read_bytes().decode()  # not read_text, which takes a carriage return for a line feed
         content = json.loads(text)
         version = content["format_version"]
+        is_sealed = "sha256" in content or version == FORMAT_VERSION  # the first format was not
+        if is_sealed and _checksum(text.replace(content["sha256"], "", 1)) != content["sha256"]:
+            raise ValueError("its own checksum does not fit")
         if version != FORMAT_VERSION:
             raise IndexDirectoryError(
                 f"{file} has format {version}, this program reads {FORMAT_VERSION}; build the index again in another directory, "
@@ -95,21 +146,33 @@ def read_manifest(directory: Path) -> Manifest:
             )
         files = {kind: Extent(**extent) for kind, extent in content["files"].items()}
         artefacts = {name: Artefact(**artefact) for name, artefact in content["artefacts"].items()}
-        manifest = Manifest(**{**content, "files": files, "artefacts": artefacts})
+        return Manifest(**{**content, "files": files, "artefacts": artefacts})
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise IndexDirectoryError(f"{file} is damaged ({error}); {REBUILD}") from error
-    if text != _text(manifest):
-        raise IndexDirectoryError(f"{file} is damaged (its own checksum does not fit); {REBUILD}")
-    return manifest
+        raise ValueError(f"is damaged ({error})") from error
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Replaces the manifest, atomically."""
-    write_atomically(directory / MANIFEST_FILE, _text(manifest).encode())
+    """Replaces the manifest, atomically, and then its copy."""
+    sync(directory)  # the files that it names have to be there after a power cut
+    write_atomically(directory / MANIFEST_FILE, _text(manifest))
+    write_copy(directory)
 
 
-def _text(manifest: Manifest) -> str:
+def write_copy(directory: Path) -> None:
+    """Brings the copy up to date with the manifest, if there is room: the commit counts without it, and the next writer tries again."""
+    content, copy = (directory / MANIFEST_FILE).read_bytes(), directory / COPY_FILE
+    with suppress(OSError):
+        copy.parent.mkdir(exist_ok=True)
+        if not copy.is_file() or copy.read_bytes() != content:
+            write_atomically(copy, content)
+
+
+def _text(manifest: Manifest) -> bytes:
     def dump(sha256: str) -> str:
         return json.dumps(asdict(replace(manifest, sha256=sha256)), indent=2) + "\n"
 
-    return dump(hashlib.sha256(dump("").encode()).hexdigest())
+    return dump(_checksum(dump(""))).encode()
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,24 +3,30 @@
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from indexer.building import update_search
 from indexer.index import MODEL_FOLDER, Index, Rows
-from indexer.manifest import MANIFEST_FILE, Extent, Manifest, read_manifest
+from indexer.kinds import METRICS
+from indexer.manifest import COPY_FILE, MANIFEST_FILE, Extent, Manifest, parse_manifest, read_either
+from indexer.probe import ARTEFACT as PROBE
 from indexer.records import GROWING_FILES, damaged_parts, file_name, hash_of
 from indexer.writer import IndexWriter
 from training.model import file_sha256
-from training.progress import Bar
+from training.progress import Bar, console
 
 CHUNK_BYTES = 16 * 1024 * 1024
+Part = Literal["manifest", "items", "removals", "model", "artefact"]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as it was written, in a sentence, and how to mend it."""
+    """A file that is not as it was written, what of the index it holds, in a sentence what is wrong, and how to mend it."""
 
     file: str
+    part: Part
     what: str
     remedy: str
 
@@ -48,61 +54,79 @@ class Verification:
     def is_clean(self) -> bool:
         return not self.damages
 
+    def has_damaged(self, *parts: Part) -> bool:
+        """Whether one of these is not as it was written."""
+        return any(damage.part in parts for damage in self.damages)
+
 
 def verify(directory: Path) -> Verification:
-    """Checks every committed byte; raises IndexDirectoryError where the manifest itself is damaged."""
+    """Checks every committed byte; raises IndexDirectoryError where the manifest is damaged and its copy too."""
     while True:
         index = Index.salvage(directory)
         found, _ = _found_in(index)
         # What a commit has replaced meanwhile, or a compaction deleted, is no damage.
-        if found.is_clean or read_manifest(directory).commit == index.manifest.commit:
+        if found.is_clean or read_either(directory).commit == index.manifest.commit:
             return found
 
 
-def mend(directory: Path) -> int:
-    """Writes the undamaged items anew, without what is lost and without damaged artefacts; the number of items kept.
+def mend(directory: Path, model_directory: Path | None = None) -> int:
+    """Restores what can be restored and drops the rest; the number of items kept.
 
-    Raises IndexDirectoryError where there is no manifest to go by. What is kept is whole; the index counts as incomplete. A clean one
-    is left as it is.
+    The manifest comes back from its copy, the index's model from `model_directory`, if that is the same, and structures are made again;
+    a damaged probe is dropped. Only where items, or the list of removed ones, are damaged are the whole ones written anew; the index then
+    counts as incomplete. A clean one is left as it is. Raises IndexDirectoryError where there is no manifest to go by.
     """
     with IndexWriter.salvage(directory) as writer:
         found, rows = _found_in(writer.index)
-        if found.is_clean:
-            return found.num_items
-        files = {damage.file for damage in found.damages}
-        for name, artefact in writer.manifest.artefacts.items():
-            # One made without the items that are back would never find them.
-            if str(directory / artefact.file) in files or not _are_removals_told(writer.index, found):
-                writer.drop_artefact(name)
-        # A path has one item: the latest, where removed ones are back.
-        latest = {writer.index.text(row)[0]: row for row in rows}
-        writer.rewrite(np.array(sorted(latest.values()), np.int64), is_complete=False)
-    return len(latest)
+        if found.has_damaged("model") and model_directory:
+            writer.restore_model(model_directory)
+        dropped = _drop_artefacts(writer, found)
+        num_kept = found.num_items
+        if found.has_damaged("items", "removals"):
+            # A path has one item: the latest, where removed ones are back.
+            latest = {writer.index.text(row)[0]: row for row in rows}
+            writer.rewrite(np.array(sorted(latest.values()), np.int64), is_complete=False)
+            num_kept = len(latest)
+        writer.commit()
+        if dropped & set(METRICS):
+            update_search(writer)
+            writer.commit()
+    return num_kept
+
+
+def _drop_artefacts(writer: IndexWriter, found: Verification) -> set[str]:
+    """Takes out, with the next commit, the artefacts that are damaged; their names."""
+    files = {damage.file for damage in found.damages}
+    # One made without the items that are back would never find them.
+    is_any_stale = found.has_damaged("removals")
+    artefacts = writer.manifest.artefacts.items()
+    dropped = {name for name, artefact in artefacts if is_any_stale or str(writer.directory / artefact.file) in files}
+    for name in sorted(dropped):
+        writer.drop_artefact(name)
+    if PROBE in dropped:
+        console.print(f"the probe is dropped; {_refit(writer.directory)}")
+    return dropped
 
 
 def _found_in(index: Index) -> tuple[Verification, Rows]:
     """What is damaged, and the rows of the items that are not."""
     directory, manifest = index.directory, index.manifest
     found = Verification(num_items=manifest.num_items)
+    _check_manifest(directory, found)
     _check_growing_files(index, found)
-    claimed = index.rows if _are_removals_told(index, found) else np.arange(len(index.records))
+    claimed = np.arange(len(index.records)) if found.has_damaged("removals") else index.rows
     good = _good_rows(index, claimed)
     found.lost += [_lost_item(index, row) for row in np.setdiff1d(claimed, good)]
     if num_lost := max(len(found.lost), manifest.num_items - len(good)):
         found.damages.append(
             Damage(
-                file=str(directory), what=f"has lost {num_lost:,} of {manifest.num_items:,} items",
+                file=str(directory), part="items", what=f"has lost {num_lost:,} of {manifest.num_items:,} items",
                 remedy=f"lookalike index verify {directory} --mend, which keeps the others; "
                 "then build or add again: only what is lost is embedded anew",
             )
         )  # fmt: skip
     _check_files_written_once(directory, manifest, found)
     return found, good
-
-
-def _are_removals_told(index: Index, found: Verification) -> bool:
-    file = str(index.directory / file_name("removed", index.manifest.generation))
-    return file not in {damage.file for damage in found.damages}
 
 
 def _lost_item(index: Index, row: int) -> LostItem:
@@ -137,27 +161,51 @@ def _check_growing_files(index: Index, found: Verification) -> None:
             what = "holds bytes that were not written so"
             if read.num_bytes < extent.num_bytes:
                 what = f"is cut off: {read.num_bytes:,} of {extent.num_bytes:,} bytes are left"
+        part: Part = "removals" if kind == "removed" else "items"
         remedy = f"restore it from a copy, or: lookalike index verify {index.directory} --mend"
-        if kind == "removed":
+        if part == "removals":
             remedy += ", after which items that had been removed may be back"
-        found.damages.append(Damage(str(file), what, remedy))
+        found.damages.append(Damage(str(file), part, what, remedy))
 
 
 def _check_files_written_once(directory: Path, manifest: Manifest, found: Verification) -> None:
-    again = f"restore it from a copy, or copy it from the model {manifest.model_id[:12]}"
-    wanted = [(directory / MODEL_FOLDER / name, sha256, again) for name, sha256 in manifest.model_files.items()]
-    again = f"lookalike index verify {directory} --mend takes it out; then make it again"
-    wanted += [(directory / artefact.file, artefact.sha256, again) for artefact in manifest.artefacts.values()]
-    for file, sha256, remedy in wanted:
+    mending = f"lookalike index verify {directory} --mend"
+    again = f"{mending} --model MODEL, with the model {manifest.model_id[:12]}, which copies it again"
+    for name, sha256 in manifest.model_files.items():
+        _check_file(directory / MODEL_FOLDER / name, sha256, "model", again, found)
+    for name, artefact in manifest.artefacts.items():
+        again = f"{mending}, which makes it again" if name in METRICS else f"{mending}, which drops it"
+        if name == PROBE:
+            again += f"; then {_refit(directory)}"
+        _check_file(directory / artefact.file, artefact.sha256, "artefact", again, found)
+
+
+def _check_file(file: Path, sha256: str, part: Part, remedy: str, found: Verification) -> None:
+    try:
+        is_whole = file_sha256(file) == sha256
+        found.num_bytes += file.stat().st_size
+    except FileNotFoundError:
+        found.damages.append(Damage(str(file), part, "is missing", remedy))
+        return
+    if not is_whole:
+        found.damages.append(Damage(str(file), part, "holds bytes that were not written so", remedy))
+
+
+def _check_manifest(directory: Path, found: Verification) -> None:
+    mending = f"lookalike index verify {directory} --mend"
+    for name, remedy in ((MANIFEST_FILE, f"{mending}, which restores it from its copy"), (COPY_FILE, f"{mending}, which writes it again")):
+        file = directory / name
+        if name == COPY_FILE and not file.exists():
+            continue  # its writer was killed, or had no room
         try:
-            is_whole = file_sha256(file) == sha256
+            parse_manifest(file)
             found.num_bytes += file.stat().st_size
-        except FileNotFoundError:
-            found.damages.append(Damage(str(file), "is missing", remedy))
-            continue
-        if not is_whole:
-            found.damages.append(Damage(str(file), "holds bytes that were not written so", remedy))
-    found.num_bytes += (directory / MANIFEST_FILE).stat().st_size
+        except ValueError as error:
+            found.damages.append(Damage(str(file), "manifest", str(error), remedy))
+
+
+def _refit(directory: Path) -> str:
+    return f"fit it again with: lookalike index probe {directory}"
 
 
 def _extent(file: Path, num_bytes: int) -> Extent:

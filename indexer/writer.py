@@ -1,12 +1,11 @@
 """The one process that may change an index, and how a change becomes a commit.
 
 What is new is appended to the growing files and synced, then manifest.json is replaced: that is the commit. What an interrupted
-writer left beyond the manifest belongs to no commit, is seen by no reader, and is cut off by the next writer. A compaction writes
-the next generation of the growing files, and its commit is the same replacement.
+writer left beyond the manifest belongs to no commit, is seen by no reader, and is cut off: by the writer itself as it leaves or, where
+that was killed, by the next one. A compaction writes the next generation of the growing files, and its commit is the same replacement.
 """
 
 import fcntl
-import os
 import re
 import shutil
 import zlib
@@ -21,8 +20,20 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from indexer.growing import GrowingFile, cut_off, open_files
 from indexer.index import MODEL_FOLDER, Index, Rows
-from indexer.manifest import MANIFEST_FILE, Artefact, Extent, IndexDirectoryError, Manifest, read_manifest, write_manifest
+from indexer.manifest import (
+    Artefact,
+    IndexDirectoryError,
+    Manifest,
+    is_index,
+    read_copy,
+    read_either,
+    read_manifest,
+    restore_manifest,
+    write_copy,
+    write_manifest,
+)
 from indexer.records import GROWING_FILES, RECORD, Parts, damaged_parts, file_name, hash_of, sealed
 from training.model import (
     CARD_FILE,
@@ -63,13 +74,14 @@ class IndexWriter:
         self.directory, self._lock = index.directory, lock
         self.index, self.manifest = index, index.manifest
         """What was committed when the writer came, and what is now."""
-        self._artefacts = dict(self.manifest.artefacts)
+        self._artefacts, self._model_files = dict(self.manifest.artefacts), dict(self.manifest.model_files)
         self.search = dict(self.manifest.search)
         """What the next commit's manifest says there."""
         self._num_new = self._num_removed = 0
         self._removed: set[int] = set()
-        self._sweep()
-        self._files: dict[str, _GrowingFile] = {}
+        write_copy(self.directory)
+        self._sweep(self.manifest)
+        self._files: dict[str, GrowingFile] = {}
 
     @classmethod
     def open(cls, directory: Path, model_directory: Path | None = None) -> "IndexWriter":
@@ -84,12 +96,12 @@ class IndexWriter:
             read_manifest(directory)
         lock = _lock(directory)
         try:
-            if model_directory and not (directory / MANIFEST_FILE).is_file():
+            if model_directory and not is_index(directory):
                 _create(directory, model_directory)
             writer = cls(Index.open(directory), lock)
             if model_directory:
                 writer.check_model(read_card(model_directory).id, model_directory)
-            writer._files = _open_files(directory, writer.manifest.generation, writer.manifest.files)
+            writer._files = open_files(directory, writer.manifest.generation, writer.manifest.files)
             return writer
         except BaseException:
             lock.close()
@@ -97,10 +109,11 @@ class IndexWriter:
 
     @classmethod
     def salvage(cls, directory: Path) -> "IndexWriter":
-        """Opens what is left of an index, to `rewrite` it and nothing else; raises IndexDirectoryError."""
-        read_manifest(directory)
+        """Opens what is left of an index, to mend it and nothing else; restores its manifest. Raises IndexDirectoryError."""
+        read_either(directory)
         lock = _lock(directory)
         try:
+            restore_manifest(directory)
             return cls(Index.salvage(directory), lock)
         except BaseException:
             lock.close()
@@ -158,6 +171,11 @@ class IndexWriter:
             yield temporary
         self._artefacts[name] = Artefact(file.name, file.stat().st_size, file_sha256(file), facts)
 
+    def restore_model(self, model_directory: Path) -> None:
+        """Copies the index's model anew, for the next commit to count on; raises IndexDirectoryError for another one."""
+        self.check_model(read_card(model_directory).id, model_directory)
+        self._model_files = _copy_model(model_directory, self.directory)
+
     def drop_artefact(self, name: str) -> None:
         """Takes an artefact out with the next commit."""
         self._artefacts.pop(name, None)
@@ -167,9 +185,10 @@ class IndexWriter:
         manifest = self.manifest
         is_complete = manifest.is_complete if is_complete is None else is_complete
         is_changed = self._num_new or self._num_removed or is_complete != manifest.is_complete
-        if not is_changed and (self._artefacts, self.search) == (manifest.artefacts, manifest.search):
+        pending = self._artefacts, self._model_files, self.search
+        if not is_changed and pending == (manifest.artefacts, manifest.model_files, manifest.search):
             return
-        extents = {kind: file.sync() for kind, file in self._files.items()}
+        extents = {**manifest.files, **{kind: file.sync() for kind, file in self._files.items()}}
         self._replace_manifest(
             replace(
                 manifest, num_rows=manifest.num_rows + self._num_new, next_id=manifest.next_id + self._num_new, files=extents,
@@ -186,7 +205,7 @@ class IndexWriter:
         index, generation = self.index, self.manifest.generation + 1
         self._close_files()
         try:
-            self._files = _open_files(self.directory, generation, {})
+            self._files = open_files(self.directory, generation, {})
             for row in rows:
                 record, parts = index.records[row], index.parts(row)
                 if damaged := damaged_parts(record, parts):
@@ -204,13 +223,17 @@ class IndexWriter:
             )  # fmt: skip
         finally:
             self.manifest = read_manifest(self.directory)
-            self._sweep()  # the generation that counts no more, or, on a full disk, what there is of the next
+            self._sweep(self.manifest)  # the generation that counts no more, or, on a full disk, what there is of the next
         self.index = Index.open(self.directory)
         self._removed.clear()
 
     def close(self) -> None:
-        """Drops what was not committed and lets the next writer in."""
+        """Drops what was not committed, so that a full disk has its room back, and lets the next writer in."""
         self._close_files()
+        with suppress(OSError, IndexDirectoryError):  # else the next writer does
+            committed = read_manifest(self.directory)  # an error may have come between the commit and its return
+            cut_off(self.directory, committed)
+            self._sweep(committed, self.index.manifest)  # readers may be about to open what the last commit replaced
         self._lock.close()
 
     def __enter__(self) -> "IndexWriter":
@@ -229,8 +252,9 @@ class IndexWriter:
 
     def _replace_manifest(self, manifest: Manifest) -> None:
         manifest = replace(
-            manifest, commit=self.manifest.commit + 1, updated_at=_now(), artefacts=dict(self._artefacts), search=dict(self.search)
-        )
+            manifest, commit=self.manifest.commit + 1, updated_at=_now(), artefacts=dict(self._artefacts),
+            model_files=dict(self._model_files), search=dict(self.search),
+        )  # fmt: skip
         write_manifest(manifest, self.directory)
         self.manifest = manifest
         self._num_new = self._num_removed = 0
@@ -239,50 +263,15 @@ class IndexWriter:
         for file in self._files.values():
             file.close()
 
-    def _sweep(self) -> None:
-        """Deletes the files that belong to no commit: an interrupted writer's, and those that the last commit replaced."""
-        kept = {file_name(kind, self.manifest.generation) for kind in GROWING_FILES}
-        kept |= {artefact.file for artefact in self.manifest.artefacts.values()}
+    def _sweep(self, *commits: Manifest) -> None:
+        """Deletes what neither these commits nor the manifest's copy name: an interrupted writer's files, and those replaced since."""
+        copy = read_copy(self.directory)
+        named = [*commits, copy] if copy else commits
+        kept = {file_name(kind, manifest.generation) for manifest in named for kind in GROWING_FILES}
+        kept |= {artefact.file for manifest in named for artefact in manifest.artefacts.values()}
         for file in self.directory.iterdir():
             if file.name not in kept and _OURS.fullmatch(file.name):
                 file.unlink(missing_ok=True)
-
-
-class _GrowingFile:
-    """A file that is appended to, with the CRC-32 of all of it. An OSError (a full disk) names it."""
-
-    def __init__(self, file: Path, extent: Extent):
-        self.num_bytes, self._crc32, self._path = extent.num_bytes, extent.crc32, file
-        self._out = file.open("ab")
-        self._out.truncate(extent.num_bytes)  # what an interrupted writer left
-
-    def append(self, content: bytes) -> None:
-        with self._naming():
-            self._out.write(content)
-        self._crc32 = zlib.crc32(content, self._crc32)
-        self.num_bytes += len(content)
-
-    def sync(self) -> Extent:
-        """Makes what was appended last, and gives the whole file's extent."""
-        with self._naming():
-            self._out.flush()
-            os.fsync(self._out.fileno())
-        return Extent(self.num_bytes, self._crc32)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what is left in the buffer belongs to no commit, and there may be no room for it
-            self._out.close()
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
-
-
-def _open_files(directory: Path, generation: int, extents: Mapping[str, Extent]) -> dict[str, _GrowingFile]:
-    return {kind: _GrowingFile(directory / file_name(kind, generation), extents.get(kind, Extent())) for kind in GROWING_FILES}
 
 
 def _make_directory(directory: Path) -> None:
@@ -293,7 +282,7 @@ def _make_directory(directory: Path) -> None:
     ours = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
     entries = [*directory.iterdir(), *directory.glob(f"{MODEL_FOLDER}/*")]  # a model that was trained there is no copy of ours
     others = [entry for entry in entries if str(entry.relative_to(directory)) not in ours and not _OURS.fullmatch(entry.name)]
-    if others and not (directory / MANIFEST_FILE).exists():
+    if others and not is_index(directory):
         raise IndexDirectoryError(f"{directory} holds other files and is no index; pass an --out that is empty or does not exist yet")
 
 
@@ -312,21 +301,26 @@ def _lock(directory: Path) -> BinaryIO:
 
 def _create(directory: Path, model_directory: Path) -> None:
     """An index without items; the manifest comes last and makes it one."""
+    model_files = _copy_model(model_directory, directory)
+    files = open_files(directory, 0, {})
+    extents = {kind: file.sync() for kind, file in files.items()}
+    for growing in files.values():
+        growing.close()
+    model_id, now = read_card(model_directory).id, _now()
+    write_manifest(Manifest(model_id=model_id, files=extents, model_files=model_files, created_at=now, updated_at=now), directory)
+
+
+def _copy_model(model_directory: Path, directory: Path) -> dict[str, str]:
+    """Copies what an index keeps of its model; the SHA-256 of each file, by its name."""
     (directory / MODEL_FOLDER).mkdir(exist_ok=True)
-    card = read_card(model_directory)
-    model_files = {}
+    card, model_files = read_card(model_directory), {}
     for file in (check_file(model_directory, ONNX_FILE, card.onnx_sha256), model_directory / CARD_FILE):
         copy = directory / MODEL_FOLDER / file.name
         # Not copyfile, whose error names the source.
         with replacing(copy) as temporary, file.open("rb") as source, temporary.open("wb") as target:
             shutil.copyfileobj(source, target)
         model_files[file.name] = file_sha256(copy)
-    files = _open_files(directory, 0, {})
-    extents = {kind: file.sync() for kind, file in files.items()}
-    for growing in files.values():
-        growing.close()
-    now = _now()
-    write_manifest(Manifest(model_id=card.id, files=extents, model_files=model_files, created_at=now, updated_at=now), directory)
+    return model_files
 
 
 def _now() -> str:

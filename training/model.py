@@ -96,9 +96,9 @@ def replacing(file: Path) -> Iterator[Path]:
     temporary = file.with_name(f".{file.name}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, file)
-        _sync(file.parent)  # the rename itself has to survive a power cut
+        sync(file.parent)  # the rename itself has to survive a power cut
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and not error.filename:
@@ -106,7 +106,8 @@ def replacing(file: Path) -> Iterator[Path]:
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from indexer.batch import build
+from indexer.growing import GrowingFile
 from indexer.index import Index
 from indexer.manifest import Extent, IndexDirectoryError
 from indexer.verify import verify
-from indexer.writer import IndexWriter, _GrowingFile
+from indexer.writer import IndexWriter
 from tests.conftest import NUM_IMAGES_PER_COLOUR, coloured
 from training.datasets import DataError
 
@@ -29,7 +30,8 @@ def test_build_indexes_every_image_with_its_label_size_and_thumbnail(tiny_index:
     assert (index.thumbnail(item.id) or b"").startswith(b"\xff\xd8\xff")
 
 
-def test_a_second_build_changes_nothing(own_colour_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_second_build_changes_nothing(own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.batch.RACY_S", 0.0)
     out = tmp_path / "index"
     build(str(own_colour_folder), tiny_model, out, device="cpu")
     manifest = (out / "manifest.json").read_bytes()
@@ -118,9 +120,9 @@ def test_a_killed_commit_is_seen_by_no_reader_and_taken_back(
     build(str(own_colour_folder), tiny_model, out, device="cpu")
     coloured("red", 77).save(own_colour_folder / "red" / "new.png")
     (own_colour_folder / "blue" / "0.png").unlink()
-    sync = _GrowingFile.sync
+    sync = GrowingFile.sync
 
-    def die_at(file: _GrowingFile) -> Extent:
+    def die_at(file: GrowingFile) -> Extent:
         if file._path.name.startswith(kind):
             raise MemoryError("as if killed here")
         return sync(file)
@@ -129,7 +131,7 @@ def test_a_killed_commit_is_seen_by_no_reader_and_taken_back(
         raise MemoryError("as if killed here")
 
     with monkeypatch.context() as patched:
-        patched.setattr(_GrowingFile, "sync", die_at)
+        patched.setattr(GrowingFile, "sync", die_at)
         if kind == "manifest":
             patched.setattr("indexer.writer.write_manifest", die)
         with pytest.raises(MemoryError):

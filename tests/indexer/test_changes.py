@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import threading
@@ -16,7 +17,7 @@ from indexer.index import Index
 from indexer.manifest import IndexDirectoryError
 from indexer.verify import verify
 from indexer.writer import IndexWriter
-from tests.conftest import coloured
+from tests.conftest import Run, coloured
 from tests.indexer.test_faiss_search import made_up_item
 from training.datasets import DataError, Example
 from training.errors import UserError
@@ -74,8 +75,10 @@ def test_a_folder_is_added_and_the_path_of_another_takes_its_place(index: Path, 
 
 
 def test_adding_the_same_bytes_again_changes_nothing_wherever_they_lie(
-    index: Path, colour_folder: Path, tmp_path: Path, num_embedded: Callable[[], int]
+    index: Path, colour_folder: Path, tmp_path: Path, num_embedded: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batch, "RACY_S", 0.0)
+    add(index, [str(colour_folder)])  # which were too new for a stamp when they were indexed
     manifest = (index / "manifest.json").read_bytes()
     shutil.copy(colour_folder / "red" / "3.png", tmp_path / "alone.png")
     for data, prefix in ((colour_folder, ""), (colour_folder, "again/"), (tmp_path / "alone.png", ""), (tmp_path / "alone.png", "red/")):
@@ -307,6 +310,19 @@ def test_any_file_name_can_be_added_and_removed(index: Path, tmp_path: Path) -> 
     assert by_path(index).keys() >= set(added)
     assert remove(index, paths=[os.fsdecode(name) for name in names]) == 5
     assert verify(index).is_clean
+
+
+def test_a_label_that_is_no_utf_8_is_searched_and_removed_as_it_was_typed(
+    run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    folder, label = tmp_path / "cafe", os.fsdecode(b"caf\xe9")
+    shutil.copytree(colour_folder / "red", folder / label)
+    shutil.copytree(colour_folder / "blue", folder / "blue")
+    build(str(folder), tiny_model, tmp_path / "index", device="cpu")
+    status, out, _ = run("search", tmp_path / "index", colour_folder / "blue" / "0.png", "--label", label, "-k", "2", "--json")
+    assert status == 0
+    assert [match["label"] for match in json.loads(out)["results"][0]["matches"]] == ["caf\\xe9"] * 2
+    assert remove(tmp_path / "index", labels=[label]) == 6
 
 
 def test_links_that_go_round_in_circles_and_files_that_vanish_do_no_harm(index: Path, more: Path) -> None:

@@ -207,6 +207,19 @@ def test_the_page_shows_paths_as_text_and_every_thumbnail_is_there(index_directo
     assert table.read_text("utf-8").startswith(",".join(COLUMNS))
 
 
+def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(index_directory: Path, found: Duplicates, tmp_path: Path) -> None:
+    index, thumbnails = Index.open(index_directory), tmp_path / "thumbnails"
+    write_report(index, found, tmp_path)
+    for name in ("holiday.jpg", "1000.jpg"):
+        (thumbnails / name).write_bytes(b"the user's own")
+    write_report(index, Duplicates(found.groups[:1], found.num_items, found.num_images), tmp_path)
+    kept = {f"{member.item.id}.jpg" for member in found.groups[0].members}
+    assert {file.name for file in thumbnails.iterdir()} == kept | {"holiday.jpg", "1000.jpg"}
+    (tmp_path / "duplicates.csv").write_text("id,holiday\n1000,sea\n")
+    write_report(index, Duplicates((), 7, 0), tmp_path)
+    assert {file.name for file in thumbnails.iterdir()} == kept | {"holiday.jpg", "1000.jpg"}
+
+
 def test_the_table_holds_every_item_with_its_path_unchanged(found: Duplicates) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(found), newline="")))
     assert [row["path"] for row in rows] == [path for group in found.groups for path in paths_of(group)]

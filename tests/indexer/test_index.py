@@ -1,12 +1,12 @@
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from indexer.index import Index
-from indexer.manifest import IndexDirectoryError, read_manifest
+from indexer.manifest import IndexDirectoryError, read_manifest, write_manifest
 from indexer.writer import IndexWriter
 from tests.indexer.test_faiss_search import made_up_item
 
@@ -60,8 +60,7 @@ def test_what_is_no_index_is_refused_with_the_command_that_makes_one(tmp_path: P
 
 
 def test_another_format_is_refused(own_index: Path) -> None:
-    manifest = json.loads((own_index / "manifest.json").read_text())
-    (own_index / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    write_manifest(replace(read_manifest(own_index), format_version=99), own_index)
     with pytest.raises(IndexDirectoryError, match="has format 99, this program reads 2"):
         Index.open(own_index)
 

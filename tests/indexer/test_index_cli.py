@@ -85,6 +85,7 @@ def test_a_disk_too_full_for_additions_loses_nothing(run: Run, small_volume: Cal
     before = content(index)
     assert_names(run("add", index, more), rf"{index}/[a-z]+-0\.\w+")
     assert content(index) == before
+    assert num_bytes(index) == num_bytes(tiny_index)  # the room of what was not committed is given back
     assert verify(index).is_clean
     enlarge(volume)
     assert run("add", index, more).out.startswith(f"{index} holds 58 images: 40 added")
@@ -104,6 +105,22 @@ def test_a_disk_too_full_for_a_compaction_keeps_the_old_and_leaves_no_half(
     enlarge(volume)
     assert run("compact", index, "--force").out.endswith("bytes freed, 15 images kept\n")
     assert content(index) == before
+    assert verify(index).is_clean
+
+
+@pytest.mark.parametrize(("room", "metric"), [(100 * KILOBYTE, "euclidean"), (500 * KILOBYTE, "cosine")])
+def test_a_disk_too_full_for_a_structure_leaves_none_of_it(
+    run: Run, small_volume: Callable[[int], Path], tiny_index: Path, room: int, metric: str
+) -> None:
+    volume = small_volume(num_bytes(tiny_index) + room)
+    index = Path(shutil.copytree(tiny_index, volume / "index"))
+    before, files = content(index), {file.name for file in index.iterdir()}
+    assert_names(run("compact", index, "--kind", "ivf"), rf"{index}/{metric}-\d+\.faiss")
+    assert (content(index), {file.name for file in index.iterdir()}) == (before, files)
+    assert verify(index).is_clean
+    enlarge(volume)
+    assert run("compact", index, "--kind", "ivf").status == 0
+    assert Index.open(index).manifest.kind == "ivf"
     assert verify(index).is_clean
 
 

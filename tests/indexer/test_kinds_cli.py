@@ -34,7 +34,24 @@ def test_too_small_a_memory_is_told_of_with_what_it_takes(run: Run, tiny_index: 
     index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
     status, _, said = run("index", "compact", index, "--kind", "ivf", "--memory", "1kB")
     assert status == 0
-    assert "ivf needs about 0.0 GB" in said
+    assert "ivf needs about 688.4 kB, more than the 1.0 kB of --memory" in said
+
+
+def test_what_a_compaction_remembers_is_said(run: Run, tiny_index: Path, tmp_path: Path) -> None:
+    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
+    assert run("index", "compact", index) == (0, "nothing to compact\n", "")
+    assert run("index", "compact", index, "--memory", "4GB") == (0, "searching may take 4.0 GB from now on\nsearched exactly\n", "")
+    assert read_manifest(index).search == {"memory_bytes": 4 * 10**9}
+
+
+def test_a_compaction_makes_its_structures_where_it_is_told(
+    run: Run, tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
+    monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
+    status, _, said = run("index", "compact", index, "--kind", "ivf", "--device", "gpu")
+    assert (status, said[:32]) == (1, "lookalike: a GPU was asked for b")
+    assert run("index", "compact", index, "--kind", "ivf", "--device", "cpu").status == 0
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from indexer.batch import add, build, remove
 from indexer.index import Index
-from indexer.manifest import IndexDirectoryError, read_manifest
+from indexer.manifest import COPY_FILE, IndexDirectoryError, read_manifest
 from indexer.records import RECORD
 from indexer.verify import LostItem, mend, verify
 from indexer.writer import IndexWriter
@@ -95,10 +96,50 @@ def test_every_single_changed_byte_of_the_manifest_is_found_and_a_line_feed_s_to
     for length in range(0, len(content), 50):
         file.write_bytes(content[:length])
         with pytest.raises(IndexDirectoryError, match=r"manifest\.json is damaged"):
-            verify(index)
+            read_manifest(index)
     file.write_bytes(content.replace(b"\n", b"\r\n"))
     with pytest.raises(IndexDirectoryError, match=r"manifest\.json is damaged"):
-        verify(index)
+        read_manifest(index)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda file: flip(file, 100),
+    lambda file: file.write_bytes(file.read_bytes().replace(b'"format_version": 2', b'"format_version": 6')),
+    lambda file: file.write_bytes(b""),
+    lambda file: file.unlink(),
+])  # fmt: skip
+def test_a_damaged_manifest_is_restored_from_its_copy(
+    index: Path, damage: Callable[[Path], object], run: Run, colour_folder: Path, tiny_model: Path
+) -> None:
+    file = index / "manifest.json"
+    content = file.read_bytes()
+    damage(file)
+    remedy = f"lookalike index verify {index} --mend, which restores it from its copy"
+    for command in (("stats", index), ("add", index, colour_folder), ("build", colour_folder, "--model", tiny_model, "--out", index)):
+        status, _, err = run("index", *command)
+        assert status == 1
+        assert re.fullmatch(rf"lookalike: {file} is (damaged \(.*\)|missing); run: {remedy}\n", err)
+    status, out, _ = run("index", "verify", index)
+    assert status == 1
+    assert re.fullmatch(rf"{file} is (damaged \(.*\)|missing); {remedy}\n", out)
+    status, out, _ = run("index", "verify", index, "--mend")
+    assert (status, out.splitlines()[0], file.read_bytes()) == (0, "17 images kept", content)
+
+
+def test_a_damaged_copy_of_the_manifest_is_found_and_written_again(index: Path) -> None:
+    content = (index / COPY_FILE).read_bytes()
+    flip(index / COPY_FILE, 100)
+    (damage,) = verify(index).damages
+    assert (damage.file, damage.remedy) == (str(index / COPY_FILE), f"lookalike index verify {index} --mend, which writes it again")
+    assert (mend(index), verify(index).is_clean, (index / COPY_FILE).read_bytes()) == (17, True, content)
+
+
+def test_where_the_manifest_and_its_copy_are_damaged_there_is_nothing_to_go_by(index: Path) -> None:
+    for name in (COPY_FILE, "manifest.json"):
+        flip(index / name, 100)
+    for attempt in (verify, mend):
+        with pytest.raises(IndexDirectoryError, match=r"manifest\.json is damaged .*restore it from a copy, or build the index again"):
+            attempt(index)
 
 
 @pytest.mark.parametrize("name", [*GROWING, *WRITTEN_ONCE])
@@ -197,17 +238,43 @@ def test_a_damaged_list_of_removed_items_loses_no_item(index: Path, place: int) 
     assert verify(index).is_clean
 
 
-def test_mending_takes_a_damaged_artefact_out_and_leaves_a_damaged_model_to_be_restored(index: Path, tiny_model: Path) -> None:
+def test_mending_takes_a_damaged_artefact_out_and_leaves_the_items_as_they_are(index: Path) -> None:
+    before = read_manifest(index)
     flip(index / "codes-3.safetensors", 100)
-    flip(index / "model" / "model.json", 100)
-    assert mend(index) == 17
-    assert read_manifest(index).artefacts == {}
+    assert (mend(index), verify(index).is_clean) == (17, True)
+    after = read_manifest(index)
+    assert (after.artefacts, after.files, after.generation, after.is_complete) == ({}, before.files, 0, before.is_complete)
+    IndexWriter.open(index).close()  # which sweeps what the last commit replaced
     assert not (index / "codes-3.safetensors").exists()
-    (damage,) = verify(index).damages
-    assert damage.file == str(index / "model" / "model.json")
-    assert "copy it from the model" in damage.remedy
-    shutil.copy(tiny_model / "model.json", index / "model" / "model.json")
+
+
+def test_a_dropped_probe_is_told_of_with_the_command_that_fits_it_again(index: Path, run: Run) -> None:
+    with IndexWriter.open(index) as writer:
+        with writer.artefact("probe", "npz", {"labels": []}) as file:
+            file.write_bytes(bytes(100))
+        writer.commit()
+    flip(index / read_manifest(index).artefacts["probe"].file, 50)
+    again = f"fit it again with: lookalike index probe {index}"
+    assert verify(index).damages[0].remedy == f"lookalike index verify {index} --mend, which drops it; then {again}"
+    status, _, err = run("index", "verify", index, "--mend")
+    assert (status, err) == (0, f"the probe is dropped; {again}\n")
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.onnx"])
+def test_mending_restores_the_model_from_the_same_one_only(index: Path, name: str, tiny_model: Path, other_model: Path, run: Run) -> None:
+    before = read_manifest(index)
+    flip(index / "model" / name, 100)
+    status, out, _ = run("index", "verify", index, "--mend")
+    remedy = f"lookalike index verify {index} --mend --model MODEL, with the model {before.model_id[:12]}, which copies it again"
+    assert (status, out) == (1, f"17 images kept\n{index / 'model' / name} holds bytes that were not written so; {remedy}\n")
+    status, _, err = run("index", "verify", index, "--mend", "--model", other_model)
+    assert (status, "was built with model" in err) == (1, True)
+    assert read_manifest(index) == before
+    assert run("index", "verify", index, "--mend", "--model", tiny_model).status == 0
     assert verify(index).is_clean
+    assert (read_manifest(index).files, read_manifest(index).model_files) == (before.files, before.model_files)
+    status, _, err = run("index", "verify", index, "--model", tiny_model)
+    assert (status, "pass --mend too" in err) == (1, True)
 
 
 def test_mending_a_clean_index_changes_nothing(index: Path) -> None:
