@@ -8,6 +8,9 @@ UPGRADE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest
+# A worker a core, of one thread each, lest they wait for each other; a file's tests stay together, since they share what they trained.
+# The files come in their order, of which the longest is the first.
+WORKERS := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -24,7 +27,7 @@ demo: $(READY) ## Train on DATA (a folder of class folders, or digits), index it
 	$(BIN)/lookalike demo $(DATA) $(ARGS)
 
 test: $(READY) ## Run the fast tests
-	$(PYTEST) -m "not slow and not gpu and not browser and not docker" $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) $(WORKERS) -m "not slow and not gpu and not browser and not docker" $(ARGS)
 
 test-browser: $(READY) ## Run the tests that drive Chromium
 	$(PYTEST) -m browser $(ARGS)

@@ -2,11 +2,12 @@
 
     python -m benchmarks.index_crashes [--kills 200] [--images 45] [--seed 0]
 
-Children do one of five jobs (build: from nothing; update: a build on an index of earlier data; add, remove, compact) and are killed
-with SIGKILL after a random share of the job's measured duration. Batches of one image and a commit after each make as many instants
-worth hitting as can be. After each kill the index must open and verify as clean, hold every item that the job does not itself remove,
-nothing that is in neither the start nor the end, and the job, run again, must end in the same items, byte for byte, as one that was
-left in peace. SIGKILL leaves the kernel's page cache as it is: this is no test of a power cut.
+Children do one of six jobs (build: from nothing; update: a build on an index of earlier data; add, remove, compact; compact-ivf: with
+--kind ivf, so that two FAISS structures are made and written too) and are killed with SIGKILL after a random share of the job's measured
+duration. Batches of one image and a commit after each make as many instants worth hitting as can be. After each kill the index must open
+and verify as clean, hold every item that the job does not itself remove, and nothing that is in neither the start nor the end. The job,
+run again, must embed no image that was committed before the kill, and end in the same items and structures, byte for byte, as one that
+was left in peace. SIGKILL leaves the kernel's page cache as it is: this is no test of a power cut.
 """
 
 import argparse
@@ -23,18 +24,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+import faiss
 import numpy as np
 from PIL import Image
 
 from benchmarks.record import record
-from indexer import batch
+from indexer import batch, faiss_search
 from indexer.compaction import compact
+from indexer.embedder import Embedder, Embedding
 from indexer.index import MODEL_FOLDER, Index
+from indexer.kinds import METRICS
 from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, read_manifest
 from indexer.records import file_name
 from indexer.verify import verify
+from training.images import Pixels
 from training.model import NUM_FEATURES, ONNX_FILE, ModelCard, file_sha256, write_card
 
 IMAGE_PX = 64
@@ -42,8 +47,28 @@ NUM_TIMED = 3
 LATEST_SHARE = 1.05
 """Of the measured duration, so that some are killed after the last commit."""
 
+NUM_IVF_IMAGES = 135
+"""Of which a compaction leaves 81: enough for two inverted lists."""
+
 Content = frozenset[tuple[str, str | None, str, str]]
 """Path, label, SHA-256 of the file, and of feature and thumbnail, of each item."""
+
+
+class State(NamedTuple):
+    """What an index holds: its items, and each FAISS structure as its metric and the SHA-256 of its file."""
+
+    items: Content
+    structures: frozenset[tuple[str, str]]
+
+
+NOTHING = State(frozenset(), frozenset())
+
+
+class Finished(NamedTuple):
+    """What a child tells of a job that it did to the end."""
+
+    duration_s: float
+    num_embedded: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,8 @@ def measure(scratch: Path, *, num_kills: int, num_images: int, seed: int) -> dic
         by_job[job.name] = {
             "kills": count, "duration_s": round(statistics.median(durations_s), 3), "before_first_commit": counts["before"],
             "between_commits": counts["between"], "after_last_commit": counts["after"], "left_uncommitted_bytes": counts["leftovers"],
+            "left_uncommitted_structures": counts["structures"], "images_committed_before_kill": counts["committed"],
+            "images_embedded_again": counts["embedded again"],
         }  # fmt: skip
     return {"kills": num_kills, "images": num_images, "seed": seed, "failures": failures, "by_job": by_job}
 
@@ -96,14 +123,17 @@ def _prepare(scratch: Path, num_images: int) -> list[Job]:
     _write_images(scratch / "later", range(num_images // 2, num_images * 2 // 3), seed=2)  # other bytes under the same names
     _write_images(scratch / "later", range(num_images, num_images * 4 // 3), seed=1)
     _write_images(scratch / "more", range(num_images // 2), seed=3)
+    _write_images(scratch / "many", range(NUM_IVF_IMAGES), seed=4)
     _make_model(scratch / "model")
-    full, sparse = scratch / "full", scratch / "sparse"
+    full, sparse, large = scratch / "full", scratch / "sparse", scratch / "large"
     _finish(Job("start", _build_earlier, None), full, scratch)
     shutil.copytree(full, sparse)
     _finish(Job("start", _remove, None), sparse, scratch)
+    _finish(Job("start", _build_many, None), large, scratch)
+    _finish(Job("start", _remove, None), large, scratch)
     return [
         Job("build", _build_earlier, None), Job("update", _build_later, full), Job("add", _add, full), Job("remove", _remove, full),
-        Job("compact", _compact, sparse),
+        Job("compact", _compact, sparse), Job("compact-ivf", _compact_to_ivf, large),
     ]  # fmt: skip
 
 
@@ -156,6 +186,10 @@ def _build_later(index: Path, scratch: Path) -> None:
     batch.build(str(scratch / "later"), scratch / "model", index, device="cpu")
 
 
+def _build_many(index: Path, scratch: Path) -> None:
+    batch.build(str(scratch / "many"), scratch / "model", index, device="cpu")
+
+
 def _add(index: Path, scratch: Path) -> None:
     batch.add(index, [str(scratch / "more")], prefix="more/")
 
@@ -171,18 +205,32 @@ def _compact(index: Path, scratch: Path) -> None:
     compact(index, force=True)
 
 
+def _compact_to_ivf(index: Path, scratch: Path) -> None:
+    compact(index, force=True, kind="ivf")
+
+
 def _child(work: Callable[[Path, Path], None], index: Path, scratch: Path, messages: Connection) -> None:
-    """Does a job, in a process of its own: says when it begins, and how long it took."""
+    """Does a job, in a process of its own: says when it begins, and what came of it."""
     # One image at a time gives the same feature whichever others are left to do; and a commit after each.
     batch.BATCH_SIZE["cpu"], batch.COMMIT_INTERVAL_S = 1, 0.0
+    # FAISS's threads wait for each other, for seconds where the machine is busy.
+    faiss_search.NUM_CORES = 1
+    faiss.omp_set_num_threads(1)
+    embed, embedded = Embedder.embed, list[int]()
+
+    def embed_and_count(self: Embedder, squares: Pixels) -> Embedding:
+        embedded.append(len(squares))
+        return embed(self, squares)
+
+    Embedder.embed = embed_and_count  # type: ignore[method-assign]
     messages.send(None)
     started = time.perf_counter()
     work(index, scratch)
-    messages.send(time.perf_counter() - started)
+    messages.send(Finished(time.perf_counter() - started, sum(embedded)))
 
 
 def _started(job: Job, index: Path, scratch: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
-    """A child that has just begun, and where it tells how long it took. Forked from a server that has imported everything."""
+    """A child that has just begun, and where it tells what came of it. Forked from a server that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["indexer.batch", "indexer.compaction", "indexer.verify"])
     messages, theirs = context.Pipe(duplex=False)
@@ -193,24 +241,24 @@ def _started(job: Job, index: Path, scratch: Path) -> tuple[multiprocessing.proc
     return child, messages
 
 
-def _finish(job: Job, index: Path, scratch: Path) -> float:
-    """Runs a job to its end; its duration in seconds."""
+def _finish(job: Job, index: Path, scratch: Path) -> Finished:
+    """Runs a job to its end."""
     child, messages = _started(job, index, scratch)
     child.join()
     if child.exitcode:
         raise RuntimeError(f"{job.name} failed with status {child.exitcode}")
-    duration_s: float = messages.recv()
+    finished: Finished = messages.recv()
     messages.close()
-    return duration_s
+    return finished
 
 
-def _ends_in(job: Job, scratch: Path) -> tuple[Content, list[float]]:
+def _ends_in(job: Job, scratch: Path) -> tuple[State, list[float]]:
     """What the job ends in when it is left in peace, and how long that takes."""
     durations_s = []
     for _ in range(NUM_TIMED):
         index = _copy_of(job.start, scratch)
-        durations_s.append(_finish(job, index, scratch))
-    return _content(Index.open(index)), durations_s
+        durations_s.append(_finish(job, index, scratch).duration_s)
+    return _state(Index.open(index)), durations_s
 
 
 def _copy_of(start: Path | None, scratch: Path) -> Path:
@@ -223,58 +271,68 @@ def _copy_of(start: Path | None, scratch: Path) -> Path:
     return index
 
 
-def _content(index: Index) -> Content:
-    """All items of an index, each as a search by its path finds it."""
+def _state(index: Index) -> State:
+    """All that an index holds, each item as a search by its path finds it."""
     found = []
     for item in index.items(limit=index.count()):
         (row,) = index.rows_of_path(item.path)
         parts = index.parts(row)
         found.append((item.path, item.label, item.sha256, hashlib.sha256(parts.feature + parts.thumbnail).hexdigest()))
-    return frozenset(found)
+    artefacts = index.manifest.artefacts
+    return State(frozenset(found), frozenset((metric, artefacts[metric].sha256) for metric in METRICS if metric in artefacts))
 
 
-def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: Content, counts: Counter[str]) -> Iterator[str]:
+def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, counts: Counter[str]) -> Iterator[str]:
     """Kills the job at an instant and runs it again; says what was not as it should be, and counts where the instant fell."""
     index = _copy_of(job.start, scratch)
     first_commit = read_manifest(index).commit if job.start else -1
-    start: Content = _content(Index.open(index)) if job.start else frozenset()
+    start = _state(Index.open(index)) if job.start else NOTHING
     child, messages = _started(job, index, scratch)
     time.sleep(instant_s)
     child.kill()
     child.join()
     messages.close()
+    killed, is_begun = NOTHING, False
     if (index / MANIFEST_FILE).exists():
         try:
             opened = Index.open(index)
-            content = _content(opened)
+            killed = _state(opened)
             if not verify(index).is_clean:
                 yield "the index is not clean"
         except (IndexDirectoryError, ValueError) as error:
             yield str(error)
             return
-        if len(content) != opened.manifest.num_items or not start & end <= content <= start | end:
-            yield f"{len(start & end - content)} committed items are lost, {len(content - (start | end))} come from nowhere"
-        is_begun, is_done = opened.manifest.commit > first_commit, content == end
-        counts["leftovers"] += _has_leftovers(index)
-    else:
-        if job.start:
-            yield "there is no index any more"
-        is_begun = is_done = False
-    counts["after" if is_begun and is_done else "between" if is_begun else "before"] += 1
-    _finish(job, index, scratch)
+        if len(killed.items) != opened.manifest.num_items or not start.items & end.items <= killed.items <= start.items | end.items:
+            lost, strange = start.items & end.items - killed.items, killed.items - (start.items | end.items)
+            yield f"{len(lost)} committed items are lost, {len(strange)} come from nowhere"
+        if killed.structures not in (start.structures, end.structures):
+            yield "a structure is neither of the start nor of the end"
+        is_begun = opened.manifest.commit > first_commit
+        leftovers = _leftovers(index)
+        counts["leftovers"] += bool(leftovers)
+        counts["structures"] += any(".faiss" in name for name in leftovers)
+    elif job.start:
+        yield "there is no index any more"
+    counts["after" if is_begun and killed == end else "between" if is_begun else "before"] += 1
+    num_embedded_again = _finish(job, index, scratch).num_embedded - len(end.items - killed.items)
+    counts["committed"] += len(killed.items - start.items)
+    counts["embedded again"] += num_embedded_again
+    if num_embedded_again:
+        yield f"the job run again embeds {num_embedded_again} images that were committed"
     ended = Index.open(index)
-    if _content(ended) != end or not ended.manifest.is_complete:
-        yield "the job run again ends in other items"
-    if not verify(index).is_clean or _has_leftovers(index):
+    if _state(ended) != end or not ended.manifest.is_complete:
+        yield "the job run again ends in other items or structures"
+    if not verify(index).is_clean or _leftovers(index):
         yield "the job run again leaves an index that is not clean"
 
 
-def _has_leftovers(index: Path) -> bool:
-    """Whether there are bytes that belong to no commit."""
+def _leftovers(index: Path) -> set[str]:
+    """The names of files with bytes that belong to no commit."""
     manifest = read_manifest(index)
     committed = {file_name(kind, manifest.generation): extent.num_bytes for kind, extent in manifest.files.items()}
-    growing = {file.name: file.stat().st_size for file in index.iterdir() if file.is_file() and file.name not in (".lock", MANIFEST_FILE)}
-    return growing != committed
+    committed |= {artefact.file: artefact.num_bytes for artefact in manifest.artefacts.values()}
+    found = {file.name: file.stat().st_size for file in index.iterdir() if file.is_file() and file.name not in (".lock", MANIFEST_FILE)}
+    return {name for name, _ in found.items() ^ committed.items()}
 
 
 if __name__ == "__main__":
