@@ -4,8 +4,9 @@
 
 The limit is reckoned in the same run: the number of cores over the time that an image takes to decode and to embed, each alone on
 one core, the network at its best batch. `decode` is what the network needs (read, decode, resize); `prepare` adds what the index
-keeps besides (SHA-256, thumbnail). The share is the whole of `index build`, its commits and the loading of the model with it. With
---images, the peak memory of `index build` on so many images of the last DATA.
+keeps besides (SHA-256, thumbnail). The share is the whole of `index build`, its commits and the loading of the model with it; beside it the
+share without what a build of a single image takes, which is the model's copying, checking and loading. With --images, the peak memory
+of `index build` on so many images of the last DATA.
 """
 
 import argparse
@@ -60,17 +61,19 @@ def _speed(model: Path, data: str, num_rounds: int, most: int) -> dict[str, obje
         decode_s = _alone_s(lambda example: read_square(_source(example), size), examples[:NUM_ALONE])
         prepare_s = _alone_s(lambda example: _prepare(example, size), examples[:NUM_ALONE])
         embed_s = _forward_s(embedder, squares, forward_s[1])
-        built = _build_per_s(model, examples)
+        loading_s, build_s = _build_s(model, examples[:1]), _build_s(model, examples)
         cores = os.cpu_count() or 1
-        rounds.append((decode_s, prepare_s, embed_s, built, built * (prepare_s + embed_s) / cores, built * (decode_s + embed_s) / cores))
+        prepared_s, decoded_s = (len(examples) * (part_s + embed_s) / cores for part_s in (prepare_s, decode_s))
+        shares = prepared_s / build_s, decoded_s / build_s, prepared_s / (build_s - loading_s), decoded_s / (build_s - loading_s)
+        rounds.append((decode_s, prepare_s, embed_s, loading_s, len(examples) / build_s, *shares))
     medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
+    names = ("prepare_and_forward", "decode_and_forward", "prepare_and_forward_once_loaded", "decode_and_forward_once_loaded")
     return {
         "images": len(examples), "image_px": size, "best_batch": forward_s[1], "decode_ms": round(1000 * medians[0], 2),
-        "prepare_ms": round(1000 * medians[1], 2), "forward_ms": round(1000 * medians[2], 2), "images_per_s": round(medians[3], 1),
-        "share_of_limit": {
-            "prepare_and_forward": round(medians[4], 3), "decode_and_forward": round(medians[5], 3),
-            "by_round": [[round(value, 3) for value in values[4:]] for values in rounds],
-        },
+        "prepare_ms": round(1000 * medians[1], 2), "forward_ms": round(1000 * medians[2], 2), "loading_s": round(medians[3], 2),
+        "images_per_s": round(medians[4], 1),
+        "share_of_limit": {name: round(value, 3) for name, value in zip(names, medians[5:], strict=True)},
+        "share_by_round": [[round(value, 3) for value in values[5:]] for values in rounds],
     }  # fmt: skip
 
 
@@ -101,14 +104,14 @@ def _forward_s(embedder: Embedder, squares: Pixels, batch: int) -> float:
     return (time.perf_counter() - started_s) / (len(squares) // batch * batch)
 
 
-def _build_per_s(model: Path, examples: Sequence[Example]) -> float:
+def _build_s(model: Path, examples: Sequence[Example]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.csv")
         write_listing(examples, len(examples), listing)
         started_s = time.perf_counter()
         report = build(str(listing), model, Path(folder, "index"), device="cpu")
         assert report.num_added == len(examples), report
-        return len(examples) / (time.perf_counter() - started_s)
+        return time.perf_counter() - started_s
 
 
 def _memory(model: Path, data: str, num_images: int) -> dict[str, int]:
