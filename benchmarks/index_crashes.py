@@ -2,12 +2,13 @@
 
     python -m benchmarks.index_crashes [--kills 200] [--images 45] [--seed 0]
 
-Children do one of six jobs (build: from nothing; update: a build on an index of earlier data; add, remove, compact; compact-ivf: with
---kind ivf, so that two FAISS structures are made and written too) and are killed with SIGKILL after a random share of the job's measured
-duration. Batches of one image and a commit after each make as many instants worth hitting as can be. After each kill the index must open
-and verify as clean, hold every item that the job does not itself remove, and nothing that is in neither the start nor the end. The job,
-run again, must embed no image that was committed before the kill, and end in the same items and structures, byte for byte, as one that
-was left in peace. SIGKILL leaves the kernel's page cache as it is: this is no test of a power cut.
+Children do one of nine jobs (build: from nothing; update: a build on an index of earlier data; add, remove, compact; compact-ivf: with
+--kind ivf, so that two FAISS structures are made and written too; encode: binary codes in place of others; add-codes, compact-codes: of
+an index with codes) and are killed with SIGKILL after a random share of the job's measured duration. Batches of one image and a commit
+after each make as many instants worth hitting as can be. After each kill the index must open and verify as clean, hold every item that
+the job does not itself remove, nothing that is in neither the start nor the end, and the code of every row, if it has an encoder. The
+job, run again, must embed no image that was committed before the kill, and end in the same items, structures and encoder, byte for byte,
+as one that was left in peace. SIGKILL leaves the kernel's page cache as it is: this is no test of a power cut.
 """
 
 import argparse
@@ -32,13 +33,15 @@ from PIL import Image
 
 from benchmarks.record import record
 from indexer import batch, faiss_search
+from indexer.codes import ARTEFACT as ENCODER
+from indexer.codes import CodeFacts, Encoder, load_encoder
 from indexer.compaction import compact
 from indexer.embedder import Embedder, Embedding
 from indexer.index import MODEL_FOLDER, Index
 from indexer.kinds import METRICS
 from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, read_manifest
-from indexer.records import file_name
 from indexer.verify import verify
+from indexer.writer import IndexWriter
 from training.images import Pixels
 from training.model import NUM_FEATURES, ONNX_FILE, ModelCard, file_sha256, write_card
 
@@ -47,6 +50,7 @@ NUM_TIMED = 3
 LATEST_SHARE = 1.05
 """Of the measured duration, so that some are killed after the last commit."""
 
+NUM_BITS = 64
 NUM_IVF_IMAGES = 135
 """Of which a compaction leaves 81: enough for two inverted lists."""
 
@@ -55,7 +59,7 @@ Content = frozenset[tuple[str, str | None, str, str]]
 
 
 class State(NamedTuple):
-    """What an index holds: its items, and each FAISS structure as its metric and the SHA-256 of its file."""
+    """What an index holds: its items, and each FAISS structure and the encoder as its name and the SHA-256 of its file."""
 
     items: Content
     structures: frozenset[tuple[str, str]]
@@ -125,15 +129,19 @@ def _prepare(scratch: Path, num_images: int) -> list[Job]:
     _write_images(scratch / "more", range(num_images // 2), seed=3)
     _write_images(scratch / "many", range(NUM_IVF_IMAGES), seed=4)
     _make_model(scratch / "model")
-    full, sparse, large = scratch / "full", scratch / "sparse", scratch / "large"
+    full, sparse, large, coded, coded_sparse = (scratch / name for name in ("full", "sparse", "large", "coded", "coded-sparse"))
     _finish(Job("start", _build_earlier, None), full, scratch)
     shutil.copytree(full, sparse)
     _finish(Job("start", _remove, None), sparse, scratch)
     _finish(Job("start", _build_many, None), large, scratch)
     _finish(Job("start", _remove, None), large, scratch)
+    for plain, with_codes in ((full, coded), (sparse, coded_sparse)):
+        shutil.copytree(plain, with_codes)
+        _finish(Job("start", _encode_first, None), with_codes, scratch)
     return [
         Job("build", _build_earlier, None), Job("update", _build_later, full), Job("add", _add, full), Job("remove", _remove, full),
         Job("compact", _compact, sparse), Job("compact-ivf", _compact_to_ivf, large),
+        Job("encode", _encode_again, coded), Job("add-codes", _add, coded), Job("compact-codes", _compact, coded_sparse),
     ]  # fmt: skip
 
 
@@ -209,6 +217,22 @@ def _compact_to_ivf(index: Path, scratch: Path) -> None:
     compact(index, force=True, kind="ivf")
 
 
+def _encode_first(index: Path, scratch: Path) -> None:
+    _encode(index, seed=1)
+
+
+def _encode_again(index: Path, scratch: Path) -> None:
+    _encode(index, seed=2)
+
+
+def _encode(index: Path, seed: int) -> None:
+    weights = np.random.default_rng(seed).normal(0, 1, (NUM_BITS, NUM_FEATURES)).astype(np.float32)
+    facts = CodeFacts(num_bits=NUM_BITS, num_fitted=0, seed=seed, commit=0, loss=())
+    with IndexWriter.open(index) as writer:
+        writer.write_codes(Encoder(facts, weights, np.zeros(NUM_BITS, np.float32)))
+        writer.commit()
+
+
 def _child(work: Callable[[Path, Path], None], index: Path, scratch: Path, messages: Connection) -> None:
     """Does a job, in a process of its own: says when it begins, and what came of it."""
     # One image at a time gives the same feature whichever others are left to do; and a commit after each.
@@ -279,7 +303,7 @@ def _state(index: Index) -> State:
         parts = index.parts(row)
         found.append((item.path, item.label, item.sha256, hashlib.sha256(parts.feature + parts.thumbnail).hexdigest()))
     artefacts = index.manifest.artefacts
-    return State(frozenset(found), frozenset((metric, artefacts[metric].sha256) for metric in METRICS if metric in artefacts))
+    return State(frozenset(found), frozenset((metric, artefacts[metric].sha256) for metric in (*METRICS, ENCODER) if metric in artefacts))
 
 
 def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, counts: Counter[str]) -> Iterator[str]:
@@ -299,6 +323,8 @@ def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, count
             killed = _state(opened)
             if not verify(index).is_clean:
                 yield "the index is not clean"
+            if not _has_its_codes(opened):
+                yield "a row has not the code of its feature"
         except (IndexDirectoryError, ValueError) as error:
             yield str(error)
             return
@@ -306,7 +332,7 @@ def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, count
             lost, strange = start.items & end.items - killed.items, killed.items - (start.items | end.items)
             yield f"{len(lost)} committed items are lost, {len(strange)} come from nowhere"
         if killed.structures not in (start.structures, end.structures):
-            yield "a structure is neither of the start nor of the end"
+            yield "a structure or the encoder is neither of the start nor of the end"
         is_begun = opened.manifest.commit > first_commit
         leftovers = _leftovers(index)
         counts["leftovers"] += bool(leftovers)
@@ -320,16 +346,25 @@ def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, count
     if num_embedded_again:
         yield f"the job run again embeds {num_embedded_again} images that were committed"
     ended = Index.open(index)
-    if _state(ended) != end or not ended.manifest.is_complete:
-        yield "the job run again ends in other items or structures"
+    if _state(ended) != end or not ended.manifest.is_complete or not _has_its_codes(ended):
+        yield "the job run again ends in other items, structures or codes"
+    IndexWriter.open(index).close()  # which sweeps what the last commit replaced, and readers might have been about to open
     if not verify(index).is_clean or _leftovers(index):
         yield "the job run again leaves an index that is not clean"
+
+
+def _has_its_codes(index: Index) -> bool:
+    """Whether every row has the code of its feature, if the index has an encoder."""
+    encoder, codes = load_encoder(index.directory, index.manifest), index.codes
+    if encoder is None or codes is None:
+        return encoder is None and codes is None
+    return np.array_equal(codes, encoder.encode(index.features))
 
 
 def _leftovers(index: Path) -> set[str]:
     """The names of files with bytes that belong to no commit."""
     manifest = read_manifest(index)
-    committed = {file_name(kind, manifest.generation): extent.num_bytes for kind, extent in manifest.files.items()}
+    committed = {extent.file: extent.num_bytes for extent in manifest.files.values()}
     committed |= {artefact.file: artefact.num_bytes for artefact in manifest.artefacts.values()}
     found = {file.name: file.stat().st_size for file in index.iterdir() if file.is_file() and file.name not in (".lock", MANIFEST_FILE)}
     return {name for name, _ in found.items() ^ committed.items()}

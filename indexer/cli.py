@@ -10,7 +10,7 @@ import typer
 from indexer.embedder import likeliest
 from indexer.index_cli import AsJson, DeviceOption, IndexDirectory
 from indexer.index_cli import app as index_app
-from indexer.kinds import METRICS, parse_metric
+from indexer.kinds import DEFAULT_RERANK, QUERY_METRICS, parse_metric
 from indexer.probe import By
 from training.errors import UserError
 from training.examples import storable
@@ -28,7 +28,17 @@ def search(
     index: IndexDirectory,
     images: Images,
     k: Annotated[int, typer.Option("-k", min=1, help="How many look-alikes.")] = 6,
-    metric: Annotated[str, typer.Option(metavar="|".join(METRICS), help="The distance between features.")] = "euclidean",
+    metric: Annotated[
+        str, typer.Option(metavar="|".join(QUERY_METRICS), help="The distance between features, or between codes.")
+    ] = "euclidean",
+    rerank: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default=False,
+            help=f"With hamming: rank so many of the nearest by code by Euclidean distance, {DEFAULT_RERANK} unless given; 0: none.",
+        ),
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Only items of this label.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model directory, if not the index's own copy.")] = None,
     device: DeviceOption = "auto",
@@ -39,12 +49,15 @@ def search(
     from indexer.queries import answer
 
     by = parse_metric(metric)
+    if rerank is not None and by != "hamming":
+        raise UserError(f"--rerank is for codes only; pass --metric hamming with it, or leave it out with --metric {by}")
+    rerank = DEFAULT_RERANK if rerank is None else rerank
     opened, embedder, searcher = open_for_queries(index, model, device=device)
     label = None if label is None else storable(label)
     if label is not None and label not in opened.labels():
         raise UserError(f"no item has the label {label}; there are: {', '.join(list(opened.labels())[:20])}")
     sources = _existing(images)
-    results = [found.matches for found in answer(sources, embedder, searcher, k=k, metric=by, label=label)]
+    results = [found.matches for found in answer(sources, embedder, searcher, k=k, metric=by, label=label, rerank=rerank)]
     if as_json:
         rows = [
             {"filename": str(image), "matches": [{**_item(match.item), "distance": match.distance} for match in matches]}
@@ -52,7 +65,7 @@ def search(
         ]
         print(json.dumps({"model": embedder.card.id, "index": opened.manifest.commit, "metric": metric, "results": rows}, indent=2))
         return
-    num_digits = 4 if metric == "cosine" else 3
+    num_digits = 4 if by == "cosine" else 0 if by == "hamming" and not rerank else 3
     for image, matches in zip(images, results, strict=True):
         print(image)
         for match in matches:

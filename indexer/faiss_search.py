@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import faiss
@@ -12,8 +13,9 @@ import numpy as np
 
 from indexer.embedder import Device, Floats
 from indexer.exact import Found, nearest, refined, scanned
+from indexer.hamming import CodeSearch
 from indexer.index import Index, Item, Rows
-from indexer.kinds import METRICS, Metric
+from indexer.kinds import DEFAULT_RERANK, METRICS, Metric, QueryMetric
 from indexer.structure import GpuFlat, Structure, load_structure, resolve_search_device
 from training.errors import UserError
 from training.model import NUM_FEATURES
@@ -30,7 +32,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Match:
-    """An item and its distance from the query's feature."""
+    """An item and its distance from the query: between features, or the number of bits that differ where codes alone decide."""
 
     item: Item
     distance: float
@@ -48,13 +50,20 @@ class Searcher:
             self._owner = ThreadPoolExecutor(1, thread_name_prefix="gpu")
             self._owned(lambda: self._move_to_gpu(is_required=device == "gpu"))
 
+    @cached_property
+    def codes(self) -> CodeSearch:
+        """What searches by Hamming distance; raises IndexDirectoryError where the index has no codes, or damaged ones."""
+        return CodeSearch(self.index, NUM_CORES)
+
     def search(
-        self, features: Floats, k: int, *, metric: Metric = "euclidean", label: str | None = None, exact: bool = False
-    ) -> list[list[Match]]:
+        self, features: Floats, k: int, *, metric: QueryMetric = "euclidean", label: str | None = None, exact: bool = False,
+        rerank: int = DEFAULT_RERANK,
+    ) -> list[list[Match]]:  # fmt: skip
         """The `k` nearest items to each feature (B, 4096), nearest first; fewer where the index or the label has fewer.
 
         Euclidean distance is the paper's; cosine distance is 1 - cosine. With `label` the nearest of that label, exactly. Else, unless
-        `exact`, an index with a structure may miss some: the manifest has its recall at 10.
+        `exact`, an index with a structure may miss some: the manifest has its recall at 10. By `hamming` the `rerank` nearest by code
+        are ranked by Euclidean distance, or with 0 the codes alone decide, exactly. Raises IndexDirectoryError where there are none.
         """
         queries = np.ascontiguousarray(features, np.float32)
         assert queries.shape == (len(queries), NUM_FEATURES)
@@ -62,6 +71,8 @@ class Searcher:
         k = min(k, len(rows))
         if not k or not len(queries):
             return [[] for _ in queries]
+        if metric == "hamming":
+            return self._matches(self.codes.search(queries, k, rerank=rerank, rows=None if label is None else rows))
         structure = None if exact or label is not None else self._structures[metric]
         with _share_of_cores():
             if structure is None or not num_candidates(k) <= min(len(rows), structure.max_candidates):

@@ -2,7 +2,7 @@
 
 manifest.json           what counts: the commit, how much of each growing file belongs to it, checksums of all
 copy/manifest.json      the same, for the day that it is damaged
-records, features, texts, thumbnails, removed    the growing files (see records.py)
+records, features, texts, thumbnails, removed, codes    the growing files (see records.py)
 model/                  model.json and model.onnx, so that queries need nothing else
 *.faiss, ...            artefacts, written once: see the manifest
 
@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.codes import Codes, encoding, facts_of
 from indexer.kinds import METRICS
-from indexer.manifest import REBUILD, IndexDirectoryError, Manifest, read_either, read_manifest
-from indexer.records import GROWING_FILES, RECORD, ROW_BYTES, Parts, file_name, hash_of
+from indexer.manifest import REBUILD, Extent, IndexDirectoryError, Manifest, read_either, read_manifest
+from indexer.records import CODES, RECORD, ROW_BYTES, Parts, hash_of
 from training.model import NUM_FEATURES
 
 MODEL_FOLDER = "model"
@@ -49,7 +50,8 @@ class Index:
 
     def __init__(self, directory: Path, manifest: Manifest, *, is_whole: bool = True):
         self.directory, self.manifest = directory, manifest
-        opened = {kind: _map(directory, manifest, kind, is_whole) for kind in GROWING_FILES}
+        remedy = f"run: lookalike index verify {directory}, which says what is lost, or {REBUILD}" if is_whole else None
+        opened = {kind: _map(directory, extent, remedy) for kind, extent in manifest.files.items() if kind != CODES}
         self.records: npt.NDArray[Any] = _whole(opened["records"], RECORD.itemsize).view(RECORD)
         """Of all rows, removed ones too, (rows,) RECORD, memory-mapped."""
         self.features: npt.NDArray[np.float32] = _whole(opened["features"], ROW_BYTES).view("<f4").reshape(-1, NUM_FEATURES)
@@ -67,6 +69,11 @@ class Index:
                 f"{directory} has {len(self.rows):,} items but its manifest says {manifest.num_items:,}; "
                 f"run: lookalike index verify {directory}"
             )
+        self._codes: Codes | IndexDirectoryError | None = None
+        try:
+            self._codes = _map_codes(directory, manifest)  # at once: a later commit may delete the file
+        except IndexDirectoryError as error:
+            self._codes = error.with_traceback(None)
 
     @classmethod
     def open(cls, directory: Path) -> "Index":
@@ -74,13 +81,18 @@ class Index:
         manifest = read_manifest(directory)
         while True:
             try:
-                return cls(directory, manifest)
+                index = cls(directory, manifest)
+                if not isinstance(index._codes, IndexDirectoryError):
+                    return index
             except IndexDirectoryError:
                 # A compaction may have come between the manifest and its files.
-                latest = read_manifest(directory)
-                if latest.generation == manifest.generation:
+                if (latest := read_manifest(directory)).commit == manifest.commit:
                     raise
-                manifest = latest
+            else:
+                # Other codes may have come.
+                if (latest := read_manifest(directory)).commit == manifest.commit:
+                    return index
+            manifest = latest
 
     @classmethod
     def salvage(cls, directory: Path) -> "Index":
@@ -89,6 +101,13 @@ class Index:
         A damaged manifest's copy tells what there was.
         """
         return cls(directory, read_either(directory), is_whole=False)
+
+    @property
+    def codes(self) -> Codes | None:
+        """Of all rows, (rows, bits / 8) uint8, memory-mapped, None where the index has none; raises IndexDirectoryError where some miss."""
+        if isinstance(self._codes, IndexDirectoryError):
+            raise IndexDirectoryError(str(self._codes))
+        return self._codes
 
     def item(self, id: int) -> Item | None:
         """The item of this id, None where there is none."""
@@ -154,12 +173,17 @@ class Index:
         manifest = self.manifest
         structures = {metric: manifest.artefacts[metric] for metric in METRICS if metric in manifest.artefacts}
         num_bytes = sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
+        encoder = facts_of(manifest)
         return {
             "index": str(self.directory), "model": manifest.model_id, "num_items": manifest.num_items, "num_removed": manifest.num_rows
             - manifest.num_items, "commit": manifest.commit, "is_complete": manifest.is_complete, "kind": manifest.kind,
             "search": {metric: {**artefact.facts, "num_bytes": artefact.num_bytes} for metric, artefact in structures.items()},
             "num_bytes": num_bytes, "created_at": manifest.created_at, "updated_at": manifest.updated_at, "labels": self.labels(),
             "probe": manifest.artefacts["probe"].facts if "probe" in manifest.artefacts else None,
+            "codes": encoder and {
+                "num_bits": encoder.num_bits, "num_fitted": encoder.num_fitted, "commit": encoder.commit,
+                "num_bytes": manifest.files[CODES].num_bytes,
+            },
         }  # fmt: skip
 
     @cached_property
@@ -213,18 +237,32 @@ class _ByHash:
         return self._rows[start:end]
 
 
-def _map(directory: Path, manifest: Manifest, kind: str, is_whole: bool) -> npt.NDArray[np.uint8]:
-    """The committed bytes of a growing file, memory-mapped; what there is of them, if it need not be whole."""
-    file, num_bytes = directory / file_name(kind, manifest.generation), manifest.files[kind].num_bytes
+def _map(directory: Path, extent: Extent, remedy: str | None) -> npt.NDArray[np.uint8]:
+    """The committed bytes of a growing file, memory-mapped; without a remedy for others missing, what there is of them."""
+    file, num_bytes = directory / extent.file, extent.num_bytes
     size, content = None, np.empty(0, np.uint8)
     with suppress(FileNotFoundError), file.open("rb") as opened:  # once: a compaction may delete it at any instant
         size = os.fstat(opened.fileno()).st_size
         if shape := min(size, num_bytes):
             content = np.asarray(np.memmap(opened, np.uint8, "r", shape=(shape,)))
-    if is_whole and (size is None or size < num_bytes):
+    if remedy and (size is None or size < num_bytes):
         what = "is missing" if size is None else f"should hold {num_bytes:,} bytes but has {size:,}"
-        raise IndexDirectoryError(f"{file} {what}; run: lookalike index verify {directory}, which says what is lost, or {REBUILD}")
+        raise IndexDirectoryError(f"{file} {what}; {remedy}")
     return content
+
+
+def _map_codes(directory: Path, manifest: Manifest) -> Codes | None:
+    facts = facts_of(manifest)
+    if facts is None:
+        return None
+    extent, row_bytes = manifest.files[CODES], facts.num_bits // 8
+    if extent.num_bytes != manifest.num_rows * row_bytes:
+        raise IndexDirectoryError(
+            f"the codes of {directory} are older than its items ({extent.num_bytes // row_bytes:,} for {manifest.num_rows:,} rows); "
+            f"run: {encoding(directory, facts)}"
+        )
+    remedy = f"run: lookalike index verify {directory} --mend, which makes the codes again"
+    return _map(directory, extent, remedy).reshape(-1, row_bytes)
 
 
 def _whole(content: npt.NDArray[np.uint8], row_bytes: int) -> npt.NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from indexer.codes import DEFAULT_BITS
 from indexer.embedder import Device
 from indexer.kinds import KINDS, describe, format_size, parse_kind, parse_memory
 from training.cache import SKIPPED_FILE, describe_skipped
@@ -151,7 +152,7 @@ def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
         print(json.dumps(found, indent=2))
         return
     for name, value in found.items():
-        if name not in ("labels", "search", "probe"):
+        if name not in ("labels", "search", "probe", "codes"):
             print(f"{name:>16}  {value}")
     for metric, facts in found["search"].items():
         print(f"{metric:>16}  {describe(facts)}")
@@ -159,6 +160,9 @@ def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
     if facts := found["probe"]:
         labels, num_fitted, accuracy = facts["labels"], facts["num_fitted"], _share(facts["accuracy"])
         print(f"{'probe':>16}  {len(labels):,} labels, fitted on {num_fitted:,} items of commit {facts['commit']}, accuracy {accuracy}")
+    if facts := found["codes"]:
+        num_bits, num_fitted, num_bytes = facts["num_bits"], facts["num_fitted"], facts["num_bytes"]
+        print(f"{'codes':>16}  {num_bits:,} bits, learnt from {num_fitted:,} items of commit {facts['commit']}, {num_bytes:,} bytes")
 
 
 @app.command()
@@ -188,6 +192,52 @@ def probe(index: IndexDirectory, as_json: AsJson = False) -> None:
     print(f"{_share(facts.chance):>8}  chance: always the most frequent label")
 
 
+@app.command("map")
+def map_(
+    index: IndexDirectory,
+    items: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=False, help="At most so many items, a sample; 20,000 unless given, which take minutes."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lay the items out in two dimensions, what is alike together (t-SNE), and keep the map in INDEX.
+
+    `lookalike serve` shows it on the page and at `GET /map`. Make it again when items have come.
+    """
+    from indexer.mapping import MAX_ITEMS, make
+
+    facts, files = make(index, max_items=MAX_ITEMS if items is None else items)
+    if as_json:
+        print(json.dumps(asdict(facts) | {"files": [str(file) for file in files]}, indent=2))
+        return
+    some = f"a sample of {facts.num_shown:,} of {facts.num_items:,}" if facts.num_shown < facts.num_items else f"{facts.num_items:,}"
+    print(f"{index} keeps a map of {some} items")
+    for file in files:
+        print(f"Wrote {file}")
+
+
+@app.command()
+def encode(
+    index: IndexDirectory,
+    bits: Annotated[int, typer.Option(help="The length of a code: a multiple of 8 from 16 to 1024.")] = DEFAULT_BITS,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn by chance.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Learn short binary codes from INDEX's own features and write one for each item; `search --metric hamming` finds by them.
+
+    Items that are added later get theirs as they come. What was interrupted goes on.
+    """
+    from indexer.encoding import encode as encode_index
+
+    facts = encode_index(index, num_bits=bits, seed=seed, device=device)
+    if as_json:
+        print(json.dumps(asdict(facts), indent=2))
+        return
+    print(f"{index} has codes of {facts.num_bits} bits, {facts.num_bits // 8} bytes an image, learnt from {facts.num_fitted:,} items")
+
+
 @app.command()
 def quality(
     index: IndexDirectory,
@@ -209,12 +259,13 @@ def quality(
     if queries is None:
         asking = f"{report.num_queries:,} of its own items ask, each left out of its own answers and ranking"
     print(f"{index} holds {report.num_items:,} items, searched as {report.kind}; {asking}")
-    print(f"{'distance':>9}  {f'recall@{k}':>14}  {f'precision@{k}':>14}  {'mAP':>6}")
+    print(f"{'distance':>22}  {f'recall@{k}':>14}  {f'precision@{k}':>14}  {'mAP':>6}")
     for row in report.results:
         recall, precision, mean = (
             "-" if figure is None else f"{figure:.4f}" for figure in (row.recall_at_k, row.precision_at_k, row.mean_average_precision)
         )
-        print(f"{row.metric:>9}  {recall:>14}  {precision:>14}  {mean:>6}")
+        name = f"{row.metric}, {row.rerank:,} reranked" if row.rerank else row.metric
+        print(f"{name:>22}  {recall:>14}  {precision:>14}  {mean:>6}")
     if report.num_unlabelled:
         print(f"queries without a label, counted for recall only: {report.num_unlabelled:,}")
     if report.num_unanswerable:

@@ -21,6 +21,12 @@ from training.model import NUM_FEATURES
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+"""The distances between features."""
+QueryMetric = Literal["euclidean", "cosine", "hamming"]
+QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
+"""What an index with codes can be searched by; one without only by METRICS."""
+DEFAULT_RERANK = 1000
+"""How many of the nearest by code are ranked by Euclidean distance."""
 Kind = Literal["flat", "ivf", "ivf-fp16", "ivf-sq8", "hnsw-fp16", "hnsw-sq8"]
 KindChoice = Literal["auto", "flat", "ivf", "ivf-fp16", "ivf-sq8", "hnsw-fp16", "hnsw-sq8"]
 KINDS: tuple[KindChoice, ...] = get_args(KindChoice)
@@ -84,11 +90,11 @@ def parse_kind(text: str) -> KindChoice:
     raise UserError(f"--kind must be one of {', '.join(KINDS)}, got {text!r}")
 
 
-def parse_metric(text: str) -> Metric:
-    """One of METRICS; raises UserError."""
-    if metric := next((metric for metric in METRICS if metric == text), None):
+def parse_metric(text: str) -> QueryMetric:
+    """One of QUERY_METRICS; raises UserError."""
+    if metric := next((metric for metric in QUERY_METRICS if metric == text), None):
         return metric
-    raise UserError(f"--metric must be one of {', '.join(METRICS)}, got {text!r}")
+    raise UserError(f"--metric must be one of {', '.join(QUERY_METRICS)}, got {text!r}")
 
 
 def parse_memory(text: str) -> int:

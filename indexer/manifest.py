@@ -15,7 +15,7 @@ from typing import Any
 from training.errors import UserError
 from training.model import sync, write_atomically
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 COPY_FILE = f"copy/{MANIFEST_FILE}"
 REBUILD = "restore it from a copy, or build the index again in another directory"
@@ -29,6 +29,7 @@ class IndexDirectoryError(UserError):
 class Extent:
     """How much of a growing file was committed; what lies beyond belongs to no commit."""
 
+    file: str
     num_bytes: int = 0
     crc32: int = 0
     """Of these bytes."""
@@ -61,7 +62,7 @@ class Manifest:
     is_complete: bool = False
     """Whether the last build reached its end; an interrupted one's commits count all the same."""
     files: Mapping[str, Extent] = field(default_factory=dict)
-    """By kind: records, features, texts, thumbnails, removed."""
+    """By kind: records, features, texts, thumbnails, removed and, in an index with an encoder, codes."""
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
     """By purpose."""
     search: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +79,11 @@ class Manifest:
     def kind(self) -> str:
         """How Euclidean neighbours are searched; `flat` is an exact scan of the features."""
         return str(self.artefacts["euclidean"].facts["kind"]) if "euclidean" in self.artefacts else "flat"
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether it can be searched by Hamming distance."""
+        return "autoencoder" in self.artefacts
 
     def recall_at_10(self, metric: str) -> float:
         """The share of the 10 nearest by a metric that are found, as measured when its structure was made; an exact scan finds all."""

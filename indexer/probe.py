@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.arrays import read_arrays
 from indexer.embedder import Floats, unit
 from indexer.index import Index, Rows
-from indexer.manifest import Artefact, IndexDirectoryError
 from indexer.records import hash_of
 from indexer.writer import IndexWriter
 from training.datasets import split
 from training.errors import UserError
 from training.examples import Example
-from training.model import NUM_FEATURES, file_sha256
+from training.model import NUM_FEATURES
 from training.progress import Bar
 
 ARTEFACT = "probe"
@@ -86,7 +85,11 @@ class Probe:
     def load(cls, index: Index) -> "Probe | None":
         """The probe that the index keeps, None where it has none; raises IndexDirectoryError for a damaged one."""
         artefact = index.manifest.artefacts.get(ARTEFACT)
-        return None if artefact is None else cls(_facts(artefact.facts), *_read(index.directory, artefact))
+        if artefact is None:
+            return None
+        facts = _facts(artefact.facts)
+        shapes = {"weights": (len(facts.labels), NUM_FEATURES), "bias": (len(facts.labels),)}
+        return cls(facts, *read_arrays(index.directory, artefact, shapes, f"fit it again: lookalike index probe {index.directory}"))
 
 
 def facts_of(index: Index) -> ProbeFacts | None:
@@ -289,19 +292,3 @@ def _logistic(features: npt.NDArray[np.floating[Any]], labels: Rows, penalty: fl
 
 def _facts(facts: Mapping[str, Any]) -> ProbeFacts:
     return ProbeFacts(**{**facts, "labels": tuple(facts["labels"])})
-
-
-def _read(directory: Path, artefact: Artefact) -> tuple[Floats, Floats]:
-    file = directory / artefact.file
-    remedy = f"fit it again: lookalike index probe {directory}"
-    try:
-        if file_sha256(file) != artefact.sha256:
-            raise IndexDirectoryError(f"{file} is damaged (its checksum does not fit); {remedy}")
-        with np.load(file, allow_pickle=False) as arrays:
-            weights, bias = arrays["weights"], arrays["bias"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise IndexDirectoryError(f"{file} cannot be read ({error}); {remedy}") from error
-    shape = len(artefact.facts["labels"]), NUM_FEATURES
-    if weights.shape != shape or bias.shape != shape[:1]:
-        raise IndexDirectoryError(f"{file} should have weights {shape} but has {weights.shape} and {bias.shape}; {remedy}")
-    return weights, bias

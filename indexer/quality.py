@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from indexer.codes import Codes
 from indexer.embedder import Floats, unit
 from indexer.faiss_search import Match
 from indexer.index import Rows
@@ -89,15 +90,31 @@ def average_precisions(
         for number, (_, some) in enumerate(_distances(block, features, rows, metric)):
             distances[:, number * ROW_BLOCK : number * ROW_BLOCK + some.shape[1]] = some
         for place, ranking in enumerate(distances, start):
-            is_relevant = (row_labels == query_labels[place]) & (query_labels[place] >= 0)
-            if own_rows is not None:
-                is_own = rows == own_rows[place]
-                is_relevant &= ~is_own
-                ranking[is_own] = np.inf  # last, and irrelevant: of no consequence
-            ranks = np.flatnonzero(is_relevant[np.argsort(ranking, kind="stable")]) + 1
-            if len(ranks):
-                result[place] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
+            is_own = None if own_rows is None else rows == own_rows[place]
+            result[place] = _average_precision(ranking, query_labels[place], row_labels, is_own)
     return result
+
+
+def code_average_precisions(
+    queries: Codes, query_labels: Rows, codes: Codes, rows: Rows, row_labels: Rows, *, own_rows: Rows | None = None
+) -> Doubles:
+    """`average_precisions` by the bits that differ between codes, (Q, bytes) and (n, bytes), the latter parallel to `rows`."""
+    result = np.full(len(queries), np.nan)
+    for place, query in enumerate(queries):
+        ranking = np.bitwise_count(codes ^ query).sum(axis=1, dtype=np.float32)
+        is_own = None if own_rows is None else rows == own_rows[place]
+        result[place] = _average_precision(ranking, query_labels[place], row_labels, is_own)
+    return result
+
+
+def _average_precision(distances: Floats, label: np.int64, row_labels: Rows, is_own: npt.NDArray[np.bool_] | None) -> float:
+    """Of one query's ranking by distances (n,), which it changes; NaN where no row has its label."""
+    is_relevant = (row_labels == label) & (label >= 0)
+    if is_own is not None:
+        is_relevant &= ~is_own
+        distances[is_own] = np.inf  # last, and irrelevant: of no consequence
+    ranks = np.flatnonzero(is_relevant[np.argsort(distances, kind="stable")]) + 1
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else float("nan")
 
 
 def mean_of(values: Doubles) -> float:

@@ -1,5 +1,6 @@
 """`lookalike index quality`: an index is asked many images, and its answers are judged."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +12,16 @@ from indexer.bundle import open_for_queries
 from indexer.embedder import Device, Embedder, Floats
 from indexer.faiss_search import Searcher
 from indexer.index import Index, Rows
-from indexer.kinds import Metric
-from indexer.quality import DISTANCES, QUERY_BLOCK, Doubles, average_precisions, exact_neighbours, mean_of, recall_at_k
+from indexer.kinds import DEFAULT_RERANK, METRICS, Metric, QueryMetric
+from indexer.quality import (
+    QUERY_BLOCK,
+    Doubles,
+    average_precisions,
+    code_average_precisions,
+    exact_neighbours,
+    mean_of,
+    recall_at_k,
+)
 from indexer.queries import BATCH_SIZE
 from training.cache import map_ahead, num_cores
 from training.datasets import DataError, Example, open_dataset
@@ -29,10 +38,14 @@ NO_ROW, NO_LABEL = -1, -1
 class Quality:
     """How good the look-alikes by one distance are: figures from 0 to 1, None where no query could tell."""
 
-    metric: Metric
+    metric: QueryMetric
+    rerank: int | None
+    """By hamming: how many of the nearest by code were ranked by Euclidean distance; 0: none."""
     recall_at_k: float | None
+    """By hamming, of the nearest by Euclidean distance."""
     precision_at_k: float | None
     mean_average_precision: float | None
+    """None too for codes that are reranked: it is over the whole ranking, which is that of the codes alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +96,7 @@ def measure(directory: Path, *, data: str | None = None, k: int = 10, device: De
     blocks = _embedded(examples, embedder, unreadable) if data else iter([_own_items(index)])
     judge = _Judge(searcher, k)
     num_asking = len(examples) if data else min(len(index.ids), NUM_OWN_QUERIES)
-    with Bar("Measuring", num_asking * len(DISTANCES), "answers") as bar:
+    with Bar("Measuring", num_asking * len(_ways_of(index)), "answers") as bar:
         for block in blocks:
             judge.ask(block, bar)
     if not judge.num_queries:
@@ -96,8 +109,21 @@ def measure(directory: Path, *, data: str | None = None, k: int = 10, device: De
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How the index is asked."""
+
+    metric: QueryMetric
+    rerank: int = 0
+
+    @property
+    def aim(self) -> Metric:
+        """The distance whose nearest are to be found: codes stand for features."""
+        return "euclidean" if self.metric == "hamming" else self.metric
+
+
 class _Tally:
-    """The figures of one distance so far, an array a block of queries."""
+    """The figures of one way to ask so far, an array a block of queries."""
 
     def __init__(self) -> None:
         self.recalls: list[Doubles] = []
@@ -112,39 +138,48 @@ class _Judge:
         self._searcher, self._index, self._k = searcher, searcher.index, k
         self._numbers = {label: number for number, label in enumerate(self._index.labels())}
         self._row_labels = self._labels_of_items()
-        self._tallies: dict[Metric, _Tally] = {metric: _Tally() for metric in DISTANCES}
+        self._tallies = {way: _Tally() for way in _ways_of(searcher.index)}
         self.num_queries = self.num_unlabelled = self.num_unanswerable = 0
 
     def ask(self, block: _Block, bar: Bar) -> None:
         labels = self._numbered(block.labels)
-        for metric, tally in self._tallies.items():
-            precisions = average_precisions(
-                block.features, labels, self._index.features, self._index.rows, self._row_labels, metric, own_rows=block.own_rows
-            )
-            exact = self._exact(block, metric)
-            found = self._found(block, metric)
-            tally.recalls.append(recall_at_k(found, exact, block.features, self._index.features, metric))
-            tally.average_precisions.append(precisions)
-            for rows, label, precision in zip(found, labels, precisions, strict=True):
-                if not np.isnan(precision):
-                    tally.num_hits += int(np.count_nonzero(self._row_labels[np.searchsorted(self._index.rows, rows)] == label))
-                    tally.num_judged += len(rows)
+        exact = {metric: self._exact(block, metric) for metric in METRICS}
+        is_judged = np.zeros(len(labels), bool)
+        for way, tally in self._tallies.items():
+            found = self._found(block, way)
+            tally.recalls.append(recall_at_k(found, exact[way.aim], block.features, self._index.features, way.aim))
+            if not way.rerank:
+                precisions = self._average_precisions(block, labels, way)
+                tally.average_precisions.append(precisions)
+                is_judged = ~np.isnan(precisions)
+            for rows, label in zip(itertools.compress(found, is_judged), labels[is_judged], strict=True):
+                tally.num_hits += int(np.count_nonzero(self._row_labels[np.searchsorted(self._index.rows, rows)] == label))
+                tally.num_judged += len(rows)
             bar.advance(len(labels))
         num_unlabelled = int(np.count_nonzero(labels == NO_LABEL))
         self.num_queries += len(labels)
         self.num_unlabelled += num_unlabelled
-        self.num_unanswerable += int(np.count_nonzero(np.isnan(precisions))) - num_unlabelled
+        self.num_unanswerable += int(np.count_nonzero(~is_judged)) - num_unlabelled
 
     def results(self) -> list[Quality]:
         return [
             Quality(
-                metric=metric,
+                metric=way.metric,
+                rerank=way.rerank if way.metric == "hamming" else None,
                 recall_at_k=_mean(tally.recalls),
                 precision_at_k=tally.num_hits / tally.num_judged if tally.num_judged else None,
                 mean_average_precision=_mean(tally.average_precisions),
             )
-            for metric, tally in self._tallies.items()
+            for way, tally in self._tallies.items()
         ]
+
+    def _average_precisions(self, block: _Block, labels: Rows, way: _Way) -> Doubles:
+        index = self._index
+        if way.metric == "hamming":
+            codes = self._searcher.codes
+            asking = codes.encoder.encode(block.features)
+            return code_average_precisions(asking, labels, codes.of_items, index.rows, self._row_labels, own_rows=block.own_rows)
+        return average_precisions(block.features, labels, index.features, index.rows, self._row_labels, way.metric, own_rows=block.own_rows)
 
     def _exact(self, block: _Block, metric: Metric) -> tuple[Doubles, Rows]:
         """Distances and rows of the truly nearest, (B, k) each or fewer, nobody's own among them."""
@@ -153,9 +188,9 @@ class _Judge:
         kept = np.stack([np.flatnonzero(found != own)[:num_kept] for found, own in zip(rows, block.own_rows, strict=True)])
         return np.take_along_axis(distances, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
 
-    def _found(self, block: _Block, metric: Metric) -> list[Rows]:
+    def _found(self, block: _Block, way: _Way) -> list[Rows]:
         """The rows that the index's own search finds for each query, nobody's own among them."""
-        answers = self._searcher.search(block.features, self._k + block.asks_itself, metric=metric)
+        answers = self._searcher.search(block.features, self._k + block.asks_itself, metric=way.metric, rerank=way.rerank)
         rows = [self._index.rows_of_ids(match.item.id for match in matches) for matches in answers]
         return [found[found != own][: self._k] for found, own in zip(rows, block.own_rows, strict=True)]
 
@@ -172,6 +207,12 @@ class _Judge:
         """(n,) numbers: NO_LABEL of None, and one that no item has of a label that none has."""
         unknown = len(self._numbers)
         return np.array([NO_LABEL if label is None else self._numbers.get(label, unknown) for label in labels], np.int64)
+
+
+def _ways_of(index: Index) -> list[_Way]:
+    """By each distance between features and, where the index has codes, by these, alone and reranked."""
+    ways = [_Way(metric) for metric in METRICS]
+    return [*ways, _Way("hamming"), _Way("hamming", DEFAULT_RERANK)] if index.manifest.has_codes else ways
 
 
 def _own_items(index: Index) -> _Block:

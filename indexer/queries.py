@@ -8,7 +8,7 @@ import numpy as np
 
 from indexer.embedder import Embedder, Floats
 from indexer.faiss_search import Match, Searcher
-from indexer.kinds import Metric
+from indexer.kinds import DEFAULT_RERANK, QueryMetric
 from training.cache import map_ahead, num_cores
 from training.datasets import Example
 from training.images import ImageError, Pixels, Source, read_square
@@ -27,8 +27,8 @@ class Answer:
 
 
 def answer(
-    sources: Sequence[Source], embedder: Embedder, searcher: Searcher | None = None, *, k: int = 6, metric: Metric = "euclidean",
-    label: str | None = None,
+    sources: Sequence[Source], embedder: Embedder, searcher: Searcher | None = None, *, k: int = 6,
+    metric: QueryMetric = "euclidean", label: str | None = None, rerank: int = DEFAULT_RERANK,
 ) -> Iterator[Answer]:  # fmt: skip
     """Answers the queries in order; raises ImageError at the first unreadable one."""
     with ThreadPoolExecutor(num_cores()) as pool:
@@ -36,7 +36,7 @@ def answer(
         for start in range(0, len(sources), BATCH_SIZE):
             batch = np.stack([next(squares) for _ in sources[start : start + BATCH_SIZE]])
             embedding = embedder.embed(batch)
-            matches = searcher.search(embedding.features, k, metric=metric, label=label) if searcher else [[] for _ in batch]
+            matches = searcher.search(embedding.features, k, metric=metric, label=label, rerank=rerank) if searcher else [[] for _ in batch]
             yield from map(Answer, batch, embedding.logits, embedding.features, matches)
 
 

@@ -5,8 +5,10 @@ features-0.f32     4096 little-endian float32 a row
 texts-0.utf8       path, then label, of each row
 thumbnails-0.jpeg  a JPEG a row
 removed-0.u64      the rows of removed items
+codes-7.bin        once the index has an encoder: a binary code a row (see codes.py)
 
-The number is the generation: `index compact` writes the next one, without what was removed.
+The number is the generation: `index compact` writes the next one, without what was removed. Of codes it is the commit that began them:
+those of another encoder are another file.
 """
 
 import hashlib
@@ -18,7 +20,8 @@ import numpy.typing as npt
 
 from training.model import NUM_FEATURES
 
-GROWING_FILES = {"records": "bin", "features": "f32", "texts": "utf8", "thumbnails": "jpeg", "removed": "u64"}
+CODES = "codes"
+GROWING_FILES = {"records": "bin", "features": "f32", "texts": "utf8", "thumbnails": "jpeg", "removed": "u64", CODES: "bin"}
 ROW_BYTES = 4 * NUM_FEATURES
 
 RECORD = np.dtype(
@@ -54,9 +57,9 @@ class Parts(NamedTuple):
     thumbnail: bytes
 
 
-def file_name(kind: str, generation: int) -> str:
-    """`features-0.f32` for features of generation 0."""
-    return f"{kind}-{generation}.{GROWING_FILES[kind]}"
+def file_name(kind: str, number: int) -> str:
+    """How a new file is called: `features-0.f32` for features of generation 0. The manifest says it of those there are."""
+    return f"{kind}-{number}.{GROWING_FILES[kind]}"
 
 
 def hash_of(text: str) -> int:

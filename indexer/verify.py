@@ -1,6 +1,5 @@
 """Whether every committed byte of an index is the one that was written; what is lost where one is not, and how to mend it."""
 
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,17 +7,19 @@ from typing import Literal
 import numpy as np
 
 from indexer.building import update_search
+from indexer.codes import ARTEFACT as ENCODER
+from indexer.codes import encoding, facts_of, load_encoder
+from indexer.growing import read_extent
 from indexer.index import MODEL_FOLDER, Index, Rows
 from indexer.kinds import METRICS
-from indexer.manifest import COPY_FILE, MANIFEST_FILE, Extent, Manifest, parse_manifest, read_either
+from indexer.manifest import COPY_FILE, MANIFEST_FILE, Manifest, parse_manifest, read_either
 from indexer.probe import ARTEFACT as PROBE
-from indexer.records import GROWING_FILES, damaged_parts, file_name, hash_of
+from indexer.records import CODES, damaged_parts, hash_of
 from indexer.writer import IndexWriter
 from training.model import file_sha256
 from training.progress import Bar, console
 
-CHUNK_BYTES = 16 * 1024 * 1024
-Part = Literal["manifest", "items", "removals", "model", "artefact"]
+Part = Literal["manifest", "items", "removals", "codes", "model", "artefact"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def verify(directory: Path) -> Verification:
 def mend(directory: Path, model_directory: Path | None = None) -> int:
     """Restores what can be restored and drops the rest; the number of items kept.
 
-    The manifest comes back from its copy, the index's model from `model_directory`, if that is the same, and structures are made again;
-    a damaged probe is dropped. Only where items, or the list of removed ones, are damaged are the whole ones written anew; the index then
-    counts as incomplete. A clean one is left as it is. Raises IndexDirectoryError where there is no manifest to go by.
+    The manifest comes back from its copy, the index's model from `model_directory`, if that is the same; structures and codes are made
+    again; a damaged probe is dropped, and a damaged encoder with its codes. Only where items, or the list of removed ones, are damaged
+    are the whole ones written anew; the index then counts as incomplete. A clean one is left as it is. Raises IndexDirectoryError where
+    there is no manifest to go by.
     """
     with IndexWriter.salvage(directory) as writer:
         found, rows = _found_in(writer.index)
@@ -87,6 +89,8 @@ def mend(directory: Path, model_directory: Path | None = None) -> int:
             latest = {writer.index.text(row)[0]: row for row in rows}
             writer.rewrite(np.array(sorted(latest.values()), np.int64), is_complete=False)
             num_kept = len(latest)
+        elif found.has_damaged("codes") and ENCODER not in dropped and (encoder := load_encoder(directory, writer.manifest)):
+            writer.write_codes(encoder)
         writer.commit()
         if dropped & set(METRICS):
             update_search(writer)
@@ -100,11 +104,13 @@ def _drop_artefacts(writer: IndexWriter, found: Verification) -> set[str]:
     # One made without the items that are back would never find them.
     is_any_stale = found.has_damaged("removals")
     artefacts = writer.manifest.artefacts.items()
-    dropped = {name for name, artefact in artefacts if is_any_stale or str(writer.directory / artefact.file) in files}
+    dropped = {name for name, artefact in artefacts if (is_any_stale and name != ENCODER) or str(writer.directory / artefact.file) in files}
     for name in sorted(dropped):
         writer.drop_artefact(name)
     if PROBE in dropped:
         console.print(f"the probe is dropped; {_refit(writer.directory)}")
+    if ENCODER in dropped:
+        console.print(f"the encoder and its codes are dropped; {_relearn(writer.directory, writer.manifest)}")
     return dropped
 
 
@@ -148,23 +154,28 @@ def _good_rows(index: Index, rows: Rows) -> Rows:
 
 
 def _check_growing_files(index: Index, found: Verification) -> None:
-    for kind in GROWING_FILES:
-        file, extent = index.directory / file_name(kind, index.manifest.generation), index.manifest.files[kind]
+    for kind, extent in index.manifest.files.items():
+        file = index.directory / extent.file
         try:
-            read = _extent(file, extent.num_bytes)
+            read = read_extent(index.directory, extent)
         except FileNotFoundError:
             what = "is missing"
         else:
             found.num_bytes += read.num_bytes
-            if read == extent:
+            if read == extent and (kind != CODES or _is_a_code_a_row(index.manifest)):
                 continue
             what = "holds bytes that were not written so"
-            if read.num_bytes < extent.num_bytes:
+            if read == extent:
+                what = "is older than the items"
+            elif read.num_bytes < extent.num_bytes:
                 what = f"is cut off: {read.num_bytes:,} of {extent.num_bytes:,} bytes are left"
-        part: Part = "removals" if kind == "removed" else "items"
-        remedy = f"restore it from a copy, or: lookalike index verify {index.directory} --mend"
+        part: Part = "removals" if kind == "removed" else "codes" if kind == CODES else "items"
+        mending = f"lookalike index verify {index.directory} --mend"
+        remedy = f"restore it from a copy, or: {mending}"
         if part == "removals":
             remedy += ", after which items that had been removed may be back"
+        elif part == "codes":
+            remedy = f"{mending}, which makes the codes again"
         found.damages.append(Damage(str(file), part, what, remedy))
 
 
@@ -177,6 +188,8 @@ def _check_files_written_once(directory: Path, manifest: Manifest, found: Verifi
         again = f"{mending}, which makes it again" if name in METRICS else f"{mending}, which drops it"
         if name == PROBE:
             again += f"; then {_refit(directory)}"
+        elif name == ENCODER:
+            again = f"{mending}, which drops it and the codes; then {_relearn(directory, manifest)}"
         _check_file(directory / artefact.file, artefact.sha256, "artefact", again, found)
 
 
@@ -208,11 +221,12 @@ def _refit(directory: Path) -> str:
     return f"fit it again with: lookalike index probe {directory}"
 
 
-def _extent(file: Path, num_bytes: int) -> Extent:
-    """What there is of a file's first `num_bytes`."""
-    crc, num_read = 0, 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(min(CHUNK_BYTES, num_bytes - num_read)):
-            crc = zlib.crc32(chunk, crc)
-            num_read += len(chunk)
-    return Extent(num_read, crc)
+def _relearn(directory: Path, manifest: Manifest) -> str:
+    facts = facts_of(manifest)
+    assert facts
+    return f"learn it again with: {encoding(directory, facts)}"
+
+
+def _is_a_code_a_row(manifest: Manifest) -> bool:
+    facts = facts_of(manifest)
+    return facts is not None and manifest.files[CODES].num_bytes == manifest.num_rows * facts.num_bits // 8

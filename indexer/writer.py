@@ -2,7 +2,8 @@
 
 What is new is appended to the growing files and synced, then manifest.json is replaced: that is the commit. What an interrupted
 writer left beyond the manifest belongs to no commit, is seen by no reader, and is cut off: by the writer itself as it leaves or, where
-that was killed, by the next one. A compaction writes the next generation of the growing files, and its commit is the same replacement.
+that was killed, by the next one. A compaction writes the next generation of the growing files, and its commit is the same replacement;
+so is that of a new encoder's codes, which are a file of their own.
 """
 
 import fcntl
@@ -11,7 +12,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from indexer.growing import GrowingFile, cut_off, open_files
+from indexer.codes import ARTEFACT as ENCODER
+from indexer.codes import Codes, Encoder, load_encoder
+from indexer.growing import BLOCK_ROWS, CodesFile, GrowingFile, cut_off, new_files, open_files, read_extent
 from indexer.index import MODEL_FOLDER, Index, Rows
 from indexer.manifest import (
     Artefact,
+    Extent,
     IndexDirectoryError,
     Manifest,
     is_index,
@@ -34,7 +38,7 @@ from indexer.manifest import (
     write_copy,
     write_manifest,
 )
-from indexer.records import GROWING_FILES, RECORD, Parts, damaged_parts, file_name, hash_of, sealed
+from indexer.records import CODES, GROWING_FILES, RECORD, Parts, damaged_parts, file_name, hash_of, sealed
 from training.model import (
     CARD_FILE,
     NUM_FEATURES,
@@ -45,9 +49,10 @@ from training.model import (
     read_card,
     replacing,
 )
+from training.progress import Bar
 
 LOCK_FILE = ".lock"
-ARTEFACT_SUFFIXES = ("faiss", "safetensors", "npz")
+ARTEFACT_SUFFIXES = ("faiss", "json", "npz", "png")
 _GROWING = "|".join(rf"{kind}-\d+\.{suffix}" for kind, suffix in GROWING_FILES.items())
 _OURS = re.compile(rf"{_GROWING}|[a-z]+-\d+\.(?:{'|'.join(ARTEFACT_SUFFIXES)})|\..*\{TEMPORARY_SUFFIX}")
 """The names of what a writer may leave behind."""
@@ -82,6 +87,8 @@ class IndexWriter:
         write_copy(self.directory)
         self._sweep(self.manifest)
         self._files: dict[str, GrowingFile] = {}
+        self._codes: CodesFile | None = None
+        """Opened by the first that is written."""
 
     @classmethod
     def open(cls, directory: Path, model_directory: Path | None = None) -> "IndexWriter":
@@ -101,7 +108,7 @@ class IndexWriter:
             writer = cls(Index.open(directory), lock)
             if model_directory:
                 writer.check_model(read_card(model_directory).id, model_directory)
-            writer._files = open_files(directory, writer.manifest.generation, writer.manifest.files)
+            writer._files = open_files(directory, writer.manifest.files)
             return writer
         except BaseException:
             lock.close()
@@ -133,8 +140,9 @@ class IndexWriter:
         return self.manifest.num_items + self._num_new - self._num_removed
 
     def add(self, item: NewItem) -> int:
-        """Adds an item with the next commit, and gives its id."""
+        """Adds an item with the next commit, and gives its id; raises IndexDirectoryError for a damaged encoder, or lost codes."""
         assert item.feature.shape == (NUM_FEATURES,)
+        codes = self._open_codes()
         path, label = item.path.encode(), (item.label or "").encode()
         parts = Parts(np.ascontiguousarray(item.feature, "<f4").tobytes(), path + label, item.thumbnail)
         record = np.zeros((), RECORD)
@@ -148,6 +156,8 @@ class IndexWriter:
         record["feature_crc32"], record["text_crc32"], record["thumbnail_crc32"] = map(zlib.crc32, parts)
         record["id"] = self._num_new + self.manifest.next_id
         self._append(record, parts)
+        if codes:
+            codes.encode(item.feature[None])
         return int(record["id"])
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -180,6 +190,31 @@ class IndexWriter:
         """Takes an artefact out with the next commit."""
         self._artefacts.pop(name, None)
 
+    def write_codes(self, encoder: Encoder) -> None:
+        """Has the next commit keep an encoder, by which new rows have their codes from then on, and the codes of all rows.
+
+        What is pending is committed first.
+        """
+        self.commit()
+        index = Index.open(self.directory)
+        codes = self._encoded(encoder, index, np.arange(len(index.records)))
+        try:
+            with self.artefact(ENCODER, "npz", asdict(encoder.facts)) as path:
+                encoder.save(path)
+        except BaseException:
+            codes.close()
+            raise
+        if self._codes:
+            self._codes.close()
+        self._codes = codes
+
+    def drop_codes(self) -> None:
+        """Takes the encoder and the codes out with the next commit."""
+        self.drop_artefact(ENCODER)
+        if self._codes:
+            self._codes.close()
+            self._codes = None
+
     def commit(self, *, is_complete: bool | None = None) -> None:
         """Makes the pending changes count, all or none of them; `is_complete` says whether the last build has reached its end."""
         manifest = self.manifest
@@ -189,6 +224,10 @@ class IndexWriter:
         if not is_changed and pending == (manifest.artefacts, manifest.model_files, manifest.search):
             return
         extents = {**manifest.files, **{kind: file.sync() for kind, file in self._files.items()}}
+        if self._codes:
+            extents[CODES] = self._codes.sync()
+        elif ENCODER not in self._artefacts:
+            extents.pop(CODES, None)
         self._replace_manifest(
             replace(
                 manifest, num_rows=manifest.num_rows + self._num_new, next_id=manifest.next_id + self._num_new, files=extents,
@@ -199,13 +238,14 @@ class IndexWriter:
     def rewrite(self, rows: Rows, *, is_complete: bool | None = None) -> None:
         """Writes these rows of the index anew, as the next generation of its files, and commits.
 
-        Raises IndexDirectoryError, and changes nothing, where one is damaged.
+        Their codes go with them; damaged ones are made again. Raises IndexDirectoryError, and changes nothing, where a row is damaged.
         """
         assert not self._num_new + self._num_removed
+        assert self._artefacts.get(ENCODER) in (None, self.manifest.artefacts.get(ENCODER))
         index, generation = self.index, self.manifest.generation + 1
         self._close_files()
         try:
-            self._files = open_files(self.directory, generation, {})
+            self._files = open_files(self.directory, new_files(generation))
             for row in rows:
                 record, parts = index.records[row], index.parts(row)
                 if damaged := damaged_parts(record, parts):
@@ -215,6 +255,8 @@ class IndexWriter:
                     )
                 self._append(index.records[row : row + 1].copy().reshape(()), parts)
             extents = {kind: file.sync() for kind, file in self._files.items()}
+            if ENCODER in self._artefacts:
+                extents[CODES] = self._carried_codes(rows)
             self._replace_manifest(
                 replace(
                     self.manifest, generation=generation, num_items=len(rows), num_rows=len(rows), files=extents,
@@ -250,6 +292,47 @@ class IndexWriter:
         self._files["records"].append(sealed(record))
         self._num_new += 1
 
+    def _open_codes(self) -> CodesFile | None:
+        """Where codes of new rows go; None where the index has none. Raises IndexDirectoryError where rows before miss theirs."""
+        if self._codes is None and ENCODER in self._artefacts and self.index.codes is not None:
+            encoder = load_encoder(self.directory, self.manifest)
+            assert encoder
+            self._codes = CodesFile(self.directory, self.manifest.files[CODES], encoder)
+        return self._codes
+
+    def _encoded(self, encoder: Encoder, index: Index, rows: Rows) -> CodesFile:
+        """A file of codes for the next commit, with those of these rows; raises OSError naming it."""
+        codes = CodesFile(self.directory, self._new_codes(), encoder)
+        try:
+            with Bar("Encoding", len(rows)) as bar:
+                for start in range(0, len(rows), BLOCK_ROWS):
+                    block = rows[start : start + BLOCK_ROWS]
+                    codes.encode(index.features[block])
+                    bar.advance(len(block))
+            codes.sync()
+        except BaseException:
+            codes.close()
+            raise
+        return codes
+
+    def _carried_codes(self, rows: Rows) -> Extent:
+        """Writes the codes of these rows of the index into a new file."""
+        if (codes := _whole_codes(self.index, self.manifest.files[CODES])) is not None:
+            file = GrowingFile(self.directory, self._new_codes())
+        else:
+            encoder = load_encoder(self.directory, self.manifest)
+            assert encoder
+            file = self._encoded(encoder, self.index, rows)
+        try:
+            if codes is not None:
+                file.append(codes[rows].tobytes())
+            return file.sync()
+        finally:
+            file.close()
+
+    def _new_codes(self) -> Extent:
+        return Extent(file_name(CODES, self.manifest.commit + 1))
+
     def _replace_manifest(self, manifest: Manifest) -> None:
         manifest = replace(
             manifest, commit=self.manifest.commit + 1, updated_at=_now(), artefacts=dict(self._artefacts),
@@ -262,16 +345,27 @@ class IndexWriter:
     def _close_files(self) -> None:
         for file in self._files.values():
             file.close()
+        if self._codes:
+            self._codes.close()
+            self._codes = None
 
     def _sweep(self, *commits: Manifest) -> None:
         """Deletes what neither these commits nor the manifest's copy name: an interrupted writer's files, and those replaced since."""
         copy = read_copy(self.directory)
         named = [*commits, copy] if copy else commits
-        kept = {file_name(kind, manifest.generation) for manifest in named for kind in GROWING_FILES}
+        kept = {extent.file for manifest in named for extent in manifest.files.values()}
         kept |= {artefact.file for manifest in named for artefact in manifest.artefacts.values()}
         for file in self.directory.iterdir():
             if file.name not in kept and _OURS.fullmatch(file.name):
                 file.unlink(missing_ok=True)
+
+
+def _whole_codes(index: Index, extent: Extent) -> Codes | None:
+    """The codes of an index, if they are those of this extent and every byte is as it was written."""
+    with suppress(IndexDirectoryError, FileNotFoundError):
+        if index.manifest.files.get(CODES) == extent == read_extent(index.directory, extent):
+            return index.codes
+    return None
 
 
 def _make_directory(directory: Path) -> None:
@@ -302,7 +396,7 @@ def _lock(directory: Path) -> BinaryIO:
 def _create(directory: Path, model_directory: Path) -> None:
     """An index without items; the manifest comes last and makes it one."""
     model_files = _copy_model(model_directory, directory)
-    files = open_files(directory, 0, {})
+    files = open_files(directory, new_files(0))
     extents = {kind: file.sync() for kind, file in files.items()}
     for growing in files.values():
         growing.close()

@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 from indexer.embedder import Embedder
 from indexer.faiss_search import Searcher
 from indexer.index import Index
-from service import health, items, pages, problems, queries
+from service import health, items, mapping, pages, problems, queries
 from service.engine import Engine
 from service.settings import Settings
 from service.uploads import BodyLimit
@@ -44,7 +44,7 @@ def create_app(index: Index, embedder: Embedder, searcher: Searcher, settings: S
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_request_bytes)
     app.add_middleware(pages.SecurityHeaders)
-    for room in (queries, items, health, pages):
+    for room in (queries, items, mapping, health, pages):
         app.include_router(room.router)
     app.mount("/web", pages.files)
     return app

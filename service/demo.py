@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from indexer.codes import MIN_ITEMS
 from indexer.manifest import MANIFEST_FILE, read_manifest
 from training.cache import SKIPPED_FILE, describe_skipped
 from training.errors import UserError
@@ -31,16 +32,17 @@ def demo(
         int | None, typer.Option(help="Side of the square that the network sees, in pixels; else 128, and 67 for digits.")
     ] = None,
 ) -> None:
-    """From a folder of images to answers in a browser: trains a network, indexes the images, draws the figures, and serves."""
+    """From a folder of images to answers in a browser: trains a network, indexes and encodes the images, draws the figures, and serves."""
     model, index, figures = workdir / "model", workdir / "index", workdir / "figures"
     _check_same_data(model, data)
     _step(1, "Train a network", model, (model / CARD_FILE).exists, lambda: _train(data, model, epochs, image_size))
     _step(2, "Index the images", index, lambda: _is_indexed(index, model), lambda: _index(data, model, index))
-    _step(3, "Draw the figures", figures, lambda: _are_drawn(figures, index), lambda: _draw(model, index, figures))
+    _step(3, "Make binary codes", index, lambda: read_manifest(index).has_codes, lambda: _encode(index))
+    _step(4, "Draw the figures", figures, lambda: _are_drawn(figures, index), lambda: _draw(model, index, figures))
     if serve:
         from service.cli import serve as serve_index
 
-        console.print(f"Step 4: Serve {index}")
+        console.print(f"Step 5: Serve {index}")
         serve_index(index, host=host, port=port)
     else:
         console.print(f"Serve them with: lookalike serve {index}")
@@ -86,6 +88,17 @@ def _index(data: str, model: Path, index: Path) -> None:
 
     report = build(data, model, index)
     console.print(f"{report.num_items:,} images indexed; {describe_skipped(report.skipped, index / SKIPPED_FILE)}")
+
+
+def _encode(index: Path) -> None:
+    num_items = read_manifest(index).num_items
+    if num_items < MIN_ITEMS:
+        console.print(f"{num_items} images are too few to learn codes from; {MIN_ITEMS} will do")
+        return
+    from indexer.encoding import encode
+
+    facts = encode(index)
+    console.print(f"{facts.num_bits} bits an image, learnt from {facts.num_fitted:,} images")
 
 
 def _are_drawn(figures: Path, index: Path) -> bool:

@@ -1,6 +1,7 @@
 """What every request shares: the index, the network behind its batcher, the searcher, and the threads they work in."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,13 +12,16 @@ from fastapi import Request
 from indexer.embedder import Embedder, Embedding
 from indexer.faiss_search import Match, Searcher
 from indexer.index import Index
-from indexer.kinds import Metric
+from indexer.kinds import DEFAULT_RERANK, METRICS, QUERY_METRICS, QueryMetric
+from indexer.manifest import IndexDirectoryError
+from indexer.mapping import Map
 from indexer.probe import By, Probe
 from service.batching import Batcher
 from service.problems import ProblemError
 from service.settings import Settings
 from service.uploads import Upload, decode
 
+logger = logging.getLogger(__name__)
 MAX_LABELS_NAMED = 10
 
 
@@ -30,7 +34,10 @@ class Engine:
         self.settings = settings
         self.is_draining = False
         self.probe = Probe.load(index)
+        self.map = Map.load(index)
         self._searcher = searcher
+        self.metrics = _metrics_of(searcher)
+        """What the index can be searched by."""
         self.batcher = Batcher(embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
         self._threads = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decode")
 
@@ -47,11 +54,13 @@ class Engine:
         with self.batcher.admit(len(uploads)):
             return await self._embed(uploads)
 
-    async def search(self, uploads: Sequence[Upload], k: int, metric: Metric, label: str | None) -> list[list[Match]]:
+    async def search(
+        self, uploads: Sequence[Upload], k: int, metric: QueryMetric, label: str | None, rerank: int | None
+    ) -> list[list[Match]]:
         """The nearest items of each image, at most k or as many as there are; raises ProblemError as `embed` does."""
         with self.batcher.admit(len(uploads)):
             embedding = await self._embed(uploads)
-            find = partial(self._searcher.search, embedding.features, k, metric=metric, label=label)
+            find = partial(self._searcher.search, embedding.features, k, metric=metric, label=label, rerank=rerank or 0)
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
     async def _embed(self, uploads: Sequence[Upload]) -> Embedding:
@@ -73,6 +82,19 @@ class Engine:
             raise ProblemError("invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}")
         return k
 
+    def check_metric(self, metric: QueryMetric, rerank: int | None) -> tuple[QueryMetric, int | None]:
+        """The metric, and with hamming how many are reranked, if the index can be searched so; raises ProblemError."""
+        if metric not in self.metrics:
+            remedy = f"pass one of {', '.join(self.metrics)}, or make codes with `lookalike index encode INDEX` and start the service again"
+            raise ProblemError("unavailable-metric", f"metric: the index that is served has no binary codes, as {metric} needs; {remedy}")
+        if metric != "hamming":
+            if rerank is not None:
+                raise ProblemError(
+                    "invalid-request", f"rerank: is for metric=hamming only, got {rerank} with metric={metric}; leave it out"
+                )
+            return metric, None
+        return metric, DEFAULT_RERANK if rerank is None else rerank
+
     def check_by(self, by: By) -> Probe | None:
         """The probe that answers with the items' labels, None where the network's classes are asked for; raises ProblemError."""
         if by == "items" and self.probe is None:
@@ -88,6 +110,18 @@ class Engine:
         some = ", ".join(repr(name) for name in labels[:MAX_LABELS_NAMED]) or "none"
         more = f" and {len(labels) - MAX_LABELS_NAMED} more, see /info" if len(labels) > MAX_LABELS_NAMED else ""
         raise ProblemError("unknown-label", f"no item has the label {label[:100]!r}; the labels are {some}{more}")
+
+
+def _metrics_of(searcher: Searcher) -> tuple[QueryMetric, ...]:
+    """Damaged codes do not keep the index from being searched by its features."""
+    if not searcher.index.manifest.has_codes:
+        return METRICS
+    try:
+        _ = searcher.codes
+    except IndexDirectoryError as error:
+        logger.warning("%s; without them the index is searched by %s only", error, " and ".join(METRICS))
+        return METRICS
+    return QUERY_METRICS
 
 
 def engine_of(request: Request) -> Engine:

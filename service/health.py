@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from indexer.kinds import METRICS
 from service.engine import Engine, engine_of
 from service.problems import ProblemError, documented
-from service.schemas import IndexInfo, Info, Limits, ModelInfo, ProbeInfo, Status
+from service.schemas import IndexInfo, Info, Limits, MapInfo, ModelInfo, ProbeInfo, Status
 
 MAX_LABELS = 1000
 PACKAGES = ("lookalike", "fastapi", "starlette", "uvicorn", "onnxruntime", "faiss-cpu", "faiss-gpu", "numpy", "pillow")
@@ -54,8 +54,9 @@ def info(engine: TheEngine) -> Info:
             num_items=manifest.num_items,
             num_labels=len(labels),
             labels=dict(most_frequent),
-            metrics=list(METRICS),
+            metrics=list(engine.metrics),
             probe=ProbeInfo.model_validate(engine.probe.facts, from_attributes=True) if engine.probe else None,
+            map=MapInfo(num_items=len(engine.map.spots), commit=engine.map.facts.commit) if engine.map else None,
             recall_at_10={metric: manifest.recall_at_10(metric) for metric in METRICS},
             updated_at=manifest.updated_at,
         ),

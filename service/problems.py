@@ -22,7 +22,8 @@ Kind = (
     Reason
     | Literal[
         "too-many-bytes", "too-many-images", "malformed-upload", "not-an-upload", "missing-image", "invalid-request", "unknown-label",
-        "unavailable-metric", "no-probe", "unknown-item", "not-found", "method-not-allowed", "overloaded", "draining", "internal-error",
+        "unavailable-metric", "no-probe", "no-map", "unknown-item", "not-found", "method-not-allowed", "overloaded", "draining",
+        "internal-error",
     ]
 )  # fmt: skip
 
@@ -42,6 +43,7 @@ KINDS: Mapping[Kind, tuple[int, str]] = {
     "unknown-label": (422, "No item has this label"),
     "unavailable-metric": (422, "This index cannot be searched by this metric"),
     "no-probe": (422, "This index has no classifier of its items' labels"),
+    "no-map": (404, "This index has no map of its items"),
     "unknown-item": (404, "There is no such item"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "The address does not take this method"),

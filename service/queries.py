@@ -8,10 +8,9 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from indexer.embedder import likeliest
-from indexer.kinds import METRICS
 from service.engine import Engine, engine_of
 from service.items import thumbnail_address
-from service.problems import ProblemError, documented
+from service.problems import documented
 from service.schemas import (
     Classification,
     ClassifiedImage,
@@ -61,11 +60,9 @@ async def classify(query: Annotated[ClassifyQuery, Query()], uploads: Uploads, e
 async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request) -> Similarity:
     """What does it look like? The k nearest items of each image."""
     k = engine.check_k(query.k)
-    metric = next((metric for metric in METRICS if metric == query.metric), None)
-    if metric is None:
-        raise ProblemError("unavailable-metric", f"metric: this index can be searched by {' or '.join(METRICS)} only, got {query.metric!r}")
+    metric, rerank = engine.check_metric(query.metric, query.rerank)
     label = await asyncio.to_thread(engine.check_label, query.label)
-    found = await engine.search(uploads, k, metric, label)
+    found = await engine.search(uploads, k, metric, label, rerank)
     results = [
         SearchedImage(
             filename=upload.filename,
@@ -82,7 +79,7 @@ async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, eng
         )
         for upload, matches in zip(uploads, found, strict=True)
     ]
-    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=metric, results=results)
+    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=metric, rerank=rerank, results=results)
 
 
 @router.post(

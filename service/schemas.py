@@ -4,12 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.kinds import DEFAULT_RERANK, QueryMetric
 from indexer.probe import By
 
 MAX_ID = 2**63 - 1
 MODEL_ID = "3fa9c2d1e5b7a8f60912b4c3d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708"
 
-Metric = Literal["euclidean", "cosine", "hamming"]
+MAX_RERANK = 10_000
 
 
 class Query(BaseModel):
@@ -27,7 +28,16 @@ class SimilarQuery(Query):
     k: int = Field(
         6, ge=1, description="How many matches, the nearest first; at most `max_k` of /info. An index with fewer items gives all it has."
     )
-    metric: Metric = Field("euclidean", description="The distance between two features: Euclidean, as in the paper, or 1 - cosine.")
+    metric: QueryMetric = Field(
+        "euclidean",
+        description="The distance between two features: Euclidean, as in the paper, or 1 - cosine; or between their binary codes: the "
+        "nearest by Hamming distance are then ranked by Euclidean distance. `index.metrics` of /info has those that there are.",
+    )
+    rerank: int | None = Field(
+        None, ge=0, le=MAX_RERANK,
+        description=f"With `hamming`: how many of the nearest by code are ranked by Euclidean distance, {DEFAULT_RERANK} unless given; "
+        "0 ranks by the number of bits that differ.",
+    )  # fmt: skip
     label: str | None = Field(None, description="Search only among the items with this label.", examples=["dress"])
 
 
@@ -58,7 +68,7 @@ class SimilarItem(BaseModel):
     id: int = Field(examples=[42])
     path: str = Field(examples=["dress/0042.jpg"])
     label: str | None = Field(examples=["dress"])
-    distance: float = Field(examples=[31.8])
+    distance: float = Field(examples=[31.8], description="Between features; with `hamming` and `rerank=0` the bits that differ.")
     thumbnail: str = Field(examples=["/items/42/thumbnail?v=9f86d081884c"], description="The address of a small JPEG.")
 
 
@@ -70,7 +80,8 @@ class SearchedImage(BaseModel):
 class Similarity(BaseModel):
     model: str = Field(examples=[MODEL_ID])
     index: int = Field(examples=[7], description="The commit of the index that was searched.")
-    metric: Metric
+    metric: QueryMetric
+    rerank: int | None = Field(examples=[None], description="With `hamming`: how many were ranked by Euclidean distance; else null.")
     results: list[SearchedImage] = Field(description="One for each image, in their order.")
 
 
@@ -100,6 +111,18 @@ class Items(BaseModel):
     total: int = Field(examples=[3456], description="How many there are over all pages.")
 
 
+class ItemMap(BaseModel):
+    """Where the items lie. Items that were added after the map was made, or left out of its sample, are not on it."""
+
+    index: int = Field(examples=[7], description="The commit of the index.")
+    num_items: int = Field(examples=[3456], description="How many items the index has.")
+    labels: list[str] = Field(examples=[["dress", "hat"]], description="The labels of the items on the map.")
+    items: list[tuple[int, float, float, int | None]] = Field(
+        examples=[[[42, 0.3141, 0.2718, 0], [43, 0.5772, 1.0, None]]],
+        description="At most 20,000, each as [id, x, y, place of its label in `labels`, or null]; x and y are from 0 to 1, y downwards.",
+    )
+
+
 class Status(BaseModel):
     status: Literal["alive", "ready"]
 
@@ -124,11 +147,18 @@ class ProbeInfo(BaseModel):
     chance: float | None = Field(examples=[0.1], description="Of the most frequent label, on the same items.")
 
 
+class MapInfo(BaseModel):
+    """What GET /map answers with; it may have been made before the last items came."""
+
+    num_items: int = Field(examples=[3456], description="The items on it.")
+    commit: int = Field(examples=[7], description="The commit of the index that it was made of.")
+
+
 class IndexInfo(BaseModel):
     commit: int = Field(examples=[7])
     model: str = Field(examples=[MODEL_ID], description="The id of the model that it was built with.")
     kind: str = Field(examples=["flat"], description="How it is searched: flat is exact.")
-    recall_at_10: dict[Metric, float] = Field(
+    recall_at_10: dict[QueryMetric, float] = Field(
         examples=[{"euclidean": 0.97, "cosine": 0.96}],
         description="The share of the 10 nearest that it finds, measured when it was made.",
     )
@@ -137,8 +167,9 @@ class IndexInfo(BaseModel):
     labels: dict[str, int] = Field(
         examples=[{"dress": 350, "hat": 171}], description="Labels and their numbers of items: the most frequent 1000."
     )
-    metrics: list[Metric] = Field(description="The metrics that it can be searched by.")
+    metrics: list[QueryMetric] = Field(description="The metrics that it can be searched by.")
     probe: ProbeInfo | None = Field(description="What /classify?by=items answers with; null where no probe has been fitted.")
+    map: MapInfo | None = Field(description="What GET /map answers with; null where no map has been made.")
     updated_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
 
 

@@ -1,16 +1,19 @@
 // The page: one picture at a time goes to /classify and /similar, and what comes back is drawn.
 // File names, paths and labels are users' data: they enter the page as text only, never as HTML.
 
+import { element, sharpen, thumbnail, whole } from "./elements.js";
+import { ItemMap } from "./map.js";
+
 const NUM_CLASSES = 5;
 const NUM_MATCHES = 12;
-const SMALL_PX = 64;
-const METRIC_NAMES = { euclidean: "Euclidean", cosine: "cosine" };
+const METRIC_NAMES = { euclidean: "Euclidean", cosine: "cosine", hamming: "codes, Hamming" };
 
 const $ = (id) => document.getElementById(id);
-const whole = new Intl.NumberFormat("en");
 
 let info = null; // what /info says; the page works without it
 let picture = null; // {blob, name} of the last picture asked about
+let map = null; // the ItemMap, once it has been opened
+let cards = []; // the items whose cards are shown
 let asking = new AbortController(); // ends the question under way when another is asked
 
 /** An error to show: a title, and a sentence that helps. */
@@ -81,9 +84,13 @@ function askAboutFile(file) {
 function askAboutItem(item) {
   if ($("drop").getBoundingClientRect().top < 0) window.scrollTo({ top: 0, behavior: "smooth" });
   return ask(async (signal) => {
-    const thumbnail = await call(item.thumbnail, { signal });
-    await askBoth({ blob: await thumbnail.blob(), name: item.path.split("/").pop() }, signal);
+    const jpeg = await call(item.thumbnail, { signal });
+    await askBoth({ blob: await jpeg.blob(), name: item.path.split("/").pop() }, signal);
   });
+}
+
+async function askAboutId(id) {
+  return askAboutItem(await getJson(`items/${id}`));
 }
 
 async function askBoth(asked, signal) {
@@ -127,20 +134,13 @@ function askAgainWhatItIs() {
 
 // Drawing
 
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
 function showPicture(blob, name) {
   const preview = $("preview");
   URL.revokeObjectURL(preview.src);
   document.body.classList.add("has-picture");
   document.body.classList.remove("is-unseen");
   preview.hidden = false;
-  preview.onload = () => preview.classList.toggle("is-small", preview.naturalWidth <= SMALL_PX);
+  preview.onload = () => sharpen(preview);
   preview.onerror = () => {
     preview.hidden = true; // a kind that the service may read though this browser does not
     document.body.classList.add("is-unseen");
@@ -185,8 +185,25 @@ function showMatches(matches) {
 }
 
 function showCards(items, ifNone) {
+  cards = items;
   $("grid").replaceChildren(...items.map(card));
+  highlightMatches();
   if (!items.length) $("grid").append(element("li", "empty", ifNone));
+}
+
+function highlightMatches() {
+  map?.highlight(picture ? cards.map(({ id }) => id) : [], $("label").value);
+}
+
+async function toggleMap() {
+  const isOpen = $("map").hidden;
+  $("map").hidden = !isOpen;
+  $("map-toggle").setAttribute("aria-expanded", isOpen);
+  if (map || !isOpen) return;
+  const content = await getJson("map");
+  map ??= new ItemMap($("map"), (id) => askAboutId(id).catch(showProblem));
+  map.fill(content);
+  highlightMatches();
 }
 
 function card(item) {
@@ -194,13 +211,8 @@ function card(item) {
   const button = element("button", "card");
   button.type = "button";
   button.title = item.path;
-  const image = element("img");
-  image.src = item.thumbnail;
-  image.alt = "";
-  image.loading = "lazy";
-  image.onload = () => image.classList.toggle("is-small", image.naturalWidth <= SMALL_PX);
   const frame = element("span", "frame");
-  frame.append(image);
+  frame.append(thumbnail(item.thumbnail));
   const caption = element("span", "caption");
   caption.append(element("span", "label", name));
   button.setAttribute("aria-label", `${name}; find what looks like it`);
@@ -267,6 +279,7 @@ async function introduce() {
     option.value = metric;
     $("metric").append(option);
   }
+  $("map-toggle").hidden = !index.map;
   $("metric-choice").hidden = index.metrics.length < 2;
   await showExamples();
 }
@@ -314,6 +327,7 @@ document.addEventListener("drop", (event) => {
 $("label").addEventListener("change", askAgain);
 $("metric").addEventListener("change", () => picture && askAgain());
 $("by").addEventListener("change", askAgainWhatItIs);
+$("map-toggle").addEventListener("click", () => toggleMap().catch(showProblem));
 $("shuffle").addEventListener("click", () => showExamples().catch(showProblem));
 
 introduce().catch(showProblem);

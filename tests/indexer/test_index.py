@@ -61,7 +61,7 @@ def test_what_is_no_index_is_refused_with_the_command_that_makes_one(tmp_path: P
 
 def test_another_format_is_refused(own_index: Path) -> None:
     write_manifest(replace(read_manifest(own_index), format_version=99), own_index)
-    with pytest.raises(IndexDirectoryError, match="has format 99, this program reads 2"):
+    with pytest.raises(IndexDirectoryError, match="has format 99, this program reads 3"):
         Index.open(own_index)
 
 

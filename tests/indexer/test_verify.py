@@ -16,7 +16,7 @@ from indexer.writer import IndexWriter
 from tests.conftest import Run, coloured
 
 GROWING = ("records-0.bin", "features-0.f32", "texts-0.utf8", "thumbnails-0.jpeg", "removed-0.u64")
-WRITTEN_ONCE = ("model/model.json", "model/model.onnx", "codes-3.safetensors")
+WRITTEN_ONCE = ("model/model.json", "model/model.onnx", "facts-3.npz")
 NUM_PLACES = 40
 
 
@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, colour_folder: Path, tiny_mo
     build(str(colour_folder), tiny_model, root / "index", device="cpu")
     remove(root / "index", ids=[2])
     with IndexWriter.open(root / "index") as writer:
-        with writer.artefact("codes", "safetensors", {"bits": 8}) as file:
+        with writer.artefact("facts", "npz", {"bits": 8}) as file:
             file.write_bytes(bytes(range(200)))
         writer.commit()
     (root / "blue").mkdir()
@@ -104,7 +104,7 @@ def test_every_single_changed_byte_of_the_manifest_is_found_and_a_line_feed_s_to
 
 @pytest.mark.parametrize("damage", [
     lambda file: flip(file, 100),
-    lambda file: file.write_bytes(file.read_bytes().replace(b'"format_version": 2', b'"format_version": 6')),
+    lambda file: file.write_bytes(file.read_bytes().replace(b'"format_version": 3', b'"format_version": 6')),
     lambda file: file.write_bytes(b""),
     lambda file: file.unlink(),
 ])  # fmt: skip
@@ -240,12 +240,12 @@ def test_a_damaged_list_of_removed_items_loses_no_item(index: Path, place: int) 
 
 def test_mending_takes_a_damaged_artefact_out_and_leaves_the_items_as_they_are(index: Path) -> None:
     before = read_manifest(index)
-    flip(index / "codes-3.safetensors", 100)
+    flip(index / "facts-3.npz", 100)
     assert (mend(index), verify(index).is_clean) == (17, True)
     after = read_manifest(index)
     assert (after.artefacts, after.files, after.generation, after.is_complete) == ({}, before.files, 0, before.is_complete)
     IndexWriter.open(index).close()  # which sweeps what the last commit replaced
-    assert not (index / "codes-3.safetensors").exists()
+    assert not (index / "facts-3.npz").exists()
 
 
 def test_a_dropped_probe_is_told_of_with_the_command_that_fits_it_again(index: Path, run: Run) -> None:

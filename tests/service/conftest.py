@@ -1,14 +1,17 @@
 """The real service over real HTTP: uvicorn in a thread, on a free port."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from indexer.bundle import open_for_queries
 from indexer.embedder import Embedder, Embedding
@@ -92,3 +95,35 @@ def service(run: Run) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def client(service: Service) -> httpx.Client:
     return service.client
+
+
+Browse = Callable[..., Page]
+
+
+@pytest.fixture
+def browse() -> Iterator[Browse]:
+    """`browse(url)` opens a page in Chromium, with Playwright's options. Fails if it asked another server or broke its own policy."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("needs Chromium, which is not installed")
+    opened: list[str] = []
+    asked: list[str] = []
+    said: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # which root may not use
+
+        def open_page(url: str, **options: Any) -> Page:
+            opened.append(url)
+            page = browser.new_page(**{"viewport": {"width": 1280, "height": 860}, **options})
+            page.set_default_timeout(PATIENCE_S * 1000)
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(f"Uncaught: {error}"))
+            page.goto(url)
+            page.wait_for_selector(".card")
+            return page
+
+        yield open_page
+        browser.close()
+    assert not [url for url in asked if not url.startswith((*opened, "blob:", "data:"))]
+    assert not [text for text in said if "Content Security Policy" in text or "Uncaught" in text]

@@ -1,16 +1,14 @@
 """The web page: its headers, and how it works in a real browser."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
-from tests.service.conftest import LIMITS, Service
+from tests.service.conftest import LIMITS, Browse, Service
 from tests.service.pictures import picture
 
 
@@ -28,7 +26,7 @@ def test_the_page_and_its_files_are_there_with_safe_headers(client: httpx.Client
 
 
 def test_no_page_refers_to_another_server(client: httpx.Client) -> None:
-    for address in ("/", "/web/style.css", "/web/app.js", "/docs"):
+    for address in ("/", "/web/style.css", "/web/app.js", "/web/elements.js", "/web/map.js", "/docs"):
         found = re.findall(r"""(?:src|href)=["']https?:|url\(['"]?https?:|from ["']https?:""", client.get(address).text)
         assert not found
 
@@ -38,26 +36,9 @@ def file(name: str, content: bytes) -> FilePayload:
 
 
 @pytest.fixture
-def page(service: Service) -> Iterator[Page]:
-    """The page in Chromium, before the first picture. Fails if it asked another server or broke its own policy."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("needs Chromium, which is not installed")
-    asked: list[str] = []
-    said: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # which root may not use
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.set_default_timeout(60_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(f"Uncaught: {error}"))
-        page.goto(service.url)
-        page.wait_for_selector(".card")
-        yield page
-        browser.close()
-    assert not [url for url in asked if not url.startswith((service.url, "blob:", "data:"))]
-    assert not [text for text in said if "Content Security Policy" in text or "Uncaught" in text]
+def page(service: Service, browse: Browse) -> Page:
+    """The page before the first picture."""
+    return browse(service.url)
 
 
 @pytest.mark.browser

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from indexer.probe import make
 from tests.conftest import COLOURS
-from tests.service.conftest import Run, Service
+from tests.service.conftest import Browse, Run, Service
 from tests.service.pictures import picture, problem, upload
 
 
@@ -68,19 +68,12 @@ def test_info_tells_what_the_probe_knows_and_how_good_it_is(probed: Service) -> 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("has_probe", [True, False])
-def test_the_page_lets_choose_only_where_there_is_a_probe(probed: Service, service: Service, has_probe: bool) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("needs Chromium, which is not installed")
-    with sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]).new_page()
-        page.set_default_timeout(60_000)
-        page.goto(probed.url if has_probe else service.url)
-        page.wait_for_selector(".card")
-        page.set_input_files("#file", {"name": "sky.png", "mimeType": "image/png", "buffer": picture("blue")})
-        page.wait_for_selector("#bars li")
-        assert page.locator("#by-choice").is_visible() == has_probe
-        if has_probe:
-            page.select_option("#by", "items")
-            expect(page.locator("#status")).to_contain_text("sky.png: blue", timeout=60_000)
-            assert page.locator("#bars .name").first.inner_text() == "blue"
+def test_the_page_lets_choose_only_where_there_is_a_probe(probed: Service, service: Service, browse: Browse, has_probe: bool) -> None:
+    page = browse(probed.url if has_probe else service.url)
+    page.set_input_files("#file", {"name": "sky.png", "mimeType": "image/png", "buffer": picture("blue")})
+    page.wait_for_selector("#bars li")
+    assert page.locator("#by-choice").is_visible() == has_probe
+    if has_probe:
+        page.select_option("#by", "items")
+        expect(page.locator("#status")).to_contain_text("sky.png: blue", timeout=60_000)
+        assert page.locator("#bars .name").first.inner_text() == "blue"
