@@ -2,7 +2,8 @@
 
 import io
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from playwright.sync_api import Page, expect
 from indexer.mapping import make
 from indexer.writer import IndexWriter
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
-from tests.service.conftest import LIMITS, Browse, Run, Service
+from tests.service.conftest import LIMITS, PATIENCE_S, Browse, Run, Service
 from tests.service.pictures import picture, problem
 
 NUM_ITEMS = len(COLOURS) * NUM_IMAGES_PER_COLOUR
@@ -83,6 +84,14 @@ def with_map(page: Page) -> Page:
     return page
 
 
+def eventually(holds: Callable[[], bool]) -> None:
+    """Waits until it does. Not Playwright's wait_for_function, which evaluates in the page, where its policy forbids that."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def place(page: Page, answer: dict[str, list[list[float]]], label: str) -> tuple[float, float]:
     """Where on the canvas an item of this label has its dot: where a pointer finds it."""
     box = page.locator("#map canvas").bounding_box()
@@ -111,7 +120,7 @@ def test_pointing_at_a_dot_shows_its_picture_and_a_click_searches_by_it(page: Pa
         x, y = place(page, answer, label)
         page.locator("#map canvas").hover(position={"x": x, "y": y})
         expect(page.locator("#map .tip .label")).to_have_text(label)
-        page.wait_for_function("document.querySelector('#map .tip img').naturalWidth > 0")
+        eventually(lambda: page.evaluate("document.querySelector('#map .tip img').naturalWidth > 0"))
     page.locator("#map canvas").click(position={"x": x, "y": y})
     page.wait_for_selector("#bars li")
     assert page.locator("#map .tip").is_hidden()
@@ -134,8 +143,8 @@ def test_the_look_alikes_and_a_chosen_label_stand_out(page: Page) -> None:
     before = pixels(page)
     page.set_input_files("#file", {"name": "sky.png", "mimeType": "image/png", "buffer": picture("blue")})
     page.wait_for_selector(".card .distance")
-    darker = before.mean(axis=2) - pixels(page).mean(axis=2) > 60
-    assert darker.sum() > NUM_IMAGES_PER_COLOUR * 10  # the rings
+    # The rings.
+    eventually(lambda: (before.mean(axis=2) - pixels(page).mean(axis=2) > 60).sum() > NUM_IMAGES_PER_COLOUR * 10)
 
 
 @pytest.mark.browser
@@ -144,7 +153,7 @@ def test_the_map_is_drawn_sharply_in_light_and_dark_and_at_every_width(mapped: S
     page = with_map(browse(mapped.url, color_scheme=scheme, device_scale_factor=2))
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_function("(({width, clientWidth}) => width === 2 * clientWidth)(document.querySelector('#map canvas'))")
+        eventually(lambda: page.locator("#map canvas").evaluate("canvas => canvas.width === 2 * canvas.clientWidth"))
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert num_coloured(page) > NUM_ITEMS * 20
         assert (pixels(page).mean() > 128) == (scheme == "light")
