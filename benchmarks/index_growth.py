@@ -1,13 +1,14 @@
 """Does a change cost what it changes, whatever the size of the index, and how soon does a large one give its first answer?
 
-    python -m benchmarks.index_growth DIRECTORY [--num-items 1000 100000] [--runs 5]
+    python -m benchmarks.index_growth DIRECTORY [--num-items 1000 100000] [--runs 5] [--kind auto]
 
 DIRECTORY keeps the model and the indexes, which are made of made-up features of the real shape, and used again if they are there (an
-index of 100,000 items takes 1.7 GB). `add` is all of `lookalike index add` but the start of Python: 100 new images of 400 x 300 pixels
-are decoded and embedded by an untrained network of 224 pixels, and committed. `remove` takes them out by their paths. `first_answer` is
-from opening the index to the nearest six of one query in a process that has just imported what it needs; `process` is all of that
-process. Every file of the index is read once beforehand, so the page cache is warm. The sizes take turns, after a round that does not
-count; putting the earlier manifest back undoes each round, so that all begin alike.
+index of 100,000 items takes 2.3 GB) with structures of that kind, which none of the times has in it. `add` is all of `lookalike index
+add` but the start of Python: 100 new images of 400 x 300 pixels are decoded and embedded by an untrained network of 224 pixels, and
+committed. `remove` takes them out by their paths. `first_answer` is from opening the index to the nearest six of one query in a
+process that has just imported what it needs; `process` is all of that process. Every file of the index is read once beforehand, so
+the page cache is warm. The sizes take turns, after a round that does not count; putting the earlier manifest back undoes each round,
+so that all begin alike.
 """
 
 import argparse
@@ -25,7 +26,9 @@ from PIL import Image
 
 from benchmarks.record import record
 from indexer.batch import add, remove
+from indexer.building import update_search
 from indexer.index import Index
+from indexer.kinds import KINDS, KindChoice
 from indexer.manifest import MANIFEST_FILE, read_manifest
 from indexer.writer import IndexWriter, NewItem
 from training.alexnet import AlexNet, Architecture, initialize
@@ -61,13 +64,14 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--num-items", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--kind", choices=KINDS, default="auto")
     arguments = parser.parse_args()
     indexes = {count: arguments.directory / f"index-{count}" for count in sorted(arguments.num_items)}
     model = arguments.directory / "model"
     if not (model / CARD_FILE).exists():
         _make_model(model)
     for count, index in indexes.items():
-        _make_index(index, model, count)
+        _make_index(index, model, count, arguments.kind)
     seconds: dict[int, Seconds] = {count: {} for count in indexes}
     with TemporaryDirectory() as folder:
         _write_images(Path(folder))
@@ -78,7 +82,7 @@ def main() -> None:
             for count, index in indexes.items():
                 for name, elapsed_s in _round(index, Path(folder)).items():
                     seconds[count].setdefault(name, []).append(elapsed_s)
-    record("index_growth", _figures(seconds, arguments.runs))
+    record("index_growth", {"kind": arguments.kind, **_figures(seconds, arguments.runs)})
 
 
 def _figures(seconds: dict[int, Seconds], num_runs: int) -> dict[str, object]:
@@ -139,7 +143,7 @@ def _make_model(directory: Path) -> None:
     save_model(network, directory, class_names=tuple("0123456789"), recipe={}, data={"name": "made up"}, metrics={})
 
 
-def _make_index(directory: Path, model: Path, count: int) -> None:
+def _make_index(directory: Path, model: Path, count: int, kind: KindChoice) -> None:
     """Writes an index of so many items, or what is missing of it."""
     random = np.random.default_rng(0)
     pictures = (open_picture(_picture(random, "JPEG"), size=224) for _ in range(NUM_THUMBNAILS))
@@ -157,6 +161,7 @@ def _make_index(directory: Path, model: Path, count: int) -> None:
             )  # fmt: skip
             if number % COMMIT_EVERY == COMMIT_EVERY - 1:
                 writer.commit()
+        update_search(writer, kind=kind, device="cpu")
         writer.commit(is_complete=True)
     found = Index.open(directory).count()
     assert found == count, f"{directory} holds {found:,} items, not {count:,}; remove it"
