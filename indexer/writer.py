@@ -6,9 +6,6 @@ that was killed, by the next one. A compaction writes the next generation of the
 so is that of a new encoder's codes, which are a file of their own.
 """
 
-import fcntl
-import re
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,8 +20,9 @@ import numpy.typing as npt
 
 from indexer.codes import ARTEFACT as ENCODER
 from indexer.codes import Codes, Encoder, load_encoder
+from indexer.directory import ARTEFACT_SUFFIXES, OURS, copy_model, create, make_directory, now, take_lock
 from indexer.growing import BLOCK_ROWS, CodesFile, GrowingFile, cut_off, new_files, open_files, read_extent
-from indexer.index import MODEL_FOLDER, Index, Rows
+from indexer.index import Index, Rows
 from indexer.manifest import (
     Artefact,
     Extent,
@@ -38,24 +36,9 @@ from indexer.manifest import (
     write_copy,
     write_manifest,
 )
-from indexer.records import CODES, GROWING_FILES, RECORD, Parts, damaged_parts, file_name, hash_of, sealed
-from training.model import (
-    CARD_FILE,
-    NUM_FEATURES,
-    ONNX_FILE,
-    TEMPORARY_SUFFIX,
-    check_file,
-    file_sha256,
-    read_card,
-    replacing,
-)
+from indexer.records import CODES, RECORD, Parts, damaged_parts, file_name, hash_of, sealed
+from training.model import NUM_FEATURES, file_sha256, read_card, replacing
 from training.progress import Bar
-
-LOCK_FILE = ".lock"
-ARTEFACT_SUFFIXES = ("faiss", "json", "npz", "png")
-_GROWING = "|".join(rf"{kind}-\d+\.{suffix}" for kind, suffix in GROWING_FILES.items())
-_OURS = re.compile(rf"{_GROWING}|[a-z]+-\d+\.(?:{'|'.join(ARTEFACT_SUFFIXES)})|\..*\{TEMPORARY_SUFFIX}")
-"""The names of what a writer may leave behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +81,13 @@ class IndexWriter:
         """
         if model_directory:
             read_card(model_directory)
-            _make_directory(directory)
+            make_directory(directory)
         else:
             read_manifest(directory)
-        lock = _lock(directory)
+        lock = take_lock(directory)
         try:
             if model_directory and not is_index(directory):
-                _create(directory, model_directory)
+                create(directory, model_directory)
             writer = cls(Index.open(directory), lock)
             if model_directory:
                 writer.check_model(read_card(model_directory).id, model_directory)
@@ -118,7 +101,7 @@ class IndexWriter:
     def salvage(cls, directory: Path) -> "IndexWriter":
         """Opens what is left of an index, to mend it and nothing else; restores its manifest. Raises IndexDirectoryError."""
         read_either(directory)
-        lock = _lock(directory)
+        lock = take_lock(directory)
         try:
             restore_manifest(directory)
             return cls(Index.salvage(directory), lock)
@@ -184,7 +167,7 @@ class IndexWriter:
     def restore_model(self, model_directory: Path) -> None:
         """Copies the index's model anew, for the next commit to count on; raises IndexDirectoryError for another one."""
         self.check_model(read_card(model_directory).id, model_directory)
-        self._model_files = _copy_model(model_directory, self.directory)
+        self._model_files = copy_model(model_directory, self.directory)
 
     def drop_artefact(self, name: str) -> None:
         """Takes an artefact out with the next commit."""
@@ -335,7 +318,7 @@ class IndexWriter:
 
     def _replace_manifest(self, manifest: Manifest) -> None:
         manifest = replace(
-            manifest, commit=self.manifest.commit + 1, updated_at=_now(), artefacts=dict(self._artefacts),
+            manifest, commit=self.manifest.commit + 1, updated_at=now(), artefacts=dict(self._artefacts),
             model_files=dict(self._model_files), search=dict(self.search),
         )  # fmt: skip
         write_manifest(manifest, self.directory)
@@ -356,7 +339,7 @@ class IndexWriter:
         kept = {extent.file for manifest in named for extent in manifest.files.values()}
         kept |= {artefact.file for manifest in named for artefact in manifest.artefacts.values()}
         for file in self.directory.iterdir():
-            if file.name not in kept and _OURS.fullmatch(file.name):
+            if file.name not in kept and OURS.fullmatch(file.name):
                 file.unlink(missing_ok=True)
 
 
@@ -366,56 +349,3 @@ def _whole_codes(index: Index, extent: Extent) -> Codes | None:
         if index.manifest.files.get(CODES) == extent == read_extent(index.directory, extent):
             return index.codes
     return None
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise IndexDirectoryError(f"{directory} cannot be made ({error.strerror}); pass another --out") from error
-    ours = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
-    entries = [*directory.iterdir(), *directory.glob(f"{MODEL_FOLDER}/*")]  # a model that was trained there is no copy of ours
-    others = [entry for entry in entries if str(entry.relative_to(directory)) not in ours and not _OURS.fullmatch(entry.name)]
-    if others and not is_index(directory):
-        raise IndexDirectoryError(f"{directory} holds other files and is no index; pass an --out that is empty or does not exist yet")
-
-
-def _lock(directory: Path) -> BinaryIO:
-    try:
-        lock = (directory / LOCK_FILE).open("wb")
-    except OSError as error:
-        raise IndexDirectoryError(f"{directory} cannot be changed ({error.strerror}); make it writable, or work on a copy") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise IndexDirectoryError(f"{directory} is being changed by another process; wait until that one has finished") from error
-    return lock
-
-
-def _create(directory: Path, model_directory: Path) -> None:
-    """An index without items; the manifest comes last and makes it one."""
-    model_files = _copy_model(model_directory, directory)
-    files = open_files(directory, new_files(0))
-    extents = {kind: file.sync() for kind, file in files.items()}
-    for growing in files.values():
-        growing.close()
-    model_id, now = read_card(model_directory).id, _now()
-    write_manifest(Manifest(model_id=model_id, files=extents, model_files=model_files, created_at=now, updated_at=now), directory)
-
-
-def _copy_model(model_directory: Path, directory: Path) -> dict[str, str]:
-    """Copies what an index keeps of its model; the SHA-256 of each file, by its name."""
-    (directory / MODEL_FOLDER).mkdir(exist_ok=True)
-    card, model_files = read_card(model_directory), {}
-    for file in (check_file(model_directory, ONNX_FILE, card.onnx_sha256), model_directory / CARD_FILE):
-        copy = directory / MODEL_FOLDER / file.name
-        # Not copyfile, whose error names the source.
-        with replacing(copy) as temporary, file.open("rb") as source, temporary.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        model_files[file.name] = file_sha256(copy)
-    return model_files
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
