@@ -10,7 +10,7 @@ import typer
 from indexer.embedder import likeliest
 from indexer.index_cli import AsJson, DeviceOption, IndexDirectory
 from indexer.index_cli import app as index_app
-from indexer.kinds import DEFAULT_RERANK, QUERY_METRICS, parse_metric
+from indexer.kinds import DEFAULT_RERANK, MAX_FLIPS, QUERY_METRICS, parse_metric
 from indexer.probe import By
 from training.errors import UserError
 from training.examples import storable
@@ -39,6 +39,15 @@ def search(
             help=f"With hamming: rank so many of the nearest by code by Euclidean distance, {DEFAULT_RERANK} unless given; 0: none.",
         ),
     ] = None,
+    flips: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_FLIPS,
+            show_default=False,
+            help="With hamming: look only where at most so many bits of a short address differ, however large INDEX is.",
+        ),
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Only items of this label.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model directory, if not the index's own copy.")] = None,
     device: DeviceOption = "auto",
@@ -49,15 +58,16 @@ def search(
     from indexer.queries import answer
 
     by = parse_metric(metric)
-    if rerank is not None and by != "hamming":
-        raise UserError(f"--rerank is for codes only; pass --metric hamming with it, or leave it out with --metric {by}")
+    for name, value in (("--rerank", rerank), ("--flips", flips)):
+        if value is not None and by != "hamming":
+            raise UserError(f"{name} is for codes only; pass --metric hamming with it, or leave it out with --metric {by}")
     rerank = DEFAULT_RERANK if rerank is None else rerank
     opened, embedder, searcher = open_for_queries(index, model, device=device)
     label = None if label is None else storable(label)
     if label is not None and label not in opened.labels():
         raise UserError(f"no item has the label {label}; there are: {', '.join(list(opened.labels())[:20])}")
     sources = _existing(images)
-    results = [found.matches for found in answer(sources, embedder, searcher, k=k, metric=by, label=label, rerank=rerank)]
+    results = [found.matches for found in answer(sources, embedder, searcher, k=k, metric=by, label=label, rerank=rerank, flips=flips)]
     if as_json:
         rows = [
             {"filename": str(image), "matches": [{**_item(match.item), "distance": match.distance} for match in matches]}

@@ -24,6 +24,7 @@ MIN_ITEMS = 64
 """Fewer have no neighbourhoods to learn codes from."""
 Codes = npt.NDArray[np.uint8]
 """(n, bits / 8): the first bit is the lowest of the first byte."""
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,13 +57,14 @@ class Searcher:
 
     def search(
         self, features: Floats, k: int, *, metric: QueryMetric = "euclidean", label: str | None = None, exact: bool = False,
-        rerank: int = DEFAULT_RERANK,
+        rerank: int = DEFAULT_RERANK, flips: int | None = None,
     ) -> list[list[Match]]:  # fmt: skip
         """The `k` nearest items to each feature (B, 4096), nearest first; fewer where the index or the label has fewer.
 
         Euclidean distance is the paper's; cosine distance is 1 - cosine. With `label` the nearest of that label, exactly. Else, unless
         `exact`, an index with a structure may miss some: the manifest has its recall at 10. By `hamming` the `rerank` nearest by code
-        are ranked by Euclidean distance, or with 0 the codes alone decide, exactly. Raises IndexDirectoryError where there are none.
+        are ranked by Euclidean distance, or with 0 the codes alone decide, exactly; with `flips` and no label, only items are looked at
+        whose address differs in so many bits. Raises IndexDirectoryError where there are no codes.
         """
         queries = np.ascontiguousarray(features, np.float32)
         assert queries.shape == (len(queries), NUM_FEATURES)
@@ -72,7 +73,7 @@ class Searcher:
         if not k or not len(queries):
             return [[] for _ in queries]
         if metric == "hamming":
-            return self._matches(self.codes.search(queries, k, rerank=rerank, rows=None if label is None else rows))
+            return self._matches(self.codes.search(queries, k, rerank=rerank, rows=None if label is None else rows, flips=flips))
         structure = None if exact or label is not None else self._structures[metric]
         with _share_of_cores():
             if structure is None or not num_candidates(k) <= min(len(rows), structure.max_candidates):

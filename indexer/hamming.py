@@ -4,18 +4,44 @@ Optionally the nearest by code are measured again by their features, reading tho
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import faiss
 import numpy as np
 
-from indexer.codes import Codes, load_encoder
+from indexer.addresses import Addresses
+from indexer.codes import Codes, Integers, load_encoder
 from indexer.embedder import Floats
-from indexer.exact import Found, refined
+from indexer.exact import Found, nearest
 from indexer.index import Index, Rows
 from indexer.manifest import IndexDirectoryError
 
 MIN_SHARE = 50_000
 """Codes that are worth a thread: they are counted in less than a tenth of a millisecond."""
+
+
+class Scan:
+    """Counts the bits that differ between queries' codes and all others, on several cores. Safe to use from several threads."""
+
+    def __init__(self, num_threads: int):
+        self._num_threads = num_threads
+        self._threads = ThreadPoolExecutor(num_threads, "hamming", faiss.omp_set_num_threads, (1,))
+
+    def nearest(self, queries: Codes, codes: Codes, k: int) -> tuple[Integers, Integers]:
+        """Distances and places of the `k` codes (n, bytes) nearest to each query (B, bytes), (B, min(k, n)) each, ties by place."""
+        k = min(k, len(codes))
+        num_parts = max(1, min(self._num_threads, len(codes) // MIN_SHARE))
+        bounds = [len(codes) * part // num_parts for part in range(num_parts + 1)]
+
+        def count(start: int, end: int) -> tuple[Integers, Integers]:
+            distances, places = faiss.knn_hamming(queries, codes[start:end], min(k, end - start))
+            return distances, places + start
+
+        parts = list(self._threads.map(count, bounds[:-1], bounds[1:]))
+        distances, places = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
+        # FAISS gives ties by place, and each part's places come after those of the part before.
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)
 
 
 class CodeSearch:
@@ -30,37 +56,49 @@ class CodeSearch:
         self._index = index
         self.of_items: Codes = codes if len(codes) == len(index.rows) else codes[index.rows]
         """Parallel to the index's rows; memory-mapped, unless removed ones had to be left out."""
-        self._num_threads = num_threads
-        self._threads = ThreadPoolExecutor(num_threads, "hamming", faiss.omp_set_num_threads, (1,))
+        self._scan = Scan(num_threads)
 
-    def search(self, features: Floats, k: int, *, rerank: int, rows: Rows | None = None) -> list[Found]:
+    @cached_property
+    def addresses(self) -> Addresses:
+        """Made when first asked for: a second copy of the codes in memory, by bucket."""
+        return Addresses(self.of_items)
+
+    def search(self, features: Floats, k: int, *, rerank: int, rows: Rows | None = None, flips: int | None = None) -> list[Found]:
         """The `k` nearest items to each feature (B, 4096), among all or `rows` (n,), ascending; fewer where there are fewer.
 
         With `rerank` the nearest of so many by code, or of k where that is more, by Euclidean distance; without (0), by the number of
-        bits that differ, and ties by row.
+        bits that differ, and ties by row. With `flips` only items are looked at, of all, whose address differs in so many bits.
         """
         queries = self.encoder.encode(features)
+        count = max(rerank, k)
+        found = self._scanned(queries, count, rows) if flips is None or rows is not None else self._looked_up(queries, k, count, flips)
         if not rerank:
-            return self._nearest(queries, k, rows)
-        candidates = self._nearest(queries, max(rerank, k), rows)
-        return refined(self._index, features, np.stack([found for _, found in candidates]), k, "euclidean")
+            return found
+        candidates = [np.sort(some) for _, some in found]
+        return [nearest(self._index, some, feature[None], k, "euclidean")[0] for feature, some in zip(features, candidates, strict=True)]
 
-    def _nearest(self, queries: Codes, k: int, rows: Rows | None) -> list[Found]:
+    def _scanned(self, queries: Codes, count: int, rows: Rows | None) -> list[Found]:
         if rows is None:
             codes, rows = self.of_items, self._index.rows
         else:
             codes = self.of_items[np.searchsorted(self._index.rows, rows)]
-        k = min(k, len(codes))
-        num_parts = max(1, min(self._num_threads, len(codes) // MIN_SHARE))
-        bounds = [len(codes) * part // num_parts for part in range(num_parts + 1)]
+        return _told(*self._scan.nearest(queries, codes, count), rows)
 
-        def count(start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            distances, places = faiss.knn_hamming(queries, codes[start:end], min(k, end - start))
-            return distances, places + start
+    def _looked_up(self, queries: Codes, k: int, count: int, flips: int) -> list[Found]:
+        """What the buckets within so many flips hold; where that is less than k, what a scan finds."""
+        rows = self._index.rows
+        found = _told(*self.addresses.nearest(queries, min(count, len(rows)), flips), rows)
+        for place, (_, some) in enumerate(found):
+            if len(some) < min(k, len(rows)):
+                (found[place],) = self._scanned(queries[place : place + 1], count, None)
+        return found
 
-        parts = list(self._threads.map(count, bounds[:-1], bounds[1:]))
-        distances, places = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
-        # FAISS gives ties by place, and each part's places come after those of the part before.
-        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        distances, places = np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)
-        return [(some.astype(np.float64), rows[found]) for some, found in zip(distances, places, strict=True)]
+
+def _told(distances: Integers, places: Integers, rows: Rows) -> list[Found]:
+    """Each query's distances with the rows at those places, ties by row; -1 is no place."""
+    found = []
+    for some, where in zip(distances, places, strict=True):
+        some, where = some[where >= 0].astype(np.float64), where[where >= 0]
+        order = np.lexsort((where, some))
+        found.append((some[order], rows[where[order]]))
+    return found

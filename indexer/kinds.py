@@ -27,6 +27,8 @@ QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
 """What an index with codes can be searched by; one without only by METRICS."""
 DEFAULT_RERANK = 1000
 """How many of the nearest by code are ranked by Euclidean distance."""
+MAX_FLIPS = 4
+"""How many bits of an address may differ; 28 bits have 24,158 addresses within four flips."""
 Kind = Literal["flat", "ivf", "ivf-fp16", "ivf-sq8", "hnsw-fp16", "hnsw-sq8"]
 KindChoice = Literal["auto", "flat", "ivf", "ivf-fp16", "ivf-sq8", "hnsw-fp16", "hnsw-sq8"]
 KINDS: tuple[KindChoice, ...] = get_args(KindChoice)

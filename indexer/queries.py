@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Answer:
 
 def answer(
     sources: Sequence[Source], embedder: Embedder, searcher: Searcher | None = None, *, k: int = 6,
-    metric: QueryMetric = "euclidean", label: str | None = None, rerank: int = DEFAULT_RERANK,
+    metric: QueryMetric = "euclidean", label: str | None = None, rerank: int = DEFAULT_RERANK, flips: int | None = None,
 ) -> Iterator[Answer]:  # fmt: skip
     """Answers the queries in order; raises ImageError at the first unreadable one."""
     with ThreadPoolExecutor(num_cores()) as pool:
@@ -36,7 +37,8 @@ def answer(
         for start in range(0, len(sources), BATCH_SIZE):
             batch = np.stack([next(squares) for _ in sources[start : start + BATCH_SIZE]])
             embedding = embedder.embed(batch)
-            matches = searcher.search(embedding.features, k, metric=metric, label=label, rerank=rerank) if searcher else [[] for _ in batch]
+            found = partial(searcher.search, metric=metric, label=label, rerank=rerank, flips=flips) if searcher else None
+            matches = found(embedding.features, k) if found else [[] for _ in batch]
             yield from map(Answer, batch, embedding.logits, embedding.features, matches)
 
 

@@ -18,6 +18,7 @@ from indexer.mapping import Map
 from indexer.probe import By, Probe
 from service.batching import Batcher
 from service.problems import ProblemError
+from service.schemas import SimilarQuery
 from service.settings import Settings
 from service.uploads import Upload, decode
 
@@ -54,13 +55,14 @@ class Engine:
         with self.batcher.admit(len(uploads)):
             return await self._embed(uploads)
 
-    async def search(
-        self, uploads: Sequence[Upload], k: int, metric: QueryMetric, label: str | None, rerank: int | None
-    ) -> list[list[Match]]:
-        """The nearest items of each image, at most k or as many as there are; raises ProblemError as `embed` does."""
+    async def search(self, uploads: Sequence[Upload], query: SimilarQuery) -> list[list[Match]]:
+        """The nearest items of each image, for a query that `check_similar` gave; raises ProblemError as `embed` does."""
         with self.batcher.admit(len(uploads)):
             embedding = await self._embed(uploads)
-            find = partial(self._searcher.search, embedding.features, k, metric=metric, label=label, rerank=rerank or 0)
+            find = partial(
+                self._searcher.search, embedding.features, query.k, metric=query.metric, label=query.label, rerank=query.rerank or 0,
+                flips=query.flips,
+            )  # fmt: skip
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
     async def _embed(self, uploads: Sequence[Upload]) -> Embedding:
@@ -82,18 +84,22 @@ class Engine:
             raise ProblemError("invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}")
         return k
 
-    def check_metric(self, metric: QueryMetric, rerank: int | None) -> tuple[QueryMetric, int | None]:
-        """The metric, and with hamming how many are reranked, if the index can be searched so; raises ProblemError."""
-        if metric not in self.metrics:
+    def check_similar(self, query: SimilarQuery) -> SimilarQuery:
+        """The query with what it leaves to us filled in, if the index can be searched so; raises ProblemError."""
+        self.check_k(query.k)
+        if query.metric not in self.metrics:
             remedy = f"pass one of {', '.join(self.metrics)}, or make codes with `lookalike index encode INDEX` and start the service again"
-            raise ProblemError("unavailable-metric", f"metric: the index that is served has no binary codes, as {metric} needs; {remedy}")
-        if metric != "hamming":
-            if rerank is not None:
-                raise ProblemError(
-                    "invalid-request", f"rerank: is for metric=hamming only, got {rerank} with metric={metric}; leave it out"
-                )
-            return metric, None
-        return metric, DEFAULT_RERANK if rerank is None else rerank
+            detail = f"metric: the index that is served has no binary codes, as {query.metric} needs; {remedy}"
+            raise ProblemError("unavailable-metric", detail)
+        rerank = query.rerank
+        if query.metric == "hamming":
+            rerank = DEFAULT_RERANK if rerank is None else rerank
+        else:
+            for name, value in (("rerank", rerank), ("flips", query.flips)):
+                if value is not None:
+                    detail = f"{name}: is for metric=hamming only, got {value} with metric={query.metric}; leave it out"
+                    raise ProblemError("invalid-request", detail)
+        return query.model_copy(update={"rerank": rerank, "label": self.check_label(query.label)})
 
     def check_by(self, by: By) -> Probe | None:
         """The probe that answers with the items' labels, None where the network's classes are asked for; raises ProblemError."""

@@ -59,10 +59,8 @@ async def classify(query: Annotated[ClassifyQuery, Query()], uploads: Uploads, e
 )
 async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request) -> Similarity:
     """What does it look like? The k nearest items of each image."""
-    k = engine.check_k(query.k)
-    metric, rerank = engine.check_metric(query.metric, query.rerank)
-    label = await asyncio.to_thread(engine.check_label, query.label)
-    found = await engine.search(uploads, k, metric, label, rerank)
+    query = await asyncio.to_thread(engine.check_similar, query)
+    found = await engine.search(uploads, query)
     results = [
         SearchedImage(
             filename=upload.filename,
@@ -79,7 +77,7 @@ async def similar(query: Annotated[SimilarQuery, Query()], uploads: Uploads, eng
         )
         for upload, matches in zip(uploads, found, strict=True)
     ]
-    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=metric, rerank=rerank, results=results)
+    return Similarity(model=engine.card.id, index=engine.index.manifest.commit, metric=query.metric, rerank=query.rerank, results=results)
 
 
 @router.post(

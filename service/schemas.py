@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexer.kinds import DEFAULT_RERANK, QueryMetric
+from indexer.kinds import DEFAULT_RERANK, MAX_FLIPS, QueryMetric
 from indexer.probe import By
 
 MAX_ID = 2**63 - 1
@@ -37,6 +37,11 @@ class SimilarQuery(Query):
         None, ge=0, le=MAX_RERANK,
         description=f"With `hamming`: how many of the nearest by code are ranked by Euclidean distance, {DEFAULT_RERANK} unless given; "
         "0 ranks by the number of bits that differ.",
+    )  # fmt: skip
+    flips: int | None = Field(
+        None, ge=0, le=MAX_FLIPS,
+        description="With `hamming`: look only at items of which at most so many bits of a short address differ, in a time that does not "
+        "grow with the index, and may miss some; else, and with a label, at all.",
     )  # fmt: skip
     label: str | None = Field(None, description="Search only among the items with this label.", examples=["dress"])
 

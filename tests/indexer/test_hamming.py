@@ -85,6 +85,42 @@ def test_reranking_reads_the_nearest_by_code_only(encoded: Index) -> None:
     assert [match.distance for match in matches] == pytest.approx(sorted(distances.values())[:5], rel=1e-5)
 
 
+def looked_up(index: Index, query: np.ndarray, k: int, flips: int, num_address_bits: int = 8) -> list[tuple[int, float]]:
+    """What lies in the buckets within so many flips, counted one by one; ids and numbers of different bits, ties by id."""
+    bits = ENCODER.weights @ (query / np.linalg.norm(query)) > 0
+    others = (FEATURES[index.rows] / np.linalg.norm(FEATURES[index.rows], axis=1, keepdims=True)) @ ENCODER.weights.T > 0
+    is_near = (bits != others)[:, :num_address_bits].sum(axis=1) <= flips
+    distances = np.where(is_near, (bits != others).sum(axis=1), np.iinfo(np.int64).max)
+    order = np.argsort(distances, kind="stable")[: min(k, is_near.sum())]
+    return [(int(index.rows[place]) + 1, float(distances[place])) for place in order]
+
+
+@pytest.mark.parametrize("flips", [1, 2])
+def test_a_lookup_finds_what_has_about_the_same_address(encoded: Index, flips: int) -> None:
+    answers = Searcher(encoded).search(QUERIES, 2, metric="hamming", rerank=0, flips=flips)
+    for matches, query in zip(answers, QUERIES, strict=True):
+        wanted = looked_up(encoded, query, 300, flips)
+        assert len(wanted) >= 2
+        # Which of those that tie at the end come in is the buckets' own order.
+        assert [distance for _, distance in told(matches)] == [distance for _, distance in wanted[:2]]
+        assert set(told(matches)) <= set(wanted)
+
+
+def test_a_lookup_that_finds_too_few_scans(encoded: Index) -> None:
+    answers = Searcher(encoded).search(QUERIES, 250, metric="hamming", rerank=0, flips=0)
+    assert [told(matches) for matches in answers] == [brute_force(encoded, query, 250) for query in QUERIES]
+
+
+def test_a_lookup_may_be_reranked_and_keeps_to_a_label(encoded: Index) -> None:
+    searcher = Searcher(encoded)
+    (matches,) = searcher.search(QUERIES[:1], 3, metric="hamming", rerank=50, flips=2)
+    assert [match.distance for match in matches] == sorted(match.distance for match in matches)
+    assert matches[0].distance > 16
+    (label, _), *_ = encoded.labels().items()
+    (matches,) = searcher.search(QUERIES[:1], 5, metric="hamming", rerank=0, flips=0, label=label)
+    assert told(matches) == brute_force(encoded, QUERIES[0], 5, label)
+
+
 def test_an_index_without_codes_says_how_to_make_them(tiny_index: Path) -> None:
     with pytest.raises(IndexDirectoryError, match="has no codes; make them: lookalike index encode"):
         Searcher(Index.open(tiny_index)).search(QUERIES[:1], 3, metric="hamming")
@@ -138,8 +174,9 @@ def test_too_few_items_are_refused_and_the_index_stays_as_it_is(run: Run, tiny_i
     assert Index.open(tiny_index).codes is None
 
 
-def test_reranking_without_codes_is_refused(run: Run, tiny_index: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--rerank", "--flips"])
+def test_what_is_for_codes_is_refused_without_them(run: Run, tiny_index: Path, tmp_path: Path, option: str) -> None:
     coloured("green", 900).save(tmp_path / "query.png")
-    status, _, error = run("search", tiny_index, tmp_path / "query.png", "--rerank", "5")
+    status, _, error = run("search", tiny_index, tmp_path / "query.png", option, "3")
     assert status == 1
-    assert "--rerank is for codes only" in error
+    assert f"{option} is for codes only" in error

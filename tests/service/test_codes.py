@@ -58,6 +58,12 @@ def test_codes_alone_rank_by_the_bits_that_differ(encoded: Service) -> None:
     assert all(distance == int(distance) <= 64 for distance in distances)
 
 
+def test_a_lookup_by_address_finds_the_nearest_too(encoded: Service) -> None:
+    _, scanned = matches_of(encoded, "/similar?metric=hamming&rerank=0&k=3")
+    _, looked_up = matches_of(encoded, "/similar?metric=hamming&rerank=0&k=3&flips=4")
+    assert looked_up == scanned
+
+
 def test_a_label_is_kept_to(encoded: Service) -> None:
     _, found = matches_of(encoded, "/similar?metric=hamming&label=blue&k=10")
     assert len(found) == 6
@@ -73,6 +79,12 @@ def test_info_says_what_an_index_can_be_searched_by(encoded: Service, client: ht
 def test_a_rerank_that_means_nothing_is_refused(encoded: Service, query: str) -> None:
     detail = problem(encoded.client.post(f"/similar?{query}", files=upload(picture())), 422, "invalid-request")["detail"]
     assert "rerank" in detail
+
+
+@pytest.mark.parametrize("query", ["flips=1", "metric=hamming&flips=5", "metric=hamming&flips=-1"])
+def test_flips_that_mean_nothing_are_refused(encoded: Service, query: str) -> None:
+    detail = problem(encoded.client.post(f"/similar?{query}", files=upload(picture())), 422, "invalid-request")["detail"]
+    assert "flips" in detail
 
 
 def test_damaged_codes_leave_the_other_distances(encoded_index: Path, tmp_path: Path, run: Run) -> None:
