@@ -4,8 +4,8 @@
 
 Images of DATA are the collection, those of QUERIES ask; both are embedded by MODEL. Codes are learnt from the collection, as an index
 learns them, or with --fit from N images of DATA that are then no part of it; never from labels or queries. LSH, ITQ and product
-quantisation are FAISS's, PCA is NumPy's, each on the features as they are and at length 1. `pixels` is the same autoencoder on the images themselves,
-32 x 32. With --parts each part of the autoencoder is left out in turn.
+quantisation are FAISS's, PCA is NumPy's, each on the features as they are and at length 1. `pixels` is the same autoencoder on the
+images themselves, 32 x 32. With --parts each part of the autoencoder is left out in turn.
 
 mAP is by label over the whole ranking, precision by label too; recall is of the 10 Euclidean neighbours by the features. The collection
 is in one random order, and ties go by it, for every method alike. Mean and standard deviation over seeds, of the methods that chance
@@ -150,7 +150,7 @@ def _methods(trial: Trial) -> Iterator[tuple[str, Method]]:
     for name, scaled in (("", lambda vectors: vectors), (", length 1", unit)):
         fitted, collection, queries = (scaled(images.features) for images in (trial.fitted, trial.collection, trial.queries))
         mean, components = _principal_components(fitted)
-        turned = tuple((vectors - mean) @ components for vectors in (fitted, collection, queries))
+        turned = (fitted - mean) @ components, (collection - mean) @ components, (queries - mean) @ components
         yield f"ITQ{name}", _itq(*turned)
         yield f"PCA sign{name}", _pca_sign(*turned)
         yield f"LSH{name}", _lsh(fitted, collection, queries)
@@ -213,10 +213,11 @@ def _product_quantisation(fitted: Floats, collection: Floats, queries: Floats) -
 
 def _principal_components(vectors: Floats) -> tuple[Floats, Floats]:
     """The mean (D,) and the first components (D, n). By NumPy: FAISS's own take minutes for 4096 dimensions."""
-    mean = vectors.mean(axis=0)
+    mean: Floats = vectors.mean(axis=0, dtype=np.float32)
     centred = vectors - mean
     _, components = np.linalg.eigh(centred.T @ centred)
-    return mean, np.ascontiguousarray(components[:, ::-1][:, : min(MOST_COMPONENTS, len(vectors) - 1)])
+    first = components[:, ::-1][:, : min(MOST_COMPONENTS, len(vectors) - 1)]
+    return mean, np.ascontiguousarray(first, np.float32)
 
 
 def _packed(values: Floats) -> Codes:

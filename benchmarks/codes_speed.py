@@ -123,8 +123,8 @@ def _many(index: Index, queries: Floats, count: int) -> dict[str, Any]:
         hits = 0
         for query, most in zip(asking, farthest, strict=True):
             distances, places = way(query[None])
-            hits += np.count_nonzero((places[0] >= 0) & (distances[0] <= most))
-        result[name] = {**_told(times_s[name]), "recall@10": round(float(hits) / (K * len(asking)), 4)}
+            hits += int(np.count_nonzero((places[0] >= 0) & (distances[0] <= most)))
+        result[name] = {**_told(times_s[name]), "recall@10": round(hits / (K * len(asking)), 4)}
     return result
 
 
