@@ -150,7 +150,7 @@ def _methods(trial: Trial) -> Iterator[tuple[str, Method]]:
     for name, scaled in (("", lambda vectors: vectors), (", length 1", unit)):
         fitted, collection, queries = (scaled(images.features) for images in (trial.fitted, trial.collection, trial.queries))
         mean, components = _principal_components(fitted)
-        turned = (fitted - mean) @ components, (collection - mean) @ components, (queries - mean) @ components
+        turned = [_projected(vectors, mean, components) for vectors in (fitted, collection, queries)]
         yield f"ITQ{name}", _itq(*turned)
         yield f"PCA sign{name}", _pca_sign(*turned)
         yield f"LSH{name}", _lsh(fitted, collection, queries)
@@ -218,6 +218,11 @@ def _principal_components(vectors: Floats) -> tuple[Floats, Floats]:
     _, components = np.linalg.eigh(centred.T @ centred)
     first = components[:, ::-1][:, : min(MOST_COMPONENTS, len(vectors) - 1)]
     return mean, np.ascontiguousarray(first, np.float32)
+
+
+def _projected(vectors: Floats, mean: Floats, components: Floats) -> Floats:
+    projected: Floats = (vectors - mean) @ components
+    return projected
 
 
 def _packed(values: Floats) -> Codes:
