@@ -221,7 +221,7 @@ def _principal_components(vectors: Floats) -> tuple[Floats, Floats]:
 
 
 def _projected(vectors: Floats, mean: Floats, components: Floats) -> Floats:
-    projected: Floats = (vectors - mean) @ components
+    projected: Floats = np.asarray((vectors - mean) @ components, np.float32)
     return projected
 
 
