@@ -40,6 +40,7 @@ _faiss: Any = faiss  # its stubs lack some, and say None of others
 BITS = (16, 32, 64, 128, 256, 512)
 BATCH = 32
 PIXELS_PX = 32
+DOCS = RESULTS.parent.parent / "docs"
 MOST_COMPONENTS = 512
 PRECISION_AT = (6, 100)
 RECALL_AT = (10, 100, 1000)
@@ -109,7 +110,7 @@ def main() -> None:
         "num_queries": len(queries.labels), "seeds": arguments.seeds, "floats": floats, "by_method": measured,
     }  # fmt: skip
     record(name, figures)
-    _draw(figures, RESULTS / f"{name}.png")
+    _draw(figures, DOCS / f"{name.replace('_', '-')}.png")
 
 
 class Judge:
@@ -298,7 +299,7 @@ def _draw(figures: dict[str, Any], file: Path) -> None:
     axes.set_xticks(lengths, [str(num_bits) for num_bits in lengths])
     axes.set(xlabel="bits an image", ylabel="mAP by label")
     axes.grid(alpha=0.3)
-    axes.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(file, dpi=120)
 
 
