@@ -33,13 +33,12 @@ from PIL import Image
 
 from benchmarks.record import record
 from indexer import batch, faiss_search
-from indexer.codes import ARTEFACT as ENCODER
 from indexer.codes import CodeFacts, Encoder, load_encoder
 from indexer.compaction import compact
 from indexer.embedder import Embedder, Embedding
 from indexer.index import MODEL_FOLDER, Index
 from indexer.kinds import METRICS
-from indexer.manifest import MANIFEST_FILE, IndexDirectoryError, read_manifest
+from indexer.manifest import ENCODER, MANIFEST_FILE, IndexDirectoryError, read_manifest
 from indexer.verify import verify
 from indexer.writer import IndexWriter
 from training.images import Pixels

@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from indexer.arrays import read_arrays
 from indexer.embedder import Floats, unit
-from indexer.manifest import Manifest
+from indexer.manifest import ENCODER, Manifest
 from training.errors import UserError
 from training.model import NUM_FEATURES
 
-ARTEFACT = "autoencoder"
 MIN_BITS, DEFAULT_BITS, MAX_BITS = 16, 256, 1024
 MIN_ITEMS = 64
 """Fewer have no neighbourhoods to learn codes from."""
@@ -67,13 +66,13 @@ def check_num_bits(num_bits: int) -> int:
 
 def facts_of(manifest: Manifest) -> CodeFacts | None:
     """What the manifest says of the index's encoder, None where it has none."""
-    artefact = manifest.artefacts.get(ARTEFACT)
+    artefact = manifest.artefacts.get(ENCODER)
     return None if artefact is None else _facts(artefact.facts)
 
 
 def load_encoder(directory: Path, manifest: Manifest) -> Encoder | None:
     """The encoder that an index keeps, None where it has none; raises IndexDirectoryError for a damaged one."""
-    artefact = manifest.artefacts.get(ARTEFACT)
+    artefact = manifest.artefacts.get(ENCODER)
     if artefact is None:
         return None
     facts = _facts(artefact.facts)

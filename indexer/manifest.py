@@ -18,6 +18,8 @@ from training.model import sync, write_atomically
 FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 COPY_FILE = f"copy/{MANIFEST_FILE}"
+ENCODER = "autoencoder"
+"""The artefact that an index with codes has."""
 REBUILD = "restore it from a copy, or build the index again in another directory"
 
 
@@ -83,7 +85,7 @@ class Manifest:
     @property
     def has_codes(self) -> bool:
         """Whether it can be searched by Hamming distance."""
-        return "autoencoder" in self.artefacts
+        return ENCODER in self.artefacts
 
     def recall_at_10(self, metric: str) -> float:
         """The share of the 10 nearest by a metric that are found, as measured when its structure was made; an exact scan finds all."""

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from indexer.arrays import read_artefact
 from indexer.embedder import Floats, unit
 from indexer.index import Index, Rows
 from indexer.manifest import Artefact, IndexDirectoryError
 from indexer.writer import IndexWriter
 from training.errors import UserError
-from training.model import file_sha256
 from training.progress import console, one_line
 
 ARTEFACT, PICTURE_ARTEFACT = "map", "mappicture"
@@ -176,12 +176,9 @@ def _most_frequent(numbers: Rows) -> list[int]:
 
 
 def _read(directory: Path, artefact: Artefact) -> dict[str, Any]:
-    file = directory / artefact.file
     remedy = f"make it again: lookalike index map {directory}"
     try:
-        if file_sha256(file) != artefact.sha256:
-            raise IndexDirectoryError(f"{file} is damaged (its checksum does not fit); {remedy}")
-        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise IndexDirectoryError(f"{file} cannot be read ({error}); {remedy}") from error
+        content: dict[str, Any] = json.loads(read_artefact(directory, artefact, remedy))
+    except ValueError as error:
+        raise IndexDirectoryError(f"{directory / artefact.file} cannot be read ({error}); {remedy}") from error
     return content

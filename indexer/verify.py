@@ -7,12 +7,11 @@ from typing import Literal
 import numpy as np
 
 from indexer.building import update_search
-from indexer.codes import ARTEFACT as ENCODER
 from indexer.codes import encoding, facts_of, load_encoder
 from indexer.growing import read_extent
 from indexer.index import MODEL_FOLDER, Index, Rows
 from indexer.kinds import METRICS
-from indexer.manifest import COPY_FILE, MANIFEST_FILE, Manifest, parse_manifest, read_either
+from indexer.manifest import COPY_FILE, ENCODER, MANIFEST_FILE, Manifest, parse_manifest, read_either
 from indexer.probe import ARTEFACT as PROBE
 from indexer.records import CODES, damaged_parts, hash_of
 from indexer.writer import IndexWriter

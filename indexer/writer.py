@@ -18,12 +18,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from indexer.codes import ARTEFACT as ENCODER
 from indexer.codes import Codes, Encoder, load_encoder
 from indexer.directory import ARTEFACT_SUFFIXES, OURS, copy_model, create, make_directory, now, take_lock
 from indexer.growing import BLOCK_ROWS, CodesFile, GrowingFile, cut_off, new_files, open_files, read_extent
 from indexer.index import Index, Rows
 from indexer.manifest import (
+    ENCODER,
     Artefact,
     Extent,
     IndexDirectoryError,
