@@ -1,6 +1,6 @@
 """What do codes save? A search by codes and rerank beside FAISS's exact one, and 10,000,000 codes, scanned and looked up.
 
-    python -m benchmarks.codes_speed MODEL DATA DIRECTORY [--num-items 100000] [--bits 256] [--reranks 200 500 1000 2000]
+    python -m benchmarks.codes_speed MODEL DATA DIRECTORY [--num-items 100000] [--bits 256] [--reranks 500 1000 2000 4000]
         [--num-codes 10000000]
 
 The items are the images of DATA and augmented copies of them (random resized crops of half the area or more, mirrored or not), embedded
@@ -30,7 +30,7 @@ from indexer.codes import Codes
 from indexer.embedder import Embedder, Floats
 from indexer.encoding import encode
 from indexer.faiss_search import NUM_CORES, Searcher
-from indexer.hamming import Scan
+from indexer.hamming import Cores, scan
 from indexer.index import Index
 from indexer.manifest import MANIFEST_FILE
 from indexer.writer import IndexWriter, NewItem
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--num-items", type=int, default=100_000)
     parser.add_argument("--bits", type=int, default=256)
-    parser.add_argument("--reranks", type=int, nargs="+", default=[200, 500, 1000, 2000])
+    parser.add_argument("--reranks", type=int, nargs="+", default=[500, 1000, 2000, 4000])
     parser.add_argument("--num-codes", type=int, default=10_000_000)
     arguments = parser.parse_args()
     directory = arguments.directory / f"index-{arguments.num_items}"
@@ -110,15 +110,15 @@ def _recall(answers: list[Any], nearest: list[set[int]]) -> float:
 def _many(index: Index, queries: Floats, count: int) -> dict[str, Any]:
     encoder = Searcher(index).codes.encoder
     codes, asking = _resampled(np.asarray(index.codes), count), encoder.encode(queries)
-    scan = Scan(NUM_CORES)
+    cores = Cores(NUM_CORES)
     started = time.perf_counter()
     addresses = Addresses(codes)
     result: dict[str, Any] = {"num_codes": count, "buckets_made_in_s": round(time.perf_counter() - started, 2)}
-    ways: dict[str, Callable[[Codes], Any]] = {"scan": lambda query: scan.nearest(query, codes, K)}
+    ways: dict[str, Callable[[Codes], Any]] = {"scan": lambda query: scan(cores, query, codes, K)}
     for flips in FLIPS:
         ways[f"lookup, {flips} flips"] = partial(addresses.nearest, k=K, flips=flips)
     times_s = _timed(ways, asking)
-    farthest = [scan.nearest(query[None], codes, K)[0][0, -1] for query in asking]
+    farthest = [scan(cores, query[None], codes, K)[0][0, -1] for query in asking]
     for name, way in ways.items():
         hits = 0
         for query, most in zip(asking, farthest, strict=True):

@@ -3,17 +3,20 @@
 Krizhevsky and Hinton 2011 (ESANN) and section 6.1 of the 2012 paper propose one; plain reconstruction, as theirs, ranks worse than
 hyperplanes that nobody trained. What makes this one better, each part's worth measured by benchmarks/codes.py:
 
-- The encoder is a hyperplane a bit on the features at length 1. A deeper one learns the items by heart, and places queries elsewhere.
+- The encoder is a hyperplane a bit. A deeper one learns the items by heart, and places queries elsewhere.
 - The decoder sees bits, and gives the feature back from them, so that codes keep what tells items apart.
-- Two codes agree as much as two *neighbourhoods* do: the share of bits in common follows the cosine of the means of each item's
-  nearest features, as retrieval's query expansion takes them (Chum et al. 2007). What single items have by chance averages out.
-- Noise is added to what the encoder sees, so that it trusts what many features say together.
+- Neighbourhood bits agree as much as two *neighbourhoods* do: the share of bits in common follows the cosine of the means of each
+  item's nearest features, as retrieval's query expansion takes them (Chum et al. 2007). What single items have by chance averages out.
+  Noise is added to what these bits see, so that they trust what many features say together.
+- Detail bits, half of a longer code, agree as much as two *items* do: the share in common follows the angle between features, as it does
+  for random hyperplanes (Charikar 2002). The cosine is flat where items are near, the angle is not, so that these find the nearest ones.
 - Bits go forward; backward, their gradient is that of a tanh that becomes steeper as training goes on (Cao et al. 2017, HashNet).
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from math import pi
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,17 +26,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.codes import MIN_ITEMS, CodeFacts, Encoder
-from indexer.embedder import Floats, unit
+from indexer.embedder import Floats
 from training.errors import UserError
 from training.model import replacing
 from training.progress import Bar
 
 BLOCK_ROWS = 1024
+LEAST_NEIGHBOURHOOD_BITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How an autoencoder is trained; chosen on Imagenette's features, where ranking by label is best for queries that it has not seen."""
+    """How an autoencoder is trained; chosen on Imagenette's features, by how queries that it has not seen rank by label, and find the
+    Euclidean neighbours."""
 
     num_bits: int
     seed: int = 0
@@ -45,6 +50,8 @@ class Settings:
     """Principal components that the encoder looks at."""
     hidden_units: int = 256
     """Of the decoder."""
+    detail_share: float = 0.5
+    """How much of a code is detail bits, but for the first 64 bits, which never are."""
     noise: float = 0.7
     """Its standard deviation, as a share of the components' root mean square."""
     neighbour_share: float = 1 / 32
@@ -53,6 +60,11 @@ class Settings:
     reconstruction_weight: float = 1.0
     sharpness: float = 5.0
     """Of the last steps' tanh; the first ones' is 1. 0: the gradient of a bit is 1 within -1..1, and 0 beyond."""
+
+    @property
+    def num_neighbourhood_bits(self) -> int:
+        """They come first in a code; the others are detail bits."""
+        return self.num_bits - int(min(self.detail_share * self.num_bits, max(self.num_bits - LEAST_NEIGHBOURHOOD_BITS, 0)))
 
 
 def fit(
@@ -66,16 +78,17 @@ def fit(
     _check(features)
     target = "cuda" if device == "gpu" else "cpu"
     mean, components = _principal_components(features, settings, target)
-    seen = torch.cat([(block - mean) @ components for block in _unit_blocks(features, target)])  # (n, D)
+    seen = torch.cat([(block - mean) @ components for block in _blocks(features, target)])  # (n, D)
     scale = float(seen.square().mean().rsqrt())
     seen = seen * scale
     network = _Autoencoder(seen.shape[1], settings, target)
     curve = _train(network, seen, _neighbourhoods(seen, settings), settings, checkpoint, _fingerprint(features, settings, device))
-    weights = network.encoder.weight.detach() @ components.T * scale  # (bits, 4096)
+    planes = network.planes.detach()  # (bits, D)
+    weights = planes @ components.T * scale  # (bits, 4096)
     # A bit is 1 for those beyond the mean, of all items now, without noise.
-    bias = weights @ mean + (seen @ network.encoder.weight.detach().T).mean(dim=0)
+    thresholds = weights @ mean + (seen @ planes.T).mean(dim=0)
     facts = CodeFacts(num_bits=settings.num_bits, num_fitted=len(features), seed=settings.seed, commit=commit, loss=curve)
-    return Encoder(facts, weights.cpu().numpy(), bias.cpu().numpy())
+    return Encoder(facts, weights.cpu().numpy(), thresholds.cpu().numpy())
 
 
 class _Autoencoder(nn.Module):
@@ -84,19 +97,25 @@ class _Autoencoder(nn.Module):
     def __init__(self, num_components: int, settings: Settings, device: str):
         super().__init__()
         generator = torch.Generator().manual_seed(settings.seed)
-        self.encoder = _linear(num_components, settings.num_bits, generator)
+        self._num_neighbourhood_bits = settings.num_neighbourhood_bits
+        self.planes = nn.Parameter(_normal(settings.num_bits, num_components, generator))
         # Bits are balanced over a batch, and no hyperplane is learnt by its length.
         self.scaling = nn.BatchNorm1d(settings.num_bits, affine=False, track_running_stats=False)
         hidden = settings.hidden_units
         self.decoder = nn.Sequential(_linear(settings.num_bits, hidden, generator), nn.ReLU(), _linear(hidden, num_components, generator))
         self.to(device)
 
-    def bits(self, seen: Tensor, sharpness: float) -> Tensor:
-        """A bit is the sign, forward; backward a tanh, or where there is no sharpness the line itself within -1..1."""
-        levels = self.scaling(self.encoder(seen))
+    def bits(self, seen: Tensor, noise: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
+        """Neighbourhood bits, which see the noise too, and detail bits.
+
+        A bit is the sign, forward; backward a tanh, or where there is no sharpness the line itself within -1..1.
+        """
+        for_neighbourhoods, for_details = self.planes.split([self._num_neighbourhood_bits, len(self.planes) - self._num_neighbourhood_bits])
+        levels = self.scaling(torch.cat([(seen + noise) @ for_neighbourhoods.T, seen @ for_details.T], dim=1))
         smooth = torch.tanh(sharpness * levels) if sharpness else levels.clamp(-1, 1)
-        signs: Tensor = torch.where(levels > 0, 1.0, -1.0)
-        return smooth + (signs - smooth).detach()
+        signs = torch.where(levels > 0, 1.0, -1.0)
+        bits: Tensor = smooth + (signs - smooth).detach()
+        return bits[:, : self._num_neighbourhood_bits], bits[:, self._num_neighbourhood_bits :]
 
 
 def _train(
@@ -118,10 +137,10 @@ def _train(
             batch = seen[chosen]
             noise = settings.noise * torch.randn(batch.shape, generator=noises).to(seen.device)
             sharpness = 1 + (settings.sharpness - 1) * step / settings.num_steps if settings.sharpness else 0.0
-            bits = network.bits(batch + noise, sharpness)
-            reconstruction = functional.mse_loss(network.decoder(bits), batch) / variance
-            similarity = _disagreement(bits, neighbourhoods[chosen])
-            loss = settings.similarity_weight * similarity + settings.reconstruction_weight * reconstruction
+            kin, details = network.bits(batch, noise, sharpness)
+            disagreement = _disagreement(kin, _cosines(neighbourhoods[chosen])) + _disagreement(details, _angular_similarities(batch))
+            reconstruction = functional.mse_loss(network.decoder(torch.cat([kin, details], dim=1)), batch) / variance
+            loss = settings.similarity_weight * disagreement + settings.reconstruction_weight * reconstruction
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -135,19 +154,32 @@ def _train(
     return tuple(round(float(part.mean()), 4) for part in np.array_split(losses, min(10, len(losses))))
 
 
-def _disagreement(bits: Tensor, neighbourhoods: Tensor) -> Tensor:
-    """How far the agreement of codes (B, bits) is from the cosine of neighbourhoods (B, D): the mean square over all pairs."""
-    agreement, wanted = bits @ bits.T / bits.shape[1], neighbourhoods @ neighbourhoods.T
-    num_items = len(bits)
+def _disagreement(bits: Tensor, wanted: Tensor) -> Tensor:
+    """How far the agreement of codes (B, bits), -1..1, is from the wanted one (B, B): the mean square over all pairs."""
+    num_items, num_bits = bits.shape
+    if not num_bits:
+        return bits.new_zeros(())
+    agreement = bits @ bits.T / num_bits
     return (agreement - wanted).square().fill_diagonal_(0).sum() / (num_items * (num_items - 1))
 
 
+def _cosines(vectors: Tensor) -> Tensor:
+    """(B, D) -> (B, B), -1..1."""
+    directions = functional.normalize(vectors)
+    return directions @ directions.T
+
+
+def _angular_similarities(vectors: Tensor) -> Tensor:
+    """1 for the same direction, 0 at a right angle, -1 for the opposite one, even in between: (B, D) -> (B, B)."""
+    return torch.asin(_cosines(vectors).clamp(-1, 1)) * (2 / pi)
+
+
 def _neighbourhoods(seen: Tensor, settings: Settings) -> Tensor:
-    """The mean of each item's nearest, itself among them, by cosine, at length 1: (n, D)."""
+    """The mean direction of each item's nearest, itself among them, by cosine: (n, D)."""
     directions = functional.normalize(seen)
     count = max(1, round(settings.neighbour_share * len(seen)))
     means = [directions[(block @ directions.T).topk(count, dim=1).indices].mean(dim=1) for block in directions.split(_block_rows(count))]
-    return functional.normalize(torch.cat(means))
+    return torch.cat(means)
 
 
 def _block_rows(num_neighbours: int) -> int:
@@ -156,9 +188,9 @@ def _block_rows(num_neighbours: int) -> int:
 
 
 def _principal_components(features: Floats, settings: Settings, device: str) -> tuple[Tensor, Tensor]:
-    """The mean (4096,) of the features at length 1, and their first components (4096, D), by a randomised decomposition."""
-    mean = torch.stack([block.sum(dim=0) for block in _unit_blocks(features, device)]).sum(dim=0) / len(features)
-    centred = torch.cat([block - mean for block in _unit_blocks(features, device)])
+    """The mean (4096,) of the features, and their first components (4096, D), by a randomised decomposition."""
+    mean = torch.stack([block.sum(dim=0) for block in _blocks(features, device)]).sum(dim=0) / len(features)
+    centred = torch.cat([block - mean for block in _blocks(features, device)])
     count = min(settings.num_components, len(features) - 1)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -166,9 +198,9 @@ def _principal_components(features: Floats, settings: Settings, device: str) -> 
     return mean, components[:, :count]
 
 
-def _unit_blocks(features: Floats, device: str) -> Iterator[Tensor]:
+def _blocks(features: Floats, device: str) -> Iterator[Tensor]:
     for start in range(0, len(features), BLOCK_ROWS):
-        yield torch.from_numpy(unit(features[start : start + BLOCK_ROWS])).to(device)
+        yield torch.from_numpy(features[start : start + BLOCK_ROWS]).to(device)
 
 
 def _check(features: Floats) -> None:
@@ -178,17 +210,22 @@ def _check(features: Floats) -> None:
         )
     if not np.isfinite(features).all():
         raise UserError("the items have features that are no finite numbers, of which nothing can be learnt; run: lookalike index verify")
-    directions = unit(features[:: max(len(features) // BLOCK_ROWS, 1)])
-    if not np.ptp(directions, axis=0).max() > 1e-6:
+    some = features[:: max(len(features) // BLOCK_ROWS, 1)]
+    if not np.ptp(some, axis=0).max() > 1e-6 * np.abs(some).max():
         raise UserError("the items' features are all the same, so no code can tell them apart; add other images, or search without codes")
 
 
 def _linear(num_in: int, num_out: int, generator: torch.Generator) -> nn.Linear:
     layer = nn.Linear(num_in, num_out)
     with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / num_in**0.5)
+        layer.weight.copy_(_normal(num_out, num_in, generator))
         layer.bias.zero_()
     return layer
+
+
+def _normal(num_out: int, num_in: int, generator: torch.Generator) -> Tensor:
+    normal: Tensor = torch.randn((num_out, num_in), generator=generator) / num_in**0.5
+    return normal
 
 
 def _fingerprint(features: Floats, settings: Settings, device: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.arrays import read_arrays
-from indexer.embedder import Floats, unit
+from indexer.embedder import Floats
 from indexer.manifest import ENCODER, Manifest
 from training.errors import UserError
 from training.model import NUM_FEATURES
@@ -42,19 +42,23 @@ class CodeFacts:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Features at length 1 to bits: `weights` (bits, 4096) and `bias` (bits,), float32; a bit says on which side of its plane one lies."""
+    """Features to bits: `weights` (bits, 4096) and `thresholds` (bits,), float32; a bit says on which side of its plane one lies."""
 
     facts: CodeFacts
     weights: Floats
-    bias: Floats
+    thresholds: Floats
 
     def encode(self, features: Floats) -> Codes:
         """(B, 4096) -> (B, bits / 8)."""
-        return np.packbits(unit(features) @ self.weights.T > self.bias, axis=1, bitorder="little")
+        return self.packed(features @ self.weights.T)
+
+    def packed(self, projections: Floats) -> Codes:
+        """Features times the weights, (B, bits) -> (B, bits / 8)."""
+        return np.packbits(projections > self.thresholds, axis=1, bitorder="little")
 
     def save(self, file: Path) -> None:
         with file.open("wb") as out:
-            np.savez(out, weights=self.weights, bias=self.bias)
+            np.savez(out, weights=self.weights, thresholds=self.thresholds)
 
 
 def check_num_bits(num_bits: int) -> int:
@@ -76,7 +80,7 @@ def load_encoder(directory: Path, manifest: Manifest) -> Encoder | None:
     if artefact is None:
         return None
     facts = _facts(artefact.facts)
-    shapes = {"weights": (facts.num_bits, NUM_FEATURES), "bias": (facts.num_bits,)}
+    shapes = {"weights": (facts.num_bits, NUM_FEATURES), "thresholds": (facts.num_bits,)}
     return Encoder(facts, *read_arrays(directory, artefact, shapes, f"learn it again: {encoding(directory, facts)}"))
 
 

@@ -3,8 +3,10 @@
 Optionally the nearest by code are measured again by their features, reading those rows only: codes find, features rank.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
@@ -12,36 +14,43 @@ import numpy as np
 from indexer.addresses import Addresses
 from indexer.codes import Codes, Integers, load_encoder
 from indexer.embedder import Floats
-from indexer.exact import Found, nearest
+from indexer.exact import NUM_SPARE, Found, refined
 from indexer.index import Index, Rows
 from indexer.manifest import IndexDirectoryError
+from training.model import NUM_FEATURES
 
-MIN_SHARE = 50_000
-"""Codes that are worth a thread: they are counted in less than a tenth of a millisecond."""
+MIN_CODES, MIN_ROWS = 50_000, 256
+"""Codes to count, and rows to measure, that are worth a thread: they take a tenth of a millisecond or more."""
+_faiss: Any = faiss  # its stubs lack what works on arrays where they lie
+_Result = TypeVar("_Result")
 
 
-class Scan:
-    """Counts the bits that differ between queries' codes and all others, on several cores. Safe to use from several threads."""
+class Cores:
+    """Threads with a core each, of which FAISS uses no other there. Safe to use from several threads."""
 
     def __init__(self, num_threads: int):
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, "hamming", faiss.omp_set_num_threads, (1,))
 
-    def nearest(self, queries: Codes, codes: Codes, k: int) -> tuple[Integers, Integers]:
-        """Distances and places of the `k` codes (n, bytes) nearest to each query (B, bytes), (B, min(k, n)) each, ties by place."""
-        k = min(k, len(codes))
-        num_parts = max(1, min(self._num_threads, len(codes) // MIN_SHARE))
-        bounds = [len(codes) * part // num_parts for part in range(num_parts + 1)]
+    def map(self, work: Callable[[int, int], _Result], count: int, least: int) -> list[_Result]:
+        """What work(start, end) gives for parts of 0..count, at `least` so many each, or for all as one part; in order."""
+        num_parts = max(1, min(self._num_threads, count // least))
+        bounds = [count * part // num_parts for part in range(num_parts + 1)]
+        return list(self._threads.map(work, bounds[:-1], bounds[1:]))
 
-        def count(start: int, end: int) -> tuple[Integers, Integers]:
-            distances, places = faiss.knn_hamming(queries, codes[start:end], min(k, end - start))
-            return distances, places + start
 
-        parts = list(self._threads.map(count, bounds[:-1], bounds[1:]))
-        distances, places = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
-        # FAISS gives ties by place, and each part's places come after those of the part before.
-        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)
+def scan(cores: Cores, queries: Codes, codes: Codes, k: int) -> tuple[Integers, Integers]:
+    """Distances and places of the `k` codes (n, bytes) nearest to each query (B, bytes), (B, min(k, n)) each, ties by place."""
+    k = min(k, len(codes))
+
+    def count(start: int, end: int) -> tuple[Integers, Integers]:
+        distances, places = faiss.knn_hamming(queries, codes[start:end], min(k, end - start), variant="mc")
+        return distances, places + start
+
+    distances, places = (np.concatenate(found, axis=1) for found in zip(*cores.map(count, len(codes), MIN_CODES), strict=True))
+    # FAISS gives ties by place, and each part's places come after those of the part before.
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)
 
 
 class CodeSearch:
@@ -56,7 +65,7 @@ class CodeSearch:
         self._index = index
         self.of_items: Codes = codes if len(codes) == len(index.rows) else codes[index.rows]
         """Parallel to the index's rows; memory-mapped, unless removed ones had to be left out."""
-        self._scan = Scan(num_threads)
+        self._cores = Cores(num_threads)
 
     @cached_property
     def addresses(self) -> Addresses:
@@ -69,20 +78,27 @@ class CodeSearch:
         With `rerank` the nearest of so many by code, or of k where that is more, by Euclidean distance; without (0), by the number of
         bits that differ, and ties by row. With `flips` only items are looked at, of all, whose address differs in so many bits.
         """
-        queries = self.encoder.encode(features)
+        queries = self._encoded(features)
         count = max(rerank, k)
         found = self._scanned(queries, count, rows) if flips is None or rows is not None else self._looked_up(queries, k, count, flips)
         if not rerank:
             return found
-        candidates = [np.sort(some) for _, some in found]
-        return [nearest(self._index, some, feature[None], k, "euclidean")[0] for feature, some in zip(features, candidates, strict=True)]
+        return [self._reranked(feature, np.sort(some), k) for feature, (_, some) in zip(features, found, strict=True)]
+
+    def _encoded(self, queries: Floats) -> Codes:
+        """By FAISS, on one core: what threads BLAS would use go on spinning for a while, on the cores that the scan is about to take."""
+        encoder = self.encoder
+        projections = np.empty((len(queries), len(encoder.weights)), np.float32)
+        for query, out in zip(queries, projections, strict=True):
+            _faiss.fvec_inner_products_ny(*map(faiss.swig_ptr, (out, query, encoder.weights)), NUM_FEATURES, len(out))
+        return encoder.packed(projections)
 
     def _scanned(self, queries: Codes, count: int, rows: Rows | None) -> list[Found]:
         if rows is None:
             codes, rows = self.of_items, self._index.rows
         else:
             codes = self.of_items[np.searchsorted(self._index.rows, rows)]
-        return _told(*self._scan.nearest(queries, codes, count), rows)
+        return _told(*scan(self._cores, queries, codes, count), rows)
 
     def _looked_up(self, queries: Codes, k: int, count: int, flips: int) -> list[Found]:
         """What the buckets within so many flips hold; where that is less than k, what a scan finds."""
@@ -92,6 +108,20 @@ class CodeSearch:
             if len(some) < min(k, len(rows)):
                 (found[place],) = self._scanned(queries[place : place + 1], count, None)
         return found
+
+    def _reranked(self, feature: Floats, rows: Rows, k: int) -> Found:
+        """The `k` nearest of rows (n,) to a feature (4096,), by Euclidean distance; rows are measured where they lie, none is copied."""
+        squares = np.empty(len(rows), np.float32)
+        asked, features = faiss.swig_ptr(feature), faiss.swig_ptr(self._index.features)
+
+        def measure(start: int, end: int) -> None:
+            some, out = rows[start:end], squares[start:end]
+            _faiss.fvec_L2sqr_by_idx(faiss.swig_ptr(out), asked, features, faiss.swig_ptr(some), NUM_FEATURES, 1, len(some))
+
+        self._cores.map(measure, len(rows), MIN_ROWS)
+        num_kept = min(k + NUM_SPARE, len(rows))
+        kept = rows[np.argpartition(squares, num_kept - 1)[:num_kept]]
+        return refined(self._index, feature[None], kept[None], k, "euclidean")[0]
 
 
 def _told(distances: Integers, places: Integers, rows: Rows) -> list[Found]:

@@ -25,7 +25,7 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 QueryMetric = Literal["euclidean", "cosine", "hamming"]
 QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
 """What an index with codes can be searched by; one without only by METRICS."""
-DEFAULT_RERANK = 1000
+DEFAULT_RERANK = 2000
 """How many of the nearest by code are ranked by Euclidean distance."""
 MAX_FLIPS = 4
 """How many bits of an address may differ; 28 bits have 24,158 addresses within four flips."""

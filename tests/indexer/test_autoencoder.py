@@ -49,6 +49,25 @@ def test_bits_are_balanced_and_the_loss_falls() -> None:
     assert (encoder.facts.num_bits, encoder.facts.num_fitted) == (16, 240)
 
 
+def test_details_are_half_of_a_longer_code_and_none_of_a_short_one() -> None:
+    lengths = [Settings(num_bits=num_bits).num_neighbourhood_bits for num_bits in (16, 64, 80, 128, 256, 1024)]
+    assert lengths == [16, 64, 64, 64, 128, 512]
+    assert Settings(num_bits=256, detail_share=0).num_neighbourhood_bits == 256
+
+
+def test_detail_bits_agree_as_much_as_items_do_and_neighbourhood_bits_as_their_groups() -> None:
+    codes = fit(FEATURES, Settings(num_bits=256, batch_size=128)).encode(FEATURES)
+    centred = FEATURES - FEATURES.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    is_same = GROUPS[:, None] == GROUPS
+    is_pair = is_same & ~np.eye(len(FEATURES), dtype=bool)
+    kin, details = (num_different(part, part) for part in np.split(codes, 2, axis=1))
+    by_item, by_group = (np.corrcoef(part[is_pair], np.arccos((centred @ centred.T)[is_pair]))[0, 1] for part in (details, kin))
+    assert by_item > 0.5 > by_group + 0.2  # within a group, details alone tell who is near
+    assert kin[is_pair].mean() < details[is_pair].mean()
+    assert kin[~is_same].min() > kin[is_pair].mean()
+
+
 def test_a_run_is_the_same_again_and_another_seed_gives_another_code() -> None:
     first, again, other = (
         fit(FEATURES, QUICK),
@@ -56,7 +75,7 @@ def test_a_run_is_the_same_again_and_another_seed_gives_another_code() -> None:
         fit(FEATURES, Settings(num_bits=16, num_steps=40, batch_size=64, seed=1)),
     )
     assert np.array_equal(first.weights, again.weights)
-    assert np.array_equal(first.bias, again.bias)
+    assert np.array_equal(first.thresholds, again.thresholds)
     assert not np.array_equal(first.weights, other.weights)
 
 

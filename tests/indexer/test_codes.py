@@ -99,14 +99,14 @@ def file_size_limit() -> Iterator[Callable[[int], None]]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_bit_says_on_which_side_of_its_plane_a_feature_at_length_1_lies() -> None:
-    weights, bias = np.zeros((16, 4096), np.float32), np.zeros(16, np.float32)
+def test_a_bit_says_on_which_side_of_its_plane_a_feature_lies() -> None:
+    weights, thresholds = np.zeros((16, 4096), np.float32), np.zeros(16, np.float32)
     weights[np.arange(16), np.arange(16)] = 1
-    bias[1] = 0.9
-    encoder = replace(made_up_encoder(16), weights=weights, bias=bias)
+    thresholds[1] = 0.9
+    encoder = replace(made_up_encoder(16), weights=weights, thresholds=thresholds)
     features = np.zeros((3, 4096), np.float32)
-    features[0, [0, 9]] = 5
-    features[1, 1] = 0.1  # at length 1 it is 1, beyond 0.9
+    features[0, [0, 1, 9]] = 5, 0.8, 5  # the second is not beyond 0.9
+    features[1, 1] = 1
     assert encoder.encode(features).tolist() == [[0b1, 0b10], [0b10, 0], [0, 0]]
 
 

@@ -44,8 +44,8 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Index
 def brute_force(index: Index, query: np.ndarray, k: int, label: str | None = None) -> list[tuple[int, float]]:
     """Ids and numbers of different bits of the nearest, ties by id."""
     rows = index.rows if label is None else index.rows_of_label(label)
-    bits = ENCODER.weights @ (query / np.linalg.norm(query)) > 0
-    others = (FEATURES[rows] / np.linalg.norm(FEATURES[rows], axis=1, keepdims=True)) @ ENCODER.weights.T > 0
+    bits = ENCODER.weights @ query > 0
+    others = FEATURES[rows] @ ENCODER.weights.T > 0
     distances = (bits != others).sum(axis=1)
     order = np.argsort(distances, kind="stable")[:k]
     return [(int(rows[place]) + 1, float(distances[place])) for place in order]
@@ -58,7 +58,7 @@ def told(matches: list[Match]) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("least", [50_000, 10])
 @pytest.mark.parametrize("k", [1, 7, 400])
 def test_codes_alone_find_what_counting_bits_finds_ties_by_row(encoded: Index, k: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.hamming.MIN_SHARE", least)  # one part, and several
+    monkeypatch.setattr("indexer.hamming.MIN_CODES", least)  # one part, and several
     monkeypatch.setattr("indexer.faiss_search.NUM_CORES", 3)
     answers = Searcher(encoded).search(QUERIES, k, metric="hamming", rerank=0)
     assert [told(matches) for matches in answers] == [brute_force(encoded, query, k) for query in QUERIES]
@@ -77,7 +77,10 @@ def test_reranking_everything_is_searching_by_euclidean_distance(encoded: Index)
     assert [told(matches) for matches in by_code] == [told(matches) for matches in searcher.search(QUERIES, 10)]
 
 
-def test_reranking_reads_the_nearest_by_code_only(encoded: Index) -> None:
+@pytest.mark.parametrize("least", [256, 5])
+def test_reranking_reads_the_nearest_by_code_only(encoded: Index, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.hamming.MIN_ROWS", least)  # one part, and several
+    monkeypatch.setattr("indexer.faiss_search.NUM_CORES", 3)
     (matches,) = Searcher(encoded).search(QUERIES[:1], 5, metric="hamming", rerank=20)
     nearest = dict(brute_force(encoded, QUERIES[0], 20))
     distances = {id: float(np.linalg.norm(FEATURES[id - 1] - QUERIES[0])) for id in nearest}
@@ -87,8 +90,8 @@ def test_reranking_reads_the_nearest_by_code_only(encoded: Index) -> None:
 
 def looked_up(index: Index, query: np.ndarray, k: int, flips: int, num_address_bits: int = 8) -> list[tuple[int, float]]:
     """What lies in the buckets within so many flips, counted one by one; ids and numbers of different bits, ties by id."""
-    bits = ENCODER.weights @ (query / np.linalg.norm(query)) > 0
-    others = (FEATURES[index.rows] / np.linalg.norm(FEATURES[index.rows], axis=1, keepdims=True)) @ ENCODER.weights.T > 0
+    bits = ENCODER.weights @ query > 0
+    others = FEATURES[index.rows] @ ENCODER.weights.T > 0
     is_near = (bits != others)[:, :num_address_bits].sum(axis=1) <= flips
     distances = np.where(is_near, (bits != others).sum(axis=1), np.iinfo(np.int64).max)
     order = np.argsort(distances, kind="stable")[: min(k, is_near.sum())]
@@ -153,7 +156,7 @@ def test_an_index_is_encoded_searched_and_judged_by_command(
     assert all(line.split()[0].isdigit() for line in by_code.splitlines()[1:])
     judged, _ = succeed("index", "quality", index, "-k", "5", "--device", "cpu")
     assert [line.split("  ")[0] for line in (line.strip() for line in judged.splitlines()[2:])] == [
-        "euclidean", "cosine", "hamming", "hamming, 1,000 reranked",
+        "euclidean", "cosine", "hamming", "hamming, 2,000 reranked",
     ]  # fmt: skip
     coloured("green", 901).save(tmp_path / "another.png")
     succeed("index", "add", index, tmp_path / "another.png")

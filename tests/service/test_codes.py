@@ -44,7 +44,7 @@ def matches_of(service: Service, address: str) -> tuple[dict[str, Any], list[dic
 
 def test_reranked_codes_find_the_euclidean_neighbours_of_a_small_index(encoded: Service) -> None:
     answer, by_code = matches_of(encoded, "/similar?metric=hamming&k=10")
-    assert (answer["metric"], answer["rerank"]) == ("hamming", 1000)
+    assert (answer["metric"], answer["rerank"]) == ("hamming", 2000)
     exact, euclidean = matches_of(encoded, "/similar?k=10")
     assert exact["rerank"] is None
     assert by_code == euclidean
