@@ -164,19 +164,6 @@ def test_an_index_is_encoded_searched_and_judged_by_command(
     assert ["0", "-", "another.png"] in [line.split() for line in found.splitlines()]
 
 
-@pytest.mark.parametrize("bits", ["12", "8", "1032", "20"])
-def test_a_length_that_is_no_code_s_is_refused(run: Run, tiny_index: Path, bits: str) -> None:
-    status, _, error = run("index", "encode", tiny_index, "--bits", bits)
-    assert (status, error) == (1, f"lookalike: --bits must be a multiple of 8 from 16 to 1024, got {bits}\n")
-
-
-def test_too_few_items_are_refused_and_the_index_stays_as_it_is(run: Run, tiny_index: Path) -> None:
-    status, _, error = run("index", "encode", tiny_index)
-    assert (status, error.count("\n")) == (1, 1)
-    assert "at least 64 items to learn from, got 18" in error
-    assert Index.open(tiny_index).codes is None
-
-
 @pytest.mark.parametrize("option", ["--rerank", "--flips"])
 def test_what_is_for_codes_is_refused_without_them(run: Run, tiny_index: Path, tmp_path: Path, option: str) -> None:
     coloured("green", 900).save(tmp_path / "query.png")
