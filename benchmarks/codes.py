@@ -1,11 +1,13 @@
 """Whose binary codes rank best? The autoencoder beside ITQ, LSH, sign of PCA and product quantisation, by length.
 
     python -m benchmarks.codes MODEL DATA QUERIES --name imagenette [--bits 16 32 64 128 256 512] [--seeds 3] [--fit N] [--cache DIR]
+        [--only METHOD ...]
 
 Images of DATA are the collection, those of QUERIES ask; both are embedded by MODEL. Codes are learnt from the collection, as an index
 learns them, or with --fit from N images of DATA that are then no part of it; never from labels or queries. LSH, ITQ and product
 quantisation are FAISS's, PCA is NumPy's, each on the features as they are and at length 1. `pixels` is the same autoencoder on the
-images themselves, 32 x 32. With --parts each part of the autoencoder is left out in turn.
+images themselves, 32 x 32. With --parts each part of the autoencoder is left out in turn. With --only some methods or lengths are
+measured again, and join what is recorded of the others.
 
 mAP is by label over the whole ranking, precision by label too; recall is of the 10 Euclidean neighbours by the features. The collection
 is in one random order, and ties go by it, for every method alike. Mean and standard deviation over seeds, of the methods that chance
@@ -13,6 +15,7 @@ enters.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +43,7 @@ _faiss: Any = faiss  # its stubs lack some, and say None of others
 BITS = (16, 32, 64, 128, 256, 512)
 BATCH = 32
 PIXELS_PX = 32
+LENGTH_1 = ", length 1"
 DOCS = RESULTS.parent.parent / "docs"
 MOST_COMPONENTS = 512
 PRECISION_AT = (6, 100)
@@ -93,6 +97,7 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=0)
     parser.add_argument("--most-queries", type=int, default=2000)
     parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--only", nargs="+")
     parser.add_argument("--cache", type=Path, help="Keep the features here.")
     arguments = parser.parse_args()
     data, queries = (_images(arguments.model, name, arguments.cache) for name in (arguments.data, arguments.queries))
@@ -104,14 +109,18 @@ def main() -> None:
     floats = {"euclidean": judge.score(judge.euclidean), "cosine": judge.score(-(unit(queries.features) @ unit(collection.features).T))}
     print({name: round(figures["mAP"], 4) for name, figures in floats.items()}, flush=True)
     methods = _parts(trial) if arguments.parts else dict(_methods(trial))
-    measured = {name: _measured(name, method, judge, arguments.bits, arguments.seeds) for name, method in methods.items()}
+    only = set(arguments.only or methods)
+    measured = {name: _measured(name, methods[name], judge, arguments.bits, arguments.seeds) for name in methods if name in only}
     name = f"codes_{arguments.name}{'_parts' if arguments.parts else ''}"
+    recorded = json.loads((RESULTS / f"{name}.json").read_text())["figures"]["by_method"] if arguments.only else {}
+    measured = {**recorded, **{name: _by_length({**recorded.get(name, {}), **found}) for name, found in measured.items()}}
     figures = {
         "model": read_card(arguments.model).id[:12], "num_fitted": len(trial.fitted.labels), "num_items": len(collection.labels),
         "num_queries": len(queries.labels), "seeds": arguments.seeds, "floats": floats, "by_method": measured,
     }  # fmt: skip
     record(name, figures)
-    _draw(figures, DOCS / f"{name.replace('_', '-')}.png")
+    if not arguments.parts:
+        _draw(figures, DOCS / f"{name.replace('_', '-')}.png")
 
 
 class Judge:
@@ -148,7 +157,7 @@ class Judge:
 def _methods(trial: Trial) -> Iterator[tuple[str, Method]]:
     yield "autoencoder", _autoencoder(trial, "features", {})
     yield "autoencoder, pixels", _autoencoder(trial, "pixels", {})
-    for name, scaled in (("", lambda vectors: vectors), (", length 1", unit)):
+    for name, scaled in (("", lambda vectors: vectors), (LENGTH_1, unit)):
         fitted, collection, queries = (scaled(images.features) for images in (trial.fitted, trial.collection, trial.queries))
         mean, components = _principal_components(fitted)
         turned = [_projected(vectors, mean, components) for vectors in (fitted, collection, queries)]
@@ -264,6 +273,10 @@ def _measured(name: str, method: Method, judge: Judge, lengths: list[int], num_s
     return found
 
 
+def _by_length(found: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(found.items(), key=lambda entry: int(entry[0])))
+
+
 def _images(model: Path, data: str, cache: Path | None) -> Images:
     """Embeds images, or finds them in the cache, by the model and the data's name."""
     file = cache / f"{read_card(model).id[:12]}-{data.strip('/').replace('/', '-')}.npz" if cache else None
@@ -290,30 +303,35 @@ def _images(model: Path, data: str, cache: Path | None) -> Images:
 
 
 def _draw(figures: dict[str, Any], file: Path) -> None:
-    """mAP against bits, a line a method, with bars of two standard deviations; the floats' as level lines."""
+    """mAP against bits, a line a method, with bars of two standard deviations, whole and from a little below the floats' on."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for number, (name, found) in enumerate(figures["by_method"].items()):
+    floats = {name: figures["floats"][name]["mAP"] for name in ("euclidean", "cosine")}
+    figure, (whole, near) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    colours: dict[str, str] = {}
+    for name, found in figures["by_method"].items():
         lengths = [int(num_bits) for num_bits in found]
         means, spreads = zip(*(found[str(num_bits)]["mAP"] for num_bits in lengths), strict=True)
-        is_ours = name in ("autoencoder", "all parts")
-        axes.errorbar(
-            lengths, means, yerr=[2 * spread for spread in spreads], label=name, marker="o", color="black" if is_ours else f"C{number}",
-            markersize=6 if is_ours else 3, linewidth=2.5 if is_ours else 1, linestyle="--" if "length 1" in name else "-", capsize=2,
-        )  # fmt: skip
-    for name, style in (("euclidean", ":"), ("cosine", "-.")):
-        axes.axhline(figures["floats"][name]["mAP"], color="0.5", linestyle=style, linewidth=1, label=f"the floats, {name}")
-    axes.set_xscale("log", base=2)
-    lengths = [int(num_bits) for num_bits in next(iter(figures["by_method"].values()))]
-    axes.set_xticks(lengths, [str(num_bits) for num_bits in lengths])
-    axes.set(xlabel="bits an image", ylabel="mAP by label")
-    axes.grid(alpha=0.3)
+        is_ours = name == "autoencoder"
+        colour = "black" if is_ours else colours.setdefault(name.removesuffix(LENGTH_1), f"C{len(colours)}")
+        for axes in (whole, near):
+            axes.errorbar(
+                lengths, means, yerr=[2 * spread for spread in spreads], label=name if axes is whole else None, marker="o", color=colour,
+                markersize=6 if is_ours else 3, linewidth=2.5 if is_ours else 1, linestyle="--" if LENGTH_1 in name else "-", capsize=2,
+            )  # fmt: skip
+    for axes in (whole, near):
+        for (name, level), style in zip(floats.items(), (":", "-."), strict=True):
+            axes.axhline(level, color="0.5", linestyle=style, linewidth=1, label=f"the floats, {name}" if axes is whole else None)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [str(num_bits) for num_bits in lengths])
+        axes.set(xlabel="bits an image", ylabel="mAP by label")
+        axes.grid(alpha=0.3)
+    near.set(ylim=(min(floats.values()) - 0.02, None), title="the same, nearer")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from training.model import replacing
 from training.progress import Bar
 
 BLOCK_ROWS = 1024
-LEAST_NEIGHBOURHOOD_BITS = 64
+LEAST_NEIGHBOURHOOD_BITS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Settings:
     hidden_units: int = 256
     """Of the decoder."""
     detail_share: float = 0.5
-    """How much of a code is detail bits, but for the first 64 bits, which never are."""
+    """How much of a code is detail bits, but for the first 128 bits, which never are."""
     noise: float = 0.7
     """Its standard deviation, as a share of the components' root mean square."""
     neighbour_share: float = 1 / 32

@@ -50,8 +50,8 @@ def test_bits_are_balanced_and_the_loss_falls() -> None:
 
 
 def test_details_are_half_of_a_longer_code_and_none_of_a_short_one() -> None:
-    lengths = [Settings(num_bits=num_bits).num_neighbourhood_bits for num_bits in (16, 64, 80, 128, 256, 1024)]
-    assert lengths == [16, 64, 64, 64, 128, 512]
+    lengths = [Settings(num_bits=num_bits).num_neighbourhood_bits for num_bits in (16, 64, 128, 136, 256, 1024)]
+    assert lengths == [16, 64, 128, 128, 128, 512]
     assert Settings(num_bits=256, detail_share=0).num_neighbourhood_bits == 256
 
 
