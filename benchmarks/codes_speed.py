@@ -68,7 +68,7 @@ def main() -> None:
     encoding_s = time.perf_counter() - started
     index = Index.open(directory)
     started = time.perf_counter()
-    fit(np.asarray(index.features[:NUM_LEARNT]), Settings(num_bits=arguments.bits))
+    fit(np.array(index.features[:NUM_LEARNT]), Settings(num_bits=arguments.bits))
     learning_s = time.perf_counter() - started
     figures = {
         "model": read_card(arguments.model).id[:12], "num_items": arguments.num_items, "num_bits": arguments.bits,

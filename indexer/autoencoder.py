@@ -1,7 +1,7 @@
 """The autoencoder whose bits are an item's code: learnt from the index's own features, without their labels.
 
-Krizhevsky and Hinton 2011 (ESANN) and section 6.1 of the 2012 paper propose one; plain reconstruction, as theirs, ranks worse than
-hyperplanes that nobody trained. What makes this one better, each part's worth measured by benchmarks/codes.py:
+Krizhevsky and Hinton 2011 (ESANN) and section 6.1 of the 2012 paper propose one; plain reconstruction, as theirs, ranks worse by
+label than ITQ. What makes this one better, each part's worth measured by benchmarks/codes.py:
 
 - The encoder is a hyperplane a bit. A deeper one learns the items by heart, and places queries elsewhere.
 - The decoder sees bits, and gives the feature back from them, so that codes keep what tells items apart.
@@ -110,12 +110,12 @@ class _Autoencoder(nn.Module):
 
         A bit is the sign, forward; backward a tanh, or where there is no sharpness the line itself within -1..1.
         """
-        for_neighbourhoods, for_details = self.planes.split([self._num_neighbourhood_bits, len(self.planes) - self._num_neighbourhood_bits])
-        levels = self.scaling(torch.cat([(seen + noise) @ for_neighbourhoods.T, seen @ for_details.T], dim=1))
+        count = self._num_neighbourhood_bits
+        levels = self.scaling(torch.cat([(seen + noise) @ self.planes[:count].T, seen @ self.planes[count:].T], dim=1))
         smooth = torch.tanh(sharpness * levels) if sharpness else levels.clamp(-1, 1)
         signs = torch.where(levels > 0, 1.0, -1.0)
         bits: Tensor = smooth + (signs - smooth).detach()
-        return bits[:, : self._num_neighbourhood_bits], bits[:, self._num_neighbourhood_bits :]
+        return bits[:, :count], bits[:, count:]
 
 
 def _train(
@@ -137,9 +137,10 @@ def _train(
             batch = seen[chosen]
             noise = settings.noise * torch.randn(batch.shape, generator=noises).to(seen.device)
             sharpness = 1 + (settings.sharpness - 1) * step / settings.num_steps if settings.sharpness else 0.0
-            kin, details = network.bits(batch, noise, sharpness)
-            disagreement = _disagreement(kin, _cosines(neighbourhoods[chosen])) + _disagreement(details, _angular_similarities(batch))
-            reconstruction = functional.mse_loss(network.decoder(torch.cat([kin, details], dim=1)), batch) / variance
+            for_neighbourhoods, for_details = network.bits(batch, noise, sharpness)
+            disagreement = _disagreement(for_neighbourhoods, _cosines(neighbourhoods[chosen]))
+            disagreement += _disagreement(for_details, _angular_similarities(batch))
+            reconstruction = functional.mse_loss(network.decoder(torch.cat([for_neighbourhoods, for_details], dim=1)), batch) / variance
             loss = settings.similarity_weight * disagreement + settings.reconstruction_weight * reconstruction
             optimizer.zero_grad()
             loss.backward()

@@ -44,7 +44,9 @@ def scan(cores: Cores, queries: Codes, codes: Codes, k: int) -> tuple[Integers, 
     k = min(k, len(codes))
 
     def count(start: int, end: int) -> tuple[Integers, Integers]:
-        distances, places = faiss.knn_hamming(queries, codes[start:end], min(k, end - start), variant="mc")
+        # By counting, which is quick for a large k. A query at a time: FAISS makes its lists, of k at every distance, for all at once.
+        found = [faiss.knn_hamming(query, codes[start:end], min(k, end - start), variant="mc") for query in queries[:, None]]
+        distances, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return distances, places + start
 
     distances, places = (np.concatenate(found, axis=1) for found in zip(*cores.map(count, len(codes), MIN_CODES), strict=True))
