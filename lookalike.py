@@ -32,24 +32,47 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "pyarrow", "faiss"):
+        if error.name not in (
+            "torch",
+            "onnx",
+            "onnxscript",
+            "safetensors",
+            "sklearn",
+            "matplotlib",
+            "pyarrow",
+            "faiss",
+        ):
             raise
-        _fail(f"this command needs {error.name}, which is not installed; install it with: pip install 'lookalike[full]'")
+        _fail(
+            f"this command needs {error.name}, which is not installed; install it with: pip install 'lookalike[full]'"
+        )
     except OSError as error:  # a full disk, a folder that may not be written
-        remedy = "; make room, and run the command again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        remedy = (
+            "; make room, and run the command again"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else ""
+        )
         _fail((f"{error.filename}: {error.strerror}" if error.filename else str(error)) + remedy)
 
 
 def _gather(command: str) -> typer.Typer:
     """The app of one command, or all of them where the first word is none."""
     app = typer.Typer(
-        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
         help="Image classification and look-alike search on AlexNet.",
-    )  # fmt: skip
+    )
 
     @app.callback()
     def options(
-        show_version: bool = typer.Option(False, "--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+        show_version: bool = typer.Option(
+            False,
+            "--version",
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and exit.",
+        ),
     ) -> None:
         pass
 

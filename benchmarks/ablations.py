@@ -11,13 +11,15 @@ import shutil
 from pathlib import Path
 
 from benchmarks.record import RESULTS, record
-from training.ablation import FIGURE_1_FILE, RESULT_FILE, SUMMARY_FILE, TABLE_FILE
+from training.experiments.ablation import FIGURE_1_FILE, RESULT_FILE, SUMMARY_FILE, TABLE_FILE
 
 DOCS = RESULTS.parent.parent / "docs"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("ablation", type=Path)
     parser.add_argument("--name", required=True)
     arguments = parser.parse_args()

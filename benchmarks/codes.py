@@ -30,14 +30,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.record import RESULTS, record
-from indexer.autoencoder import Settings, fit
-from indexer.codes import Codes
-from indexer.embedder import Embedder, Floats, unit
-from training.cache import map_ahead, num_cores
-from training.datasets import open_dataset
-from training.examples import Example
-from training.images import read_square
-from training.model import read_card
+from indexer.array_types import Codes, Floats
+from indexer.embedder import Embedder
+from indexer.learned.autoencoder import Settings, fit
+from indexer.metrics import unit
+from training.data.datasets import open_dataset
+from training.data.examples import Example
+from training.data.images import read_square
+from training.network.model import read_card
+from training.parallel import map_ahead, num_cores
 
 _faiss: Any = faiss  # its stubs lack some, and say None of others
 BITS = (16, 32, 64, 128, 256, 512)
@@ -87,7 +88,9 @@ class Trial:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data")
     parser.add_argument("queries")
@@ -100,24 +103,53 @@ def main() -> None:
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--cache", type=Path, help="Keep the features here.")
     arguments = parser.parse_args()
-    data, queries = (_images(arguments.model, name, arguments.cache) for name in (arguments.data, arguments.queries))
+    data, queries = (
+        _images(arguments.model, name, arguments.cache)
+        for name in (arguments.data, arguments.queries)
+    )
     order = np.random.default_rng(0).permutation(len(data.labels))
-    queries = queries[np.random.default_rng(1).permutation(len(queries.labels))[: arguments.most_queries]]
+    queries = queries[
+        np.random.default_rng(1).permutation(len(queries.labels))[: arguments.most_queries]
+    ]
     collection = data[order[arguments.fit :]]
-    trial = Trial(data[order[: arguments.fit]] if arguments.fit else collection, collection, queries)
+    trial = Trial(
+        data[order[: arguments.fit]] if arguments.fit else collection, collection, queries
+    )
     judge = Judge(trial)
-    floats = {"euclidean": judge.score(judge.euclidean), "cosine": judge.score(-(unit(queries.features) @ unit(collection.features).T))}
+    floats = {
+        "euclidean": judge.score(judge.euclidean),
+        "cosine": judge.score(-(unit(queries.features) @ unit(collection.features).T)),
+    }
     print({name: round(figures["mAP"], 4) for name, figures in floats.items()}, flush=True)
     methods = _parts(trial) if arguments.parts else dict(_methods(trial))
     only = set(arguments.only or methods)
-    measured = {name: _measured(name, methods[name], judge, arguments.bits, arguments.seeds) for name in methods if name in only}
+    measured = {
+        name: _measured(name, methods[name], judge, arguments.bits, arguments.seeds)
+        for name in methods
+        if name in only
+    }
     name = f"codes_{arguments.name}{'_parts' if arguments.parts else ''}"
-    recorded = json.loads((RESULTS / f"{name}.json").read_text())["figures"]["by_method"] if arguments.only else {}
-    measured = {**recorded, **{name: _by_length({**recorded.get(name, {}), **found}) for name, found in measured.items()}}
+    recorded = (
+        json.loads((RESULTS / f"{name}.json").read_text())["figures"]["by_method"]
+        if arguments.only
+        else {}
+    )
+    measured = {
+        **recorded,
+        **{
+            name: _by_length({**recorded.get(name, {}), **found})
+            for name, found in measured.items()
+        },
+    }
     figures = {
-        "model": read_card(arguments.model).id[:12], "num_fitted": len(trial.fitted.labels), "num_items": len(collection.labels),
-        "num_queries": len(queries.labels), "seeds": arguments.seeds, "floats": floats, "by_method": measured,
-    }  # fmt: skip
+        "model": read_card(arguments.model).id[:12],
+        "num_fitted": len(trial.fitted.labels),
+        "num_items": len(collection.labels),
+        "num_queries": len(queries.labels),
+        "seeds": arguments.seeds,
+        "floats": floats,
+        "by_method": measured,
+    }
     record(name, figures)
     if not arguments.parts:
         _draw(figures, DOCS / f"{name.replace('_', '-')}.png")
@@ -137,12 +169,20 @@ class Judge:
     def score(self, distances: Distances) -> dict[str, float]:
         """mAP, precision and recall of ranking by these distances, ties by place."""
         with ThreadPoolExecutor(num_cores()) as pool:
-            scores = np.array(list(pool.map(self._score, distances, self._is_relevant, self._nearest)))
-        names = ("mAP", *(f"precision@{k}" for k in PRECISION_AT), *(f"recall10@{k}" for k in RECALL_AT))
+            scores = np.array(
+                list(pool.map(self._score, distances, self._is_relevant, self._nearest))
+            )
+        names = (
+            "mAP",
+            *(f"precision@{k}" for k in PRECISION_AT),
+            *(f"recall10@{k}" for k in RECALL_AT),
+        )
         return dict(zip(names, scores.mean(axis=0).tolist(), strict=True))
 
     @staticmethod
-    def _score(distances: Distances, is_relevant: npt.NDArray[np.bool_], nearest: npt.NDArray[np.int64]) -> list[float]:
+    def _score(
+        distances: Distances, is_relevant: npt.NDArray[np.bool_], nearest: npt.NDArray[np.int64]
+    ) -> list[float]:
         """Of one query: average precision, precisions and recalls."""
         ranking = np.argsort(distances, kind="stable")
         hits = is_relevant[ranking]
@@ -158,9 +198,13 @@ def _methods(trial: Trial) -> Iterator[tuple[str, Method]]:
     yield "autoencoder", _autoencoder(trial, "features", {})
     yield "autoencoder, pixels", _autoencoder(trial, "pixels", {})
     for name, scaled in (("", lambda vectors: vectors), (LENGTH_1, unit)):
-        fitted, collection, queries = (scaled(images.features) for images in (trial.fitted, trial.collection, trial.queries))
+        fitted, collection, queries = (
+            scaled(images.features) for images in (trial.fitted, trial.collection, trial.queries)
+        )
         mean, components = _principal_components(fitted)
-        turned = [_projected(vectors, mean, components) for vectors in (fitted, collection, queries)]
+        turned = [
+            _projected(vectors, mean, components) for vectors in (fitted, collection, queries)
+        ]
         yield f"ITQ{name}", _itq(*turned)
         yield f"ITQ, its rotation alone{name}", _itq_rotation(*turned)
         yield f"PCA sign{name}", _pca_sign(*turned)
@@ -174,8 +218,12 @@ def _parts(trial: Trial) -> dict[str, Method]:
 
 def _autoencoder(trial: Trial, kind: str, changed: dict[str, Any]) -> Method:
     def distances(num_bits: int, seed: int) -> Distances:
-        encoder = fit(getattr(trial.fitted, kind), Settings(num_bits=num_bits, seed=seed, **changed))
-        return _hamming(*(encoder.encode(getattr(images, kind)) for images in (trial.queries, trial.collection)))
+        encoder = fit(
+            getattr(trial.fitted, kind), Settings(num_bits=num_bits, seed=seed, **changed)
+        )
+        return _hamming(
+            *(encoder.encode(getattr(images, kind)) for images in (trial.queries, trial.collection))
+        )
 
     return distances
 
@@ -183,7 +231,9 @@ def _autoencoder(trial: Trial, kind: str, changed: dict[str, Any]) -> Method:
 def _itq(fitted: Floats, collection: Floats, queries: Floats) -> Method:
     def distances(num_bits: int, seed: int) -> Distances:
         transform = _faiss.ITQTransform(fitted.shape[1], num_bits, True)
-        transform.max_train_per_dim = len(fitted)  # all of them: its own limit costs it several points
+        transform.max_train_per_dim = len(
+            fitted
+        )  # all of them: its own limit costs it several points
         transform.itq.seed = seed + 1
         transform.train(fitted)
         return _hamming(*(_packed(transform.apply(vectors)) for vectors in (queries, collection)))
@@ -198,13 +248,20 @@ def _itq_rotation(fitted: Floats, collection: Floats, queries: Floats) -> Method
         rotation = _faiss.ITQMatrix(num_bits)
         rotation.seed = seed + 1
         rotation.train(np.ascontiguousarray(fitted[:, :num_bits]))
-        return _hamming(*(_packed(rotation.apply(np.ascontiguousarray(vectors[:, :num_bits]))) for vectors in (queries, collection)))
+        return _hamming(
+            *(
+                _packed(rotation.apply(np.ascontiguousarray(vectors[:, :num_bits])))
+                for vectors in (queries, collection)
+            )
+        )
 
     return distances
 
 
 def _pca_sign(fitted: Floats, collection: Floats, queries: Floats) -> Method:
-    return lambda num_bits, seed: _hamming(*(_packed(vectors[:, :num_bits]) for vectors in (queries, collection)))
+    return lambda num_bits, seed: _hamming(
+        *(_packed(vectors[:, :num_bits]) for vectors in (queries, collection))
+    )
 
 
 def _lsh(fitted: Floats, collection: Floats, queries: Floats) -> Method:
@@ -256,20 +313,36 @@ def _hamming(queries: Codes, collection: Codes) -> Distances:
     distances = np.empty((len(queries), len(collection)), np.int32)
     queries, collection = np.ascontiguousarray(queries), np.ascontiguousarray(collection)
     arrays = faiss.swig_ptr(queries), faiss.swig_ptr(collection)
-    _faiss.hammings(*arrays, len(queries), len(collection), queries.shape[1], faiss.swig_ptr(distances))
+    _faiss.hammings(
+        *arrays, len(queries), len(collection), queries.shape[1], faiss.swig_ptr(distances)
+    )
     return distances.astype(np.uint16)
 
 
-def _measured(name: str, method: Method, judge: Judge, lengths: list[int], num_seeds: int) -> dict[str, Any]:
+def _measured(
+    name: str, method: Method, judge: Judge, lengths: list[int], num_seeds: int
+) -> dict[str, Any]:
     """By number of bits, each figure's mean and, of several seeds, standard deviation."""
     found = {}
     for num_bits in lengths:
         started = time.perf_counter()
-        scores = [judge.score(method(num_bits, seed)) for seed in range(1 if name.startswith("PCA") else num_seeds)]
-        spread = {key: stdev(score[key] for score in scores) if len(scores) > 1 else 0.0 for key in scores[0]}
-        found[str(num_bits)] = {key: [round(mean(score[key] for score in scores), 4), round(spread[key], 4)] for key in scores[0]}
+        scores = [
+            judge.score(method(num_bits, seed))
+            for seed in range(1 if name.startswith("PCA") else num_seeds)
+        ]
+        spread = {
+            key: stdev(score[key] for score in scores) if len(scores) > 1 else 0.0
+            for key in scores[0]
+        }
+        found[str(num_bits)] = {
+            key: [round(mean(score[key] for score in scores), 4), round(spread[key], 4)]
+            for key in scores[0]
+        }
         seconds = (time.perf_counter() - started) / len(scores)
-        print(f"{name:>30} {num_bits:>4} bits  mAP {found[str(num_bits)]['mAP']}  {seconds:.1f} s a seed", flush=True)
+        print(
+            f"{name:>30} {num_bits:>4} bits  mAP {found[str(num_bits)]['mAP']}  {seconds:.1f} s a seed",
+            flush=True,
+        )
     return found
 
 
@@ -279,7 +352,11 @@ def _by_length(found: dict[str, Any]) -> dict[str, Any]:
 
 def _images(model: Path, data: str, cache: Path | None) -> Images:
     """Embeds images, or finds them in the cache, by the model and the data's name."""
-    file = cache / f"{read_card(model).id[:12]}-{data.strip('/').replace('/', '-')}.npz" if cache else None
+    file = (
+        cache / f"{read_card(model).id[:12]}-{data.strip('/').replace('/', '-')}.npz"
+        if cache
+        else None
+    )
     if file and file.is_file():
         with np.load(file) as arrays:
             return Images(arrays["features"], arrays["pixels"], arrays["labels"])
@@ -288,8 +365,13 @@ def _images(model: Path, data: str, cache: Path | None) -> Images:
 
     def embed(batch: list[Example]) -> tuple[Floats, Floats]:
         squares = [read_square(example.source, embedder.card.image_size) for example in batch]
-        small = [np.asarray(Image.fromarray(square).resize((PIXELS_PX, PIXELS_PX), Image.Resampling.BOX)) for square in squares]
-        return embedder.embed(np.stack(squares)).features, np.stack(small).reshape(len(small), -1).astype(np.float32)
+        small = [
+            np.asarray(Image.fromarray(square).resize((PIXELS_PX, PIXELS_PX), Image.Resampling.BOX))
+            for square in squares
+        ]
+        return embedder.embed(np.stack(squares)).features, np.stack(small).reshape(
+            len(small), -1
+        ).astype(np.float32)
 
     batches = [list(examples[start : start + BATCH]) for start in range(0, len(examples), BATCH)]
     with ThreadPoolExecutor(num_cores()) as pool:
@@ -316,15 +398,33 @@ def _draw(figures: dict[str, Any], file: Path) -> None:
         lengths = [int(num_bits) for num_bits in found]
         means, spreads = zip(*(found[str(num_bits)]["mAP"] for num_bits in lengths), strict=True)
         is_ours = name == "autoencoder"
-        colour = "black" if is_ours else colours.setdefault(name.removesuffix(LENGTH_1), f"C{len(colours)}")
+        colour = (
+            "black"
+            if is_ours
+            else colours.setdefault(name.removesuffix(LENGTH_1), f"C{len(colours)}")
+        )
         for axes in (whole, near):
             axes.errorbar(
-                lengths, means, yerr=[2 * spread for spread in spreads], label=name if axes is whole else None, marker="o", color=colour,
-                markersize=6 if is_ours else 3, linewidth=2.5 if is_ours else 1, linestyle="--" if LENGTH_1 in name else "-", capsize=2,
-            )  # fmt: skip
+                lengths,
+                means,
+                yerr=[2 * spread for spread in spreads],
+                label=name if axes is whole else None,
+                marker="o",
+                color=colour,
+                markersize=6 if is_ours else 3,
+                linewidth=2.5 if is_ours else 1,
+                linestyle="--" if LENGTH_1 in name else "-",
+                capsize=2,
+            )
     for axes in (whole, near):
         for (name, level), style in zip(floats.items(), (":", "-."), strict=True):
-            axes.axhline(level, color="0.5", linestyle=style, linewidth=1, label=f"the floats, {name}" if axes is whole else None)
+            axes.axhline(
+                level,
+                color="0.5",
+                linestyle=style,
+                linewidth=1,
+                label=f"the floats, {name}" if axes is whole else None,
+            )
         axes.set_xscale("log", base=2)
         axes.set_xticks(lengths, [str(num_bits) for num_bits in lengths])
         axes.set(xlabel="bits an image", ylabel="mAP by label")

@@ -25,21 +25,21 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import record
-from indexer.addresses import Addresses
-from indexer.autoencoder import Settings, fit
-from indexer.codes import Codes
-from indexer.embedder import Embedder, Floats
-from indexer.encoding import encode
-from indexer.faiss_search import NUM_CORES, Searcher
-from indexer.hamming import Cores, scan
-from indexer.index import Index
-from indexer.manifest import MANIFEST_FILE
-from indexer.writer import IndexWriter, NewItem
-from training.cache import map_ahead, num_cores
-from training.datasets import open_dataset
-from training.examples import Example
-from training.images import Pixels, read_square
-from training.model import NUM_FEATURES, read_card
+from indexer.array_types import Codes, Floats
+from indexer.embedder import Embedder
+from indexer.learned.autoencoder import Settings, fit
+from indexer.learned.encode import encode
+from indexer.search.code_buckets import Addresses
+from indexer.search.code_search import Cores, scan
+from indexer.search.searcher import NUM_CORES, Searcher
+from indexer.storage.index import Index
+from indexer.storage.manifest import MANIFEST_FILE
+from indexer.storage.writer import IndexWriter, NewItem
+from training.data.datasets import open_dataset
+from training.data.examples import Example
+from training.data.images import Pixels, read_square
+from training.network.model import NUM_FEATURES, read_card
+from training.parallel import map_ahead, num_cores
 from training.progress import Bar
 
 K, NUM_QUERIES, NUM_ROUNDS = 10, 100, 3
@@ -52,7 +52,9 @@ QUERIES_FILE = "queries.npy"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data")
     parser.add_argument("directory", type=Path)
@@ -71,10 +73,14 @@ def main() -> None:
     fit(np.array(index.features[:NUM_LEARNT]), Settings(num_bits=arguments.bits))
     learning_s = time.perf_counter() - started
     figures = {
-        "model": read_card(arguments.model).id[:12], "num_items": arguments.num_items, "num_bits": arguments.bits,
-        "encoding_s": round(encoding_s, 1), f"learning_{NUM_LEARNT}_s": round(learning_s, 1),
-        "search": _search(index, queries, arguments.reranks), "many_codes": _many(index, queries, arguments.num_codes),
-    }  # fmt: skip
+        "model": read_card(arguments.model).id[:12],
+        "num_items": arguments.num_items,
+        "num_bits": arguments.bits,
+        "encoding_s": round(encoding_s, 1),
+        f"learning_{NUM_LEARNT}_s": round(learning_s, 1),
+        "search": _search(index, queries, arguments.reranks),
+        "many_codes": _many(index, queries, arguments.num_codes),
+    }
     record("codes_speed", figures)
 
 
@@ -87,28 +93,46 @@ def _search(index: Index, queries: Floats, reranks: list[int]) -> dict[str, Any]
     ways: dict[str, Callable[[Floats], Any]] = {"flat": lambda query: flat.search(query, K)}
     ways["codes alone"] = lambda query: searcher.search(query, K, metric="hamming", rerank=0)
     for rerank in reranks:
-        ways[f"codes, {rerank} reranked"] = partial(searcher.search, k=K, metric="hamming", rerank=rerank)
+        ways[f"codes, {rerank} reranked"] = partial(
+            searcher.search, k=K, metric="hamming", rerank=rerank
+        )
     times_s = _timed(ways, queries)
-    held = {"flat": flat.ntotal * NUM_FEATURES * 4, "codes": searcher.codes.of_items.nbytes + searcher.codes.encoder.weights.nbytes}
+    held = {
+        "flat": flat.ntotal * NUM_FEATURES * 4,
+        "codes": searcher.codes.of_items.nbytes + searcher.codes.encoder.weights.nbytes,
+    }
     flat_s = statistics.median(times_s["flat"])
-    result: dict[str, Any] = {"memory_bytes": held, "memory_share": round(held["codes"] / held["flat"], 4)}
+    result: dict[str, Any] = {
+        "memory_bytes": held,
+        "memory_share": round(held["codes"] / held["flat"], 4),
+    }
     for name, way in ways.items():
         median_s = statistics.median(times_s[name])
-        recall = 1.0 if name == "flat" else _recall([way(query[None]) for query in queries], nearest)
+        recall = (
+            1.0 if name == "flat" else _recall([way(query[None]) for query in queries], nearest)
+        )
         ratios = [own / one for own, one in zip(times_s["flat"], times_s[name], strict=True)]
         result[name] = {
-            **_told(times_s[name]), "recall@10": round(recall, 4), "times_faster": round(flat_s / median_s, 1),
+            **_told(times_s[name]),
+            "recall@10": round(recall, 4),
+            "times_faster": round(flat_s / median_s, 1),
             "times_faster_by_query_median": round(statistics.median(ratios), 1),
-        }  # fmt: skip
+        }
     return result
 
 
 def _told(times_s: list[float]) -> dict[str, float]:
-    return {"ms": round(1000 * statistics.median(times_s), 3), "p95_ms": round(1000 * float(np.percentile(times_s, 95)), 3)}
+    return {
+        "ms": round(1000 * statistics.median(times_s), 3),
+        "p95_ms": round(1000 * float(np.percentile(times_s, 95)), 3),
+    }
 
 
 def _recall(answers: list[Any], nearest: list[set[int]]) -> float:
-    hits = [len({match.item.id for match in matches} & wanted) for (matches,), wanted in zip(answers, nearest, strict=True)]
+    hits = [
+        len({match.item.id for match in matches} & wanted)
+        for (matches,), wanted in zip(answers, nearest, strict=True)
+    ]
     return sum(hits) / (K * len(hits))
 
 
@@ -118,7 +142,10 @@ def _many(index: Index, queries: Floats, count: int) -> dict[str, Any]:
     cores = Cores(NUM_CORES)
     started = time.perf_counter()
     addresses = Addresses(codes)
-    result: dict[str, Any] = {"num_codes": count, "buckets_made_in_s": round(time.perf_counter() - started, 2)}
+    result: dict[str, Any] = {
+        "num_codes": count,
+        "buckets_made_in_s": round(time.perf_counter() - started, 2),
+    }
     ways: dict[str, Callable[[Codes], Any]] = {"scan": lambda query: scan(cores, query, codes, K)}
     for flips in FLIPS:
         ways[f"lookup, {flips} flips"] = partial(addresses.nearest, k=K, flips=flips)
@@ -168,11 +195,21 @@ def _make(model: Path, data: str, directory: Path, count: int) -> Floats:
     batches = [copies[start : start + BATCH] for start in range(0, len(copies), BATCH)]
 
     def embed(batch: list[tuple[Example, int]]) -> Floats:
-        return embedder.embed(np.stack([_copy(example, number, embedder.card.image_size) for example, number in batch])).features
+        return embedder.embed(
+            np.stack(
+                [_copy(example, number, embedder.card.image_size) for example, number in batch]
+            )
+        ).features
 
     asking = []
-    with IndexWriter.open(directory, model) as writer, Bar("Embedding", len(copies)) as bar, ThreadPoolExecutor(num_cores()) as pool:
-        for batch, features in zip(batches, map_ahead(pool, embed, batches, ahead=2 * num_cores()), strict=True):
+    with (
+        IndexWriter.open(directory, model) as writer,
+        Bar("Embedding", len(copies)) as bar,
+        ThreadPoolExecutor(num_cores()) as pool,
+    ):
+        for batch, features in zip(
+            batches, map_ahead(pool, embed, batches, ahead=2 * num_cores()), strict=True
+        ):
             for (example, number), feature in zip(batch, features, strict=True):
                 if number < count:
                     writer.add(_item(example, number, feature))
@@ -187,7 +224,13 @@ def _make(model: Path, data: str, directory: Path, count: int) -> Floats:
 
 def _item(example: Example, number: int, feature: Floats) -> NewItem:
     return NewItem(
-        path=f"{number}/{example.path}", label=example.label, sha256=f"{number:064x}", width=1, height=1, thumbnail=b"", feature=feature
+        path=f"{number}/{example.path}",
+        label=example.label,
+        sha256=f"{number:064x}",
+        width=1,
+        height=1,
+        thumbnail=b"",
+        feature=feature,
     )
 
 
@@ -197,8 +240,12 @@ def _copy(example: Example, number: int, size: int) -> Pixels:
     random = np.random.default_rng(number)
     side = round(size * float(random.uniform(LEAST_AREA**0.5, 1)))
     left, top = random.integers(0, size - side + 1, 2).tolist()
-    image = Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.integers(2) else image)
+    image = Image.fromarray(square).resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
+    return np.asarray(
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.integers(2) else image
+    )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 
 from benchmarks.look_alikes import precision_of_look_alikes
 from benchmarks.record import record
-from indexer.bundle import open_for_queries
-from training.datasets import held_out_examples
-from training.model import read_card
+from indexer.opening import open_for_queries
+from training.data.datasets import held_out_examples
+from training.network.model import read_card
 
 
 def main() -> None:
@@ -42,9 +42,13 @@ def _time_to_answer(workdir: Path) -> float:
     """Seconds from the start of `lookalike demo` to its first answer to a request."""
     started = time.perf_counter()
     command = [sys.executable, "lookalike.py", "demo", "--workdir", str(workdir), "--port", "0"]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
-        address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+        address = next(
+            found[0] for line in process.stdout if (found := re.search(r"http://\S+", line))
+        )
         with urlopen(f"{address}/readyz") as answer:
             json.load(answer)
         elapsed_s = time.perf_counter() - started

@@ -19,18 +19,26 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from benchmarks.record import record
-from indexer.batch import build
-from indexer.duplicates import NUM_NEIGHBOURS, SAME_PICTURE, Pictures, find_duplicates, nearest_pairs
-from indexer.index import Index, Item
-from training.datasets import open_dataset
-from training.images import open_picture
+from indexer.reports.duplicates import (
+    NUM_NEIGHBOURS,
+    SAME_PICTURE,
+    Pictures,
+    find_duplicates,
+    nearest_pairs,
+)
+from indexer.storage.index import Index, Item
+from indexer.updates.build import build
+from training.data.datasets import open_dataset
+from training.data.images import open_picture
 
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9)
 FULL_PX = 4096
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", nargs="+")
     parser.add_argument("--images", type=int, default=100, help="how many of each DATA are copied")
@@ -43,7 +51,12 @@ def main() -> None:
             write_copies(data, folder / str(number), arguments.images, chance)
         build(str(folder), arguments.model, Path(scratch, "index"), device="cpu")
         index = Index.open(Path(scratch, "index"))
-        figures = {"data": arguments.data, "threshold": SAME_PICTURE, **of_pairs(index), "end_to_end": end_to_end(index)}
+        figures = {
+            "data": arguments.data,
+            "threshold": SAME_PICTURE,
+            **of_pairs(index),
+            "end_to_end": end_to_end(index),
+        }
     record("duplicates", figures)
 
 
@@ -69,13 +82,21 @@ def of_pairs(index: Index) -> dict[str, object]:
             of_kind[kind].append(pictures.similarity(originals[_picture(item)].id, item.id))
     rows = index.rows[[_kind(items[id]) == "original" for id in index.ids.tolist()]]
     ids = index.ids[np.isin(index.rows, rows)]
-    different = [pictures.similarity(*pair) for pair in ids[nearest_pairs(index.features, rows, NUM_NEIGHBOURS)].tolist()]
+    different = [
+        pictures.similarity(*pair)
+        for pair in ids[nearest_pairs(index.features, rows, NUM_NEIGHBOURS)].tolist()
+    ]
     same = [score for scores in of_kind.values() for score in scores]
     return {
         "pairs_same": len(same),
         "pairs_different": len(different),
-        "by_threshold": {str(threshold): _rates(same, different, threshold) for threshold in THRESHOLDS},
-        "recall_by_change": {kind: round(float(np.mean(np.array(scores) >= SAME_PICTURE)), 4) for kind, scores in of_kind.items()},
+        "by_threshold": {
+            str(threshold): _rates(same, different, threshold) for threshold in THRESHOLDS
+        },
+        "recall_by_change": {
+            kind: round(float(np.mean(np.array(scores) >= SAME_PICTURE)), 4)
+            for kind, scores in of_kind.items()
+        },
         "lowest_of_same": [round(score, 3) for score in sorted(same)[:5]],
         "highest_of_different": [round(score, 3) for score in sorted(different)[-5:]],
     }
@@ -88,10 +109,17 @@ def end_to_end(index: Index) -> dict[str, float]:
     elapsed_s = time.perf_counter() - start
     num_found = 0
     for group in found.groups:
-        of_originals = {_picture(member.item) for member in group.members if _kind(member.item) == "original"}
-        num_found += sum(_kind(member.item) != "original" and _picture(member.item) in of_originals for member in group.members)
+        of_originals = {
+            _picture(member.item) for member in group.members if _kind(member.item) == "original"
+        }
+        num_found += sum(
+            _kind(member.item) != "original" and _picture(member.item) in of_originals
+            for member in group.members
+        )
     pure = [len({_picture(member.item) for member in group.members}) == 1 for group in found.groups]
-    num_copies = sum(_kind(item) != "original" for item in index.items_of(index.ids.tolist()).values())
+    num_copies = sum(
+        _kind(item) != "original" for item in index.items_of(index.ids.tolist()).values()
+    )
     return {
         "num_items": found.num_items,
         "num_groups": len(found.groups),
@@ -103,14 +131,23 @@ def end_to_end(index: Index) -> dict[str, float]:
 
 def _resized(picture: Image.Image, chance: random.Random) -> Image.Image:
     share = chance.uniform(0.5, 0.8)
-    return picture.resize((round(share * picture.width), round(share * picture.height)), Image.Resampling.LANCZOS)
+    return picture.resize(
+        (round(share * picture.width), round(share * picture.height)), Image.Resampling.LANCZOS
+    )
 
 
 def _cropped(picture: Image.Image, chance: random.Random) -> Image.Image:
     """Three to five per cent off each side."""
     left, top, right, bottom = (chance.uniform(0.03, 0.05) for _ in range(4))
     width, height = picture.size
-    return picture.crop((round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height)))
+    return picture.crop(
+        (
+            round(left * width),
+            round(top * height),
+            round((1 - right) * width),
+            round((1 - bottom) * height),
+        )
+    )
 
 
 def _cropped_at_one_side(picture: Image.Image, chance: random.Random) -> Image.Image:
@@ -118,14 +155,20 @@ def _cropped_at_one_side(picture: Image.Image, chance: random.Random) -> Image.I
 
 
 def _brightened(picture: Image.Image, chance: random.Random) -> Image.Image:
-    return ImageEnhance.Brightness(picture).enhance(1 + chance.choice((-1, 1)) * chance.uniform(0.08, 0.15))
+    return ImageEnhance.Brightness(picture).enhance(
+        1 + chance.choice((-1, 1)) * chance.uniform(0.08, 0.15)
+    )
 
 
 def _all(picture: Image.Image, chance: random.Random) -> bytes:
-    return _jpeg(_brightened(_cropped(_resized(picture, chance), chance), chance), chance.randint(30, 60))
+    return _jpeg(
+        _brightened(_cropped(_resized(picture, chance), chance), chance), chance.randint(30, 60)
+    )
 
 
-def _changed(change: Callable[[Image.Image, random.Random], Image.Image]) -> Callable[[Image.Image, random.Random], bytes]:
+def _changed(
+    change: Callable[[Image.Image, random.Random], Image.Image],
+) -> Callable[[Image.Image, random.Random], bytes]:
     return lambda picture, chance: _jpeg(change(picture, chance), 90)
 
 
@@ -147,7 +190,11 @@ CHANGES: dict[str, Callable[[Image.Image, random.Random], bytes]] = {
 
 def _rates(same: Sequence[float], different: Sequence[float], threshold: float) -> dict[str, float]:
     hits, mistakes = (int(np.sum(np.array(scores) >= threshold)) for scores in (same, different))
-    return {"recall": round(hits / len(same), 4), "precision": round(hits / max(hits + mistakes, 1), 4), "mistakes": mistakes}
+    return {
+        "recall": round(hits / len(same), 4),
+        "precision": round(hits / max(hits + mistakes, 1), 4),
+        "mistakes": mistakes,
+    }
 
 
 def _picture(item: Item) -> str:

@@ -32,17 +32,19 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import record
-from indexer import batch, faiss_search
-from indexer.codes import CodeFacts, Encoder, load_encoder
-from indexer.compaction import compact
 from indexer.embedder import Embedder, Embedding
-from indexer.index import MODEL_FOLDER, Index
-from indexer.kinds import METRICS
-from indexer.manifest import ENCODER, MANIFEST_FILE, IndexDirectoryError, read_manifest
-from indexer.verify import verify
-from indexer.writer import IndexWriter
-from training.images import Pixels
-from training.model import NUM_FEATURES, ONNX_FILE, ModelCard, file_sha256, write_card
+from indexer.metrics import METRICS
+from indexer.search import searcher as faiss_search
+from indexer.storage.codes import CodeFacts, Encoder, load_encoder
+from indexer.storage.index import MODEL_FOLDER, Index
+from indexer.storage.manifest import ENCODER, MANIFEST_FILE, IndexDirectoryError, read_manifest
+from indexer.storage.writer import IndexWriter
+from indexer.updates import build as batch
+from indexer.updates.compact import compact
+from indexer.updates.verify import verify
+from training.data.images import Pixels
+from training.files import file_sha256
+from training.network.model import NUM_FEATURES, ONNX_FILE, ModelCard, write_card
 
 IMAGE_PX = 64
 NUM_TIMED = 3
@@ -84,13 +86,20 @@ class Job:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--images", type=int, default=45)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with TemporaryDirectory() as scratch:
-        figures = measure(Path(scratch), num_kills=arguments.kills, num_images=arguments.images, seed=arguments.seed)
+        figures = measure(
+            Path(scratch),
+            num_kills=arguments.kills,
+            num_images=arguments.images,
+            seed=arguments.seed,
+        )
     record("index_crashes", figures)
     if figures["failures"]:
         raise SystemExit(1)
@@ -109,26 +118,44 @@ def measure(scratch: Path, *, num_kills: int, num_images: int, seed: int) -> dic
         for number in range(count):
             instant_s = choice.uniform(0, LATEST_SHARE) * statistics.median(durations_s)
             found = _kill_and_go_on(job, scratch, instant_s, end, counts)
-            failures += [f"{job.name} {number}, killed after {instant_s:.4f} s: {complaint}" for complaint in found]
+            failures += [
+                f"{job.name} {number}, killed after {instant_s:.4f} s: {complaint}"
+                for complaint in found
+            ]
         by_job[job.name] = {
-            "kills": count, "duration_s": round(statistics.median(durations_s), 3), "before_first_commit": counts["before"],
-            "between_commits": counts["between"], "after_last_commit": counts["after"], "left_uncommitted_bytes": counts["leftovers"],
-            "left_uncommitted_structures": counts["structures"], "images_committed_before_kill": counts["committed"],
+            "kills": count,
+            "duration_s": round(statistics.median(durations_s), 3),
+            "before_first_commit": counts["before"],
+            "between_commits": counts["between"],
+            "after_last_commit": counts["after"],
+            "left_uncommitted_bytes": counts["leftovers"],
+            "left_uncommitted_structures": counts["structures"],
+            "images_committed_before_kill": counts["committed"],
             "images_embedded_again": counts["embedded again"],
-        }  # fmt: skip
-    return {"kills": num_kills, "images": num_images, "seed": seed, "failures": failures, "by_job": by_job}
+        }
+    return {
+        "kills": num_kills,
+        "images": num_images,
+        "seed": seed,
+        "failures": failures,
+        "by_job": by_job,
+    }
 
 
 def _prepare(scratch: Path, num_images: int) -> list[Job]:
     """Makes the images, the model and what each job starts from."""
     _write_images(scratch / "earlier", range(num_images), seed=1)
     _write_images(scratch / "later", range(num_images // 3, num_images), seed=1)
-    _write_images(scratch / "later", range(num_images // 2, num_images * 2 // 3), seed=2)  # other bytes under the same names
+    _write_images(
+        scratch / "later", range(num_images // 2, num_images * 2 // 3), seed=2
+    )  # other bytes under the same names
     _write_images(scratch / "later", range(num_images, num_images * 4 // 3), seed=1)
     _write_images(scratch / "more", range(num_images // 2), seed=3)
     _write_images(scratch / "many", range(NUM_IVF_IMAGES), seed=4)
     _make_model(scratch / "model")
-    full, sparse, large, coded, coded_sparse = (scratch / name for name in ("full", "sparse", "large", "coded", "coded-sparse"))
+    full, sparse, large, coded, coded_sparse = (
+        scratch / name for name in ("full", "sparse", "large", "coded", "coded-sparse")
+    )
     _finish(Job("start", _build_earlier, None), full, scratch)
     shutil.copytree(full, sparse)
     _finish(Job("start", _remove, None), sparse, scratch)
@@ -138,10 +165,16 @@ def _prepare(scratch: Path, num_images: int) -> list[Job]:
         shutil.copytree(plain, with_codes)
         _finish(Job("start", _encode_first, None), with_codes, scratch)
     return [
-        Job("build", _build_earlier, None), Job("update", _build_later, full), Job("add", _add, full), Job("remove", _remove, full),
-        Job("compact", _compact, sparse), Job("compact-ivf", _compact_to_ivf, large),
-        Job("encode", _encode_again, coded), Job("add-codes", _add, coded), Job("compact-codes", _compact, coded_sparse),
-    ]  # fmt: skip
+        Job("build", _build_earlier, None),
+        Job("update", _build_later, full),
+        Job("add", _add, full),
+        Job("remove", _remove, full),
+        Job("compact", _compact, sparse),
+        Job("compact-ivf", _compact_to_ivf, large),
+        Job("encode", _encode_again, coded),
+        Job("add-codes", _add, coded),
+        Job("compact-codes", _compact, coded_sparse),
+    ]
 
 
 def _make_model(directory: Path) -> None:
@@ -160,9 +193,16 @@ def _make_model(directory: Path) -> None:
         helper.make_node("Relu", ["linear"], ["features"]),
         helper.make_node("ReduceMax", ["features"], ["logits"], axes=[1]),
     ]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", IMAGE_PX, IMAGE_PX, 3])
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", size]) for name, size in (("logits", 1), ("features", 4096))]
-    graph = helper.make_graph(nodes, "crashes", [images], outputs, [numpy_helper.from_array(weights, "weights")])
+    images = helper.make_tensor_value_info(
+        "images", TensorProto.UINT8, ["B", IMAGE_PX, IMAGE_PX, 3]
+    )
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", size])
+        for name, size in (("logits", 1), ("features", 4096))
+    ]
+    graph = helper.make_graph(
+        nodes, "crashes", [images], outputs, [numpy_helper.from_array(weights, "weights")]
+    )
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     id = hashlib.sha256(weights.tobytes()).hexdigest()
     helper.set_model_props(network, {"model_id": id})
@@ -170,11 +210,19 @@ def _make_model(directory: Path) -> None:
     onnx.save(network, str(directory / ONNX_FILE))
     write_card(
         ModelCard(
-            id=id, onnx_sha256=file_sha256(directory / ONNX_FILE), architecture={}, class_names=("any",), image_size=IMAGE_PX, recipe={},
-            data={}, metrics={}, versions={}, created_at="",
+            id=id,
+            onnx_sha256=file_sha256(directory / ONNX_FILE),
+            architecture={},
+            class_names=("any",),
+            image_size=IMAGE_PX,
+            recipe={},
+            data={},
+            metrics={},
+            versions={},
+            created_at="",
         ),
         directory,
-    )  # fmt: skip
+    )
 
 
 def _write_images(folder: Path, numbers: range, seed: int) -> None:
@@ -232,7 +280,9 @@ def _encode(index: Path, seed: int) -> None:
         writer.commit()
 
 
-def _child(work: Callable[[Path, Path], None], index: Path, scratch: Path, messages: Connection) -> None:
+def _child(
+    work: Callable[[Path, Path], None], index: Path, scratch: Path, messages: Connection
+) -> None:
     """Does a job, in a process of its own: says when it begins, and what came of it."""
     # One image at a time gives the same feature whichever others are left to do; and a commit after each.
     batch.BATCH_SIZE["cpu"], batch.COMMIT_INTERVAL_S = 1, 0.0
@@ -252,10 +302,14 @@ def _child(work: Callable[[Path, Path], None], index: Path, scratch: Path, messa
     messages.send(Finished(time.perf_counter() - started, sum(embedded)))
 
 
-def _started(job: Job, index: Path, scratch: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def _started(
+    job: Job, index: Path, scratch: Path
+) -> tuple[multiprocessing.process.BaseProcess, Connection]:
     """A child that has just begun, and where it tells what came of it. Forked from a server that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["indexer.batch", "indexer.compaction", "indexer.verify"])
+    context.set_forkserver_preload(
+        ["indexer.updates.build", "indexer.updates.compact", "indexer.updates.verify"]
+    )
     messages, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(job.work, index, scratch, theirs))
     child.start()
@@ -300,12 +354,28 @@ def _state(index: Index) -> State:
     for item in index.items(limit=index.count()):
         (row,) = index.rows_of_path(item.path)
         parts = index.parts(row)
-        found.append((item.path, item.label, item.sha256, hashlib.sha256(parts.feature + parts.thumbnail).hexdigest()))
+        found.append(
+            (
+                item.path,
+                item.label,
+                item.sha256,
+                hashlib.sha256(parts.feature + parts.thumbnail).hexdigest(),
+            )
+        )
     artefacts = index.manifest.artefacts
-    return State(frozenset(found), frozenset((metric, artefacts[metric].sha256) for metric in (*METRICS, ENCODER) if metric in artefacts))
+    return State(
+        frozenset(found),
+        frozenset(
+            (metric, artefacts[metric].sha256)
+            for metric in (*METRICS, ENCODER)
+            if metric in artefacts
+        ),
+    )
 
 
-def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, counts: Counter[str]) -> Iterator[str]:
+def _kill_and_go_on(
+    job: Job, scratch: Path, instant_s: float, end: State, counts: Counter[str]
+) -> Iterator[str]:
     """Kills the job at an instant and runs it again; says what was not as it should be, and counts where the instant fell."""
     index = _copy_of(job.start, scratch)
     first_commit = read_manifest(index).commit if job.start else -1
@@ -327,8 +397,14 @@ def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, count
         except (IndexDirectoryError, ValueError) as error:
             yield str(error)
             return
-        if len(killed.items) != opened.manifest.num_items or not start.items & end.items <= killed.items <= start.items | end.items:
-            lost, strange = start.items & end.items - killed.items, killed.items - (start.items | end.items)
+        if (
+            len(killed.items) != opened.manifest.num_items
+            or not start.items & end.items <= killed.items <= start.items | end.items
+        ):
+            lost, strange = (
+                start.items & end.items - killed.items,
+                killed.items - (start.items | end.items),
+            )
             yield f"{len(lost)} committed items are lost, {len(strange)} come from nowhere"
         if killed.structures not in (start.structures, end.structures):
             yield "a structure or the encoder is neither of the start nor of the end"
@@ -347,7 +423,9 @@ def _kill_and_go_on(job: Job, scratch: Path, instant_s: float, end: State, count
     ended = Index.open(index)
     if _state(ended) != end or not ended.manifest.is_complete or not _has_its_codes(ended):
         yield "the job run again ends in other items, structures or codes"
-    IndexWriter.open(index).close()  # which sweeps what the last commit replaced, and readers might have been about to open
+    IndexWriter.open(
+        index
+    ).close()  # which sweeps what the last commit replaced, and readers might have been about to open
     if not verify(index).is_clean or _leftovers(index):
         yield "the job run again leaves an index that is not clean"
 
@@ -365,7 +443,11 @@ def _leftovers(index: Path) -> set[str]:
     manifest = read_manifest(index)
     committed = {extent.file: extent.num_bytes for extent in manifest.files.values()}
     committed |= {artefact.file: artefact.num_bytes for artefact in manifest.artefacts.values()}
-    found = {file.name: file.stat().st_size for file in index.iterdir() if file.is_file() and file.name not in (".lock", MANIFEST_FILE)}
+    found = {
+        file.name: file.stat().st_size
+        for file in index.iterdir()
+        if file.is_file() and file.name not in (".lock", MANIFEST_FILE)
+    }
     return {name for name, _ in found.items() ^ committed.items()}
 
 

@@ -25,16 +25,16 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import record
-from indexer.batch import add, remove
-from indexer.building import update_search
-from indexer.index import Index
-from indexer.kinds import KINDS, KindChoice
-from indexer.manifest import MANIFEST_FILE, read_manifest
-from indexer.writer import IndexWriter, NewItem
-from training.alexnet import AlexNet, Architecture, initialize
-from training.export import save_model
-from training.images import open_picture, to_thumbnail
-from training.model import CARD_FILE, NUM_FEATURES
+from indexer.search.kinds import KINDS, KindChoice
+from indexer.search.update_structures import update_search
+from indexer.storage.index import Index
+from indexer.storage.manifest import MANIFEST_FILE, read_manifest
+from indexer.storage.writer import IndexWriter, NewItem
+from indexer.updates.build import add, remove
+from training.data.images import open_picture, to_thumbnail
+from training.network.alexnet import AlexNet, Architecture, initialize
+from training.network.export import save_model
+from training.network.model import CARD_FILE, NUM_FEATURES
 
 NUM_CHANGED = 100
 NUM_THUMBNAILS = 16
@@ -46,8 +46,8 @@ ANSWER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from indexer.faiss_search import Searcher
-from indexer.index import Index
+from indexer.search.searcher import Searcher
+from indexer.storage.index import Index
 query = np.maximum(np.random.default_rng(1).standard_normal((1, 4096), np.float32), 0)
 started = time.perf_counter()
 (matches,) = Searcher(Index.open(Path(sys.argv[1]))).search(query, 6)
@@ -60,13 +60,17 @@ Seconds = dict[str, list[float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--num-items", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kind", choices=KINDS, default="auto")
     arguments = parser.parse_args()
-    indexes = {count: arguments.directory / f"index-{count}" for count in sorted(arguments.num_items)}
+    indexes = {
+        count: arguments.directory / f"index-{count}" for count in sorted(arguments.num_items)
+    }
     model = arguments.directory / "model"
     if not (model / CARD_FILE).exists():
         _make_model(model)
@@ -86,24 +90,35 @@ def main() -> None:
 
 
 def _figures(seconds: dict[int, Seconds], num_runs: int) -> dict[str, object]:
-    medians = {count: {name: statistics.median(runs) for name, runs in timed.items()} for count, timed in seconds.items()}
+    medians = {
+        count: {name: statistics.median(runs) for name, runs in timed.items()}
+        for count, timed in seconds.items()
+    }
     smallest, largest = medians[min(medians)], medians[max(medians)]
     ratios = {name: round(largest[name] / smallest[name], 2) for name in smallest}
     spread = {
         str(count): {
-            name: {"min": round(min(runs), 3), "median": round(statistics.median(runs), 3), "max": round(max(runs), 3)}
+            name: {
+                "min": round(min(runs), 3),
+                "median": round(statistics.median(runs), 3),
+                "max": round(max(runs), 3),
+            }
             for name, runs in timed.items()
         }
         for count, timed in seconds.items()
     }
     return {
-        "runs": num_runs, "images_changed": NUM_CHANGED, "page_cache": "warm", "seconds_by_num_items": spread,
+        "runs": num_runs,
+        "images_changed": NUM_CHANGED,
+        "page_cache": "warm",
+        "seconds_by_num_items": spread,
         "times_of_largest_to_smallest": ratios,
         "goals": {
             f"add at most {MOST_TIMES_FOR_ADD} times": ratios["add"] <= MOST_TIMES_FOR_ADD,
-            f"first answer within {MOST_S_TO_FIRST_ANSWER} s": largest["first_answer"] <= MOST_S_TO_FIRST_ANSWER,
+            f"first answer within {MOST_S_TO_FIRST_ANSWER} s": largest["first_answer"]
+            <= MOST_S_TO_FIRST_ANSWER,
         },
-    }  # fmt: skip
+    }
 
 
 def _round(index: Path, folder: Path) -> dict[str, float]:
@@ -117,7 +132,9 @@ def _round(index: Path, folder: Path) -> dict[str, float]:
     (index / MANIFEST_FILE).write_bytes(manifest)  # what is beyond its lengths counts no more
     command = [sys.executable, "-c", ANSWER, str(index)]
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True
+    )
     seconds["process"] = time.perf_counter() - started
     seconds["first_answer"] = float(done.stdout)
     return seconds
@@ -138,9 +155,18 @@ def _read_all(index: Path) -> None:
 
 
 def _make_model(directory: Path) -> None:
-    network = AlexNet(Architecture(layout="paper", normalization="batch", num_classes=10, image_size=224))
+    network = AlexNet(
+        Architecture(layout="paper", normalization="batch", num_classes=10, image_size=224)
+    )
     initialize(network, "kaiming", seed=0)
-    save_model(network, directory, class_names=tuple("0123456789"), recipe={}, data={"name": "made up"}, metrics={})
+    save_model(
+        network,
+        directory,
+        class_names=tuple("0123456789"),
+        recipe={},
+        data={"name": "made up"},
+        metrics={},
+    )
 
 
 def _make_index(directory: Path, model: Path, count: int, kind: KindChoice) -> None:
@@ -149,16 +175,23 @@ def _make_index(directory: Path, model: Path, count: int, kind: KindChoice) -> N
     pictures = (open_picture(_picture(random, "JPEG"), size=224) for _ in range(NUM_THUMBNAILS))
     thumbnails = [to_thumbnail(picture) for picture in pictures]
     with IndexWriter.open(directory, model) as writer:
-        random = np.random.default_rng([count, writer.manifest.num_items])  # a build that goes on makes other features
+        random = np.random.default_rng(
+            [count, writer.manifest.num_items]
+        )  # a build that goes on makes other features
         for number in range(writer.manifest.num_items, count):
             feature = np.maximum(random.standard_normal(NUM_FEATURES, np.float32), 0)
             thumbnail = thumbnails[number % NUM_THUMBNAILS]
             writer.add(
                 NewItem(
-                    path=f"indexed/{number}.jpg", label=str(number % 10), sha256=f"{number:064x}", width=400, height=300,
-                    thumbnail=thumbnail, feature=feature,
+                    path=f"indexed/{number}.jpg",
+                    label=str(number % 10),
+                    sha256=f"{number:064x}",
+                    width=400,
+                    height=300,
+                    thumbnail=thumbnail,
+                    feature=feature,
                 )
-            )  # fmt: skip
+            )
             if number % COMMIT_EVERY == COMMIT_EVERY - 1:
                 writer.commit()
         update_search(writer, kind=kind, device="cpu")

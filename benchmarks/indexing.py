@@ -23,10 +23,18 @@ import numpy as np
 
 from benchmarks.memory import watch, write_listing
 from benchmarks.record import record
-from indexer.batch import build
 from indexer.embedder import Embedder
-from training.datasets import Example, open_dataset
-from training.images import Pixels, open_picture, read_bytes, read_square, to_square, to_thumbnail
+from indexer.updates.build import build
+from training.data.datasets import open_dataset
+from training.data.examples import Example
+from training.data.images import (
+    Pixels,
+    open_picture,
+    read_bytes,
+    read_square,
+    to_square,
+    to_thumbnail,
+)
 
 BATCH_SIZES = (1, 8, 16, 32, 64)
 NUM_ALONE = 256
@@ -34,16 +42,26 @@ NUM_ALONE = 256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", nargs="+")
     parser.add_argument("--images", type=int, nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--most", type=int, default=1500, help="Images of each DATA that are indexed in a round.")
+    parser.add_argument(
+        "--most", type=int, default=1500, help="Images of each DATA that are indexed in a round."
+    )
     parser.add_argument("--name", default="indexing")
     arguments = parser.parse_args()
-    figures = {Path(data).name: _speed(arguments.model, data, arguments.rounds, arguments.most) for data in arguments.data}
-    memory = {str(count): _memory(arguments.model, arguments.data[-1], count) for count in arguments.images}
+    figures = {
+        Path(data).name: _speed(arguments.model, data, arguments.rounds, arguments.most)
+        for data in arguments.data
+    }
+    memory = {
+        str(count): _memory(arguments.model, arguments.data[-1], count)
+        for count in arguments.images
+    }
     record(arguments.name, {"speed": figures, "peak_mb_by_images": memory})
 
 
@@ -53,28 +71,52 @@ def _speed(model: Path, data: str, num_rounds: int, most: int) -> dict[str, obje
     examples = examples[:: max(len(examples) // most, 1)][:most]
     embedder = Embedder(model, num_threads=1)
     size = embedder.card.image_size
-    sources = [read_bytes(example.source) if not isinstance(example.source, bytes) else example.source for example in examples[:NUM_ALONE]]
+    sources = [
+        read_bytes(example.source) if not isinstance(example.source, bytes) else example.source
+        for example in examples[:NUM_ALONE]
+    ]
     squares = np.stack([read_square(source, size) for source in sources])
     forward_s = min((_forward_s(embedder, squares, batch), batch) for batch in BATCH_SIZES)
     rounds = []
     for _ in range(num_rounds):
-        decode_s = _alone_s(lambda example: read_square(_source(example), size), examples[:NUM_ALONE])
+        decode_s = _alone_s(
+            lambda example: read_square(_source(example), size), examples[:NUM_ALONE]
+        )
         prepare_s = _alone_s(lambda example: _prepare(example, size), examples[:NUM_ALONE])
         embed_s = _forward_s(embedder, squares, forward_s[1])
         loading_s, build_s = _build_s(model, examples[:1]), _build_s(model, examples)
         cores = os.cpu_count() or 1
-        prepared_s, decoded_s = (len(examples) * (part_s + embed_s) / cores for part_s in (prepare_s, decode_s))
-        shares = prepared_s / build_s, decoded_s / build_s, prepared_s / (build_s - loading_s), decoded_s / (build_s - loading_s)
+        prepared_s, decoded_s = (
+            len(examples) * (part_s + embed_s) / cores for part_s in (prepare_s, decode_s)
+        )
+        shares = (
+            prepared_s / build_s,
+            decoded_s / build_s,
+            prepared_s / (build_s - loading_s),
+            decoded_s / (build_s - loading_s),
+        )
         rounds.append((decode_s, prepare_s, embed_s, loading_s, len(examples) / build_s, *shares))
     medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
-    names = ("prepare_and_forward", "decode_and_forward", "prepare_and_forward_once_loaded", "decode_and_forward_once_loaded")
+    names = (
+        "prepare_and_forward",
+        "decode_and_forward",
+        "prepare_and_forward_once_loaded",
+        "decode_and_forward_once_loaded",
+    )
     return {
-        "images": len(examples), "image_px": size, "best_batch": forward_s[1], "decode_ms": round(1000 * medians[0], 2),
-        "prepare_ms": round(1000 * medians[1], 2), "forward_ms": round(1000 * medians[2], 2), "loading_s": round(medians[3], 2),
+        "images": len(examples),
+        "image_px": size,
+        "best_batch": forward_s[1],
+        "decode_ms": round(1000 * medians[0], 2),
+        "prepare_ms": round(1000 * medians[1], 2),
+        "forward_ms": round(1000 * medians[2], 2),
+        "loading_s": round(medians[3], 2),
         "images_per_s": round(medians[4], 1),
-        "share_of_limit": {name: round(value, 3) for name, value in zip(names, medians[5:], strict=True)},
+        "share_of_limit": {
+            name: round(value, 3) for name, value in zip(names, medians[5:], strict=True)
+        },
         "share_by_round": [[round(value, 3) for value in values[5:]] for values in rounds],
-    }  # fmt: skip
+    }
 
 
 def _source(example: Example) -> bytes:
@@ -119,7 +161,18 @@ def _memory(model: Path, data: str, num_images: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.csv")
         write_listing(open_dataset(data).part("all"), num_images, listing)
-        command = [sys.executable, "-m", "lookalike", "index", "build", str(listing), "--model", str(model), "--out", f"{folder}/index"]
+        command = [
+            sys.executable,
+            "-m",
+            "lookalike",
+            "index",
+            "build",
+            str(listing),
+            "--model",
+            str(model),
+            "--out",
+            f"{folder}/index",
+        ]
         return watch(command, lambda: "build")["build"]
 
 

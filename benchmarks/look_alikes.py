@@ -11,12 +11,13 @@ from pathlib import Path
 
 from benchmarks.record import record
 from benchmarks.training_accuracy import accuracy
-from indexer.bundle import open_for_queries
+from indexer.answers import answer, without_itself
 from indexer.embedder import Embedder
-from indexer.faiss_search import Searcher
-from indexer.quality import precision_at_k
-from indexer.queries import answer, without_itself
-from training.datasets import Example, open_dataset
+from indexer.opening import open_for_queries
+from indexer.reports.ranking import precision_at_k
+from indexer.search.searcher import Searcher
+from training.data.datasets import open_dataset
+from training.data.examples import Example
 
 
 def main() -> None:
@@ -36,10 +37,15 @@ def main() -> None:
     record(arguments.name, figures)
 
 
-def precision_of_look_alikes(examples: Sequence[Example], embedder: Embedder, searcher: Searcher, *, k: int) -> float:
+def precision_of_look_alikes(
+    examples: Sequence[Example], embedder: Embedder, searcher: Searcher, *, k: int
+) -> float:
     """Precision at k by label, the query's own item left out."""
     answers = answer([example.source for example in examples], embedder, searcher, k=k + 1)
-    matches = [without_itself(found.matches, example, k) for found, example in zip(answers, examples, strict=True)]
+    matches = [
+        without_itself(found.matches, example, k)
+        for found, example in zip(answers, examples, strict=True)
+    ]
     return precision_at_k(matches, [example.label for example in examples])
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.datasets import Example
+from training.data.examples import Example
 
 POLL_INTERVAL_S = 0.02
 
@@ -17,7 +17,9 @@ Peaks = dict[str, dict[str, int]]
 def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> None:
     """Writes a CSV of so many of the images, evenly chosen."""
     if num_images > len(examples):
-        raise SystemExit(f"there are {len(examples):,} images, too few for {num_images:,}; pass fewer --images")
+        raise SystemExit(
+            f"there are {len(examples):,} images, too few for {num_images:,}; pass fewer --images"
+        )
     chosen = examples[:: len(examples) // num_images][:num_images]
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)

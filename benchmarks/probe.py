@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import record
-from indexer.batch import build
-from indexer.index import Index
-from indexer.probe import accuracies, fit
-from training.alexnet import AlexNet, Architecture, initialize
-from training.export import save_model
-from training.model import read_card
+from indexer.learned.probe import accuracies, fit
+from indexer.storage.index import Index
+from indexer.updates.build import build
+from training.network.alexnet import AlexNet, Architecture, initialize
+from training.network.export import save_model
+from training.network.model import read_card
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("fit_data")
     parser.add_argument("ask_data")
@@ -53,7 +55,14 @@ def make_untrained(model: Path, directory: Path, seed: int) -> None:
     card = read_card(model)
     network = AlexNet(Architecture(**card.architecture))
     initialize(network, card.recipe["initialization"], seed)
-    save_model(network, directory, class_names=card.class_names, recipe={}, data={"name": "none"}, metrics={})
+    save_model(
+        network,
+        directory,
+        class_names=card.class_names,
+        recipe={},
+        data={"name": "none"},
+        metrics={},
+    )
 
 
 def measure(fitted: Path, asking: Path) -> dict[str, Any]:
@@ -62,18 +71,27 @@ def measure(fitted: Path, asking: Path) -> dict[str, Any]:
     probe = fit(index)
     place_of = {label: place for place, label in enumerate(probe.facts.labels)}
     (features, labels), (queries, query_labels) = (
-        (np.array(one.features[one.rows]), np.array([place_of.get(str(one.text(row)[1]), -1) for row in one.rows]))
+        (
+            np.array(one.features[one.rows]),
+            np.array([place_of.get(str(one.text(row)[1]), -1) for row in one.rows]),
+        )
         for one in (index, other)
     )
     facts = asdict(probe.facts)
-    asked = accuracies(features[labels >= 0], labels[labels >= 0], queries, query_labels, probe.logits(queries))
+    asked = accuracies(
+        features[labels >= 0], labels[labels >= 0], queries, query_labels, probe.logits(queries)
+    )
     names = ("accuracy", "vote_euclidean", "vote_cosine", "chance")
     return {
-        "num_items": facts["num_items"], "num_labels": len(facts["labels"]),
-        "scaling": facts["scaling"], "inverse_penalty": facts["inverse_penalty"],
-        "num_held_out": facts["num_held_out"], "held_out": {name: _rounded(facts[name]) for name in names},
-        "num_asked": len(queries), "asked": {name: _rounded(asked[name]) for name in names},
-    }  # fmt: skip
+        "num_items": facts["num_items"],
+        "num_labels": len(facts["labels"]),
+        "scaling": facts["scaling"],
+        "inverse_penalty": facts["inverse_penalty"],
+        "num_held_out": facts["num_held_out"],
+        "held_out": {name: _rounded(facts[name]) for name in names},
+        "num_asked": len(queries),
+        "asked": {name: _rounded(asked[name]) for name in names},
+    }
 
 
 def _rounded(value: float | None) -> float | None:

@@ -13,20 +13,37 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "onnxruntime", "faiss-gpu", "faiss-cpu", "numpy", "scikit-learn", "pillow", "fastapi")
+PACKAGES = (
+    "torch",
+    "onnxruntime",
+    "faiss-gpu",
+    "faiss-cpu",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "fastapi",
+)
 
 
 def record(name: str, figures: Mapping[str, Any]) -> None:
     """Prints the figures and writes results/NAME.json with the command, machine, versions and commit."""
     module = sys.modules["__main__"].__spec__
-    command = ["python", "-m", module.name.removesuffix(".__main__") if module else name, *sys.argv[1:]]
+    command = [
+        "python",
+        "-m",
+        module.name.removesuffix(".__main__") if module else name,
+        *sys.argv[1:],
+    ]
     content = {
         "figures": dict(figures),
         "command": shlex.join(command),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": machine(),
-        "versions": {"python": platform.python_version(), **{name: found for name in PACKAGES if (found := _version(name))}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := _version(name))},
+        },
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
@@ -35,8 +52,17 @@ def record(name: str, figures: Mapping[str, Any]) -> None:
 
 def machine() -> str:
     """The processor, the number of cores and the memory, in words."""
-    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    memory_kb = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory_kb = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
     return f"{cpu}, {os.cpu_count()} cores, {memory_kb / 2**20:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
@@ -52,5 +78,11 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS.parent)
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=RESULTS.parent,
+    )
     return found.stdout.strip() or "unknown"

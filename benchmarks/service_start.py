@@ -19,9 +19,9 @@ from urllib.request import urlopen
 import numpy as np
 
 from benchmarks.record import record
-from indexer.writer import IndexWriter, NewItem
-from training.alexnet import AlexNet, Architecture, initialize
-from training.export import save_model
+from indexer.storage.writer import IndexWriter, NewItem
+from training.network.alexnet import AlexNet, Architecture, initialize
+from training.network.export import save_model
 
 
 def main() -> None:
@@ -40,7 +40,11 @@ def main() -> None:
         {
             "items": arguments.items,
             "runs": arguments.runs,
-            "ready_s": {"min": round(seconds[0], 2), "median": round(statistics.median(seconds), 2), "max": round(seconds[-1], 2)},
+            "ready_s": {
+                "min": round(seconds[0], 2),
+                "median": round(statistics.median(seconds), 2),
+                "max": round(seconds[-1], 2),
+            },
             "torch_is_loaded": any(has_torch for _, has_torch, _ in runs),
             "resident_mb": max(resident_mb for _, _, resident_mb in runs),
         },
@@ -48,9 +52,18 @@ def main() -> None:
 
 
 def make_model(directory: Path) -> None:
-    network = AlexNet(Architecture(layout="paper", normalization="response", num_classes=1000, image_size=224))
+    network = AlexNet(
+        Architecture(layout="paper", normalization="response", num_classes=1000, image_size=224)
+    )
     initialize(network, "paper", seed=0)
-    save_model(network, directory, class_names=tuple(map(str, range(1000))), recipe={}, data={"name": "made up"}, metrics={})
+    save_model(
+        network,
+        directory,
+        class_names=tuple(map(str, range(1000))),
+        recipe={},
+        data={"name": "made up"},
+        metrics={},
+    )
 
 
 def _make_index(directory: Path, model: Path, count: int) -> None:
@@ -78,9 +91,13 @@ def _start(index: Path) -> tuple[float, bool, int]:
     """Seconds from the start of the process to ready, whether it maps torch's libraries, and its resident memory in MB."""
     started = time.perf_counter()
     command = [sys.executable, "lookalike.py", "serve", str(index), "--port", "0"]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
-        address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+        address = next(
+            found[0] for line in process.stdout if (found := re.search(r"http://\S+", line))
+        )
         while not _is_ready(address):
             time.sleep(0.01)
         elapsed_s = time.perf_counter() - started

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from training.log import LOG_FILE, read_log
-from training.model import read_card
-from training.session import evaluate_models
+from training.learning.log import LOG_FILE, read_log
+from training.learning.session import evaluate_models
+from training.network.model import read_card
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data")
     parser.add_argument("--name", default="training_accuracy")

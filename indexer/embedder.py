@@ -1,24 +1,19 @@
 """A model directory -> logits and features of squares: on ONNX Runtime on the CPU, on torch on a GPU."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from training.errors import UserError
-from training.images import Pixels
-from training.model import ONNX_FILE, ModelCard, ModelError, check_file, read_card
+from indexer.array_types import Floats
+from training.data.images import Pixels
+from training.devices import Device, resolve_device
+from training.network.model import ONNX_FILE, ModelCard, ModelError, check_file, read_card
 
 if TYPE_CHECKING:
-    from training.alexnet import AlexNet
-
-Device = Literal["cpu", "gpu", "auto"]
-Floats = npt.NDArray[np.float32]
-F = TypeVar("F", np.float32, np.float64)
+    from training.network.alexnet import AlexNet
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,15 @@ class Embedder:
     `device`: `auto` takes a GPU if torch finds one. Torch is imported for a GPU only.
     """
 
-    def __init__(self, model_directory: Path, *, device: Device = "cpu", num_threads: int | None = None):
+    def __init__(
+        self, model_directory: Path, *, device: Device = "cpu", num_threads: int | None = None
+    ):
         self.card: ModelCard = read_card(model_directory)
         self.device: Literal["cpu", "gpu"] = resolve_device(device)
         self._forward: _Forward = (
-            _TorchForward(model_directory) if self.device == "gpu" else _OnnxForward(model_directory, self.card, num_threads)
+            _TorchForward(model_directory)
+            if self.device == "gpu"
+            else _OnnxForward(model_directory, self.card, num_threads)
         )
 
     def embed(self, squares: Pixels) -> Embedding:
@@ -61,32 +60,9 @@ def likeliest(logits: Floats, class_names: tuple[str, ...], k: int = 5) -> list[
     shifted = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = shifted / shifted.sum()
     best = np.argsort(-probabilities, kind="stable")[:k]
-    return [ClassScore(class_names[index], int(index), float(probabilities[index])) for index in best]
-
-
-def unit(vectors: npt.NDArray[F]) -> npt.NDArray[F]:
-    """Vectors (B, D) at length 1; those of zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: npt.NDArray[F] = np.divide(vectors, np.where(lengths > 0, lengths, 1), dtype=vectors.dtype)
-    return scaled
-
-
-def resolve_device(device: Device) -> Literal["cpu", "gpu"]:
-    """`cpu` or `gpu`; raises UserError where a GPU is asked for and none can be used."""
-    if device == "cpu":
-        return "cpu"
-    # Importing torch takes seconds, so look for a driver's device first: NVIDIA's own, and WSL's.
-    if any(os.path.exists(node) for node in ("/dev/nvidiactl", "/dev/dxg")):
-        try:
-            import torch
-
-            if torch.cuda.is_available():
-                return "gpu"
-        except ImportError:
-            pass
-    if device == "gpu":
-        raise UserError("a GPU was asked for but torch finds none here; pass --device cpu")
-    return "cpu"
+    return [
+        ClassScore(class_names[index], int(index), float(probabilities[index])) for index in best
+    ]
 
 
 class _Forward(Protocol):
@@ -100,10 +76,14 @@ class _OnnxForward:
         options.intra_op_num_threads = num_threads or 0
         # Threads that spin while they wait for work would take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
         named = self._session.get_modelmeta().custom_metadata_map.get("model_id")
         if named != card.id:
-            raise ModelError(f"{file} is of model {str(named)[:12]} but model.json is of {card.id[:12]}; run: lookalike export {directory}")
+            raise ModelError(
+                f"{file} is of model {str(named)[:12]} but model.json is of {card.id[:12]}; run: lookalike export {directory}"
+            )
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
         logits, features = self._session.run(["logits", "features"], {"images": squares})
@@ -114,10 +94,12 @@ class _TorchForward:
     def __init__(self, directory: Path):
         import torch
 
-        from training.export import load_network
+        from training.network.export import load_network
 
         self._torch = torch
-        self._network: AlexNet = load_network(directory, "cuda")[0].to(memory_format=torch.channels_last)
+        self._network: AlexNet = load_network(directory, "cuda")[0].to(
+            memory_format=torch.channels_last
+        )
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
         torch = self._torch

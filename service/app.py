@@ -7,12 +7,13 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from indexer.embedder import Embedder
-from indexer.faiss_search import Searcher
-from indexer.index import Index
-from service import health, items, mapping, pages, problems, queries
+from indexer.search.searcher import Searcher
+from indexer.storage.index import Index
+from service.api import health, items, pages, problems, queries
+from service.api import item_map as mapping
+from service.api.uploads import BodyLimit
 from service.engine import Engine
 from service.settings import Settings
-from service.uploads import BodyLimit
 
 DESCRIPTION = """
 What is on an image, and which indexed images look like it.

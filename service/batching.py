@@ -15,8 +15,8 @@ from typing import Self
 import numpy as np
 
 from indexer.embedder import Embedding
-from service.problems import ProblemError
-from training.images import Pixels
+from service.api.problems import ProblemError
+from training.data.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ class Batcher:
         for one in waiting:
             self._queue.put_nowait(one)
         answers = await asyncio.gather(*(one.answer for one in waiting))
-        return Embedding(np.stack([answer.logits for answer in answers]), np.stack([answer.features for answer in answers]))
+        return Embedding(
+            np.stack([answer.logits for answer in answers]),
+            np.stack([answer.features for answer in answers]),
+        )
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -81,9 +84,13 @@ class Batcher:
             batch = [await self._queue.get()]
             while len(batch) < self._max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            batch = [one for one in batch if not one.answer.done()]  # the others were cancelled while they waited
+            batch = [
+                one for one in batch if not one.answer.done()
+            ]  # the others were cancelled while they waited
             if batch:
-                answers = await loop.run_in_executor(self._thread, self._forward, [one.square for one in batch])
+                answers = await loop.run_in_executor(
+                    self._thread, self._forward, [one.square for one in batch]
+                )
                 for one, answer in zip(batch, answers, strict=True):
                     _settle(one.answer, answer)
 
@@ -95,7 +102,10 @@ class Batcher:
         except Exception as error:
             return [error] * len(squares)
         self._image_s += 0.2 * ((time.perf_counter() - start_s) / len(squares) - self._image_s)
-        return [Embedding(logits, features) for logits, features in zip(result.logits, result.features, strict=True)]
+        return [
+            Embedding(logits, features)
+            for logits, features in zip(result.logits, result.features, strict=True)
+        ]
 
 
 def _settle(future: asyncio.Future[Embedding], answer: Embedding | Exception) -> None:

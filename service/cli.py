@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from indexer.bundle import open_for_queries
+from indexer.opening import open_for_queries
 from service.app import create_app
 from service.server import Server, bind
 from service.settings import read_settings
@@ -15,10 +15,24 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def serve(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", show_default=False, help="An index directory.")],
-    model: Annotated[Path | None, typer.Option(help="The model directory, if not the index's own copy.")] = None,
-    host: Annotated[str, typer.Option(envvar="LOOKALIKE_HOST", help="The address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="LOOKALIKE_PORT", help="The port to listen on; 0 takes any that is free.")] = 8000,
+    index: Annotated[
+        Path, typer.Argument(metavar="INDEX", show_default=False, help="An index directory.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="The model directory, if not the index's own copy.")
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            envvar="LOOKALIKE_HOST", help="The address to listen on; 0.0.0.0 for every network."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="LOOKALIKE_PORT", help="The port to listen on; 0 takes any that is free."
+        ),
+    ] = 8000,
 ) -> None:
     """Serve an index and its model: a web page, and an API that /docs describes. Further settings: LOOKALIKE_... in the environment."""
     settings = read_settings(host=host, port=port)

@@ -10,17 +10,17 @@ from functools import partial
 from fastapi import Request
 
 from indexer.embedder import Embedder, Embedding
-from indexer.faiss_search import Match, Searcher
-from indexer.index import Index
-from indexer.kinds import DEFAULT_RERANK, METRICS, QUERY_METRICS, QueryMetric
-from indexer.manifest import IndexDirectoryError
-from indexer.mapping import Map
-from indexer.probe import By, Probe
+from indexer.learned.item_map import Map
+from indexer.learned.probe import By, Probe
+from indexer.metrics import DEFAULT_RERANK, METRICS, QUERY_METRICS, QueryMetric
+from indexer.search.searcher import Match, Searcher
+from indexer.storage.index import Index
+from indexer.storage.manifest import IndexDirectoryError
+from service.api.problems import ProblemError
+from service.api.schemas import SimilarQuery
+from service.api.uploads import Upload, decode
 from service.batching import Batcher
-from service.problems import ProblemError
-from service.schemas import SimilarQuery
 from service.settings import Settings
-from service.uploads import Upload, decode
 
 logger = logging.getLogger(__name__)
 MAX_LABELS_NAMED = 10
@@ -39,7 +39,9 @@ class Engine:
         self._searcher = searcher
         self.metrics = _metrics_of(searcher)
         """What the index can be searched by."""
-        self.batcher = Batcher(embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+        self.batcher = Batcher(
+            embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting
+        )
         self._threads = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decode")
 
     @asynccontextmanager
@@ -60,9 +62,14 @@ class Engine:
         with self.batcher.admit(len(uploads)):
             embedding = await self._embed(uploads)
             find = partial(
-                self._searcher.search, embedding.features, query.k, metric=query.metric, label=query.label, rerank=query.rerank or 0,
+                self._searcher.search,
+                embedding.features,
+                query.k,
+                metric=query.metric,
+                label=query.label,
+                rerank=query.rerank or 0,
                 flips=query.flips,
-            )  # fmt: skip
+            )
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
     async def _embed(self, uploads: Sequence[Upload]) -> Embedding:
@@ -81,7 +88,9 @@ class Engine:
     def check_k(self, k: int) -> int:
         """k, if a query may ask for so many; raises ProblemError."""
         if k > self.settings.max_k:
-            raise ProblemError("invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}")
+            raise ProblemError(
+                "invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}"
+            )
         return k
 
     def check_similar(self, query: SimilarQuery) -> SimilarQuery:
@@ -105,7 +114,10 @@ class Engine:
         """The probe that answers with the items' labels, None where the network's classes are asked for; raises ProblemError."""
         if by == "items" and self.probe is None:
             remedy = "fit one with `lookalike index probe INDEX` and start the service again, or ask by=classes"
-            raise ProblemError("no-probe", f"by: items needs a probe of the items' labels, and the index that is served has none; {remedy}")
+            raise ProblemError(
+                "no-probe",
+                f"by: items needs a probe of the items' labels, and the index that is served has none; {remedy}",
+            )
         return self.probe if by == "items" else None
 
     def check_label(self, label: str | None) -> str | None:
@@ -114,8 +126,14 @@ class Engine:
             return label or None
         labels = list(self.index.labels())
         some = ", ".join(repr(name) for name in labels[:MAX_LABELS_NAMED]) or "none"
-        more = f" and {len(labels) - MAX_LABELS_NAMED} more, see /info" if len(labels) > MAX_LABELS_NAMED else ""
-        raise ProblemError("unknown-label", f"no item has the label {label[:100]!r}; the labels are {some}{more}")
+        more = (
+            f" and {len(labels) - MAX_LABELS_NAMED} more, see /info"
+            if len(labels) > MAX_LABELS_NAMED
+            else ""
+        )
+        raise ProblemError(
+            "unknown-label", f"no item has the label {label[:100]!r}; the labels are {some}{more}"
+        )
 
 
 def _metrics_of(searcher: Searcher) -> tuple[QueryMetric, ...]:
@@ -125,7 +143,9 @@ def _metrics_of(searcher: Searcher) -> tuple[QueryMetric, ...]:
     try:
         _ = searcher.codes
     except IndexDirectoryError as error:
-        logger.warning("%s; without them the index is searched by %s only", error, " and ".join(METRICS))
+        logger.warning(
+            "%s; without them the index is searched by %s only", error, " and ".join(METRICS)
+        )
         return METRICS
     return QUERY_METRICS
 

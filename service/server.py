@@ -24,7 +24,9 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         advice = "pass another --port, or --port 0 for any that is free"
-        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror or error}; {advice}") from error
+        raise UserError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; {advice}"
+        ) from error
     return listener
 
 

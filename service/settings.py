@@ -6,14 +6,16 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from training.data.images import MAX_PIXELS
 from training.errors import UserError
-from training.images import MAX_PIXELS
 
 
 class Settings(BaseSettings):
     """The service's settings; `read_settings` makes them with errors for people."""
 
-    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LOOKALIKE_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 for every network this machine is in."""
@@ -63,5 +65,7 @@ def read_settings(**given: Any) -> Settings:
         first = error.errors()[0]
         name = "".join(f"LOOKALIKE_{part}".upper() for part in first["loc"][:1]) or "settings"
         raise UserError(
-            f"{name}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}" if first["loc"] else first["msg"]
+            f"{name}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}"
+            if first["loc"]
+            else first["msg"]
         ) from error

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import lookalike
-from training.alexnet import AlexNet, Architecture, initialize
-from training.export import save_model
+from training.network.alexnet import AlexNet, Architecture, initialize
+from training.network.export import save_model
 
 COLOURS = {"blue": (30, 60, 220), "green": (30, 180, 60), "red": (220, 40, 30)}
 NUM_IMAGES_PER_COLOUR = 6
@@ -73,9 +73,18 @@ def own_colour_folder(tmp_path: Path) -> Path:
 
 def make_model(directory: Path, seed: int) -> Path:
     """An untrained paper network of 67 pixels: random, yet the same colour still lands in the same place."""
-    network = AlexNet(Architecture(layout="paper", normalization="batch", num_classes=len(COLOURS), image_size=67))
+    network = AlexNet(
+        Architecture(layout="paper", normalization="batch", num_classes=len(COLOURS), image_size=67)
+    )
     initialize(network, "kaiming", seed)
-    save_model(network, directory, class_names=tuple(COLOURS), recipe={}, data={"name": "colours"}, metrics={})
+    save_model(
+        network,
+        directory,
+        class_names=tuple(COLOURS),
+        recipe={},
+        data={"name": "colours"},
+        metrics={},
+    )
     return directory
 
 
@@ -92,9 +101,11 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_index(tmp_path_factory: pytest.TempPathFactory, colour_folder: Path, tiny_model: Path) -> Path:
+def tiny_index(
+    tmp_path_factory: pytest.TempPathFactory, colour_folder: Path, tiny_model: Path
+) -> Path:
     """The index of `colour_folder` by `tiny_model`."""
-    from indexer.batch import build
+    from indexer.updates.build import build
 
     directory = tmp_path_factory.mktemp("index")
     build(str(colour_folder), tiny_model, directory, device="cpu")
@@ -108,7 +119,9 @@ def shared_data() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = SHARED_DATA / name
         if not path.exists():
-            pytest.skip(f"needs the real images {path.name}, which lie beside the project in development and CI only")
+            pytest.skip(
+                f"needs the real images {path.name}, which lie beside the project in development and CI only"
+            )
         return path
 
     return find

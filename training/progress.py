@@ -3,7 +3,15 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 """Where commands talk to people; what programs may want to read goes to the standard output."""
@@ -11,7 +19,9 @@ console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_
 
 def one_line(text: str) -> str:
     """A path or label for people: line breaks and other characters that do not print as escapes."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
 
 
 class Bar:
@@ -19,10 +29,18 @@ class Bar:
 
     def __init__(self, title: str, total: int, unit: str = "images", *, is_shown: bool = True):
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=console, transient=True, disable=not (is_shown and console.is_terminal),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (is_shown and console.is_terminal),
+        )
         self._unit = unit
         self.num_done = 0
         self._task: TaskID = self._progress.add_task(title, total=total, rate="", text="")
@@ -31,7 +49,12 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._progress.stop()
 
     def advance(self, count: int = 1, text: str | None = None) -> None:

@@ -18,9 +18,17 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     def run(*arguments: str | Path, where: Path | None = None) -> Path:
         point = where or tmp_path / f"volume-{len(mounted)}"
         point.mkdir(exist_ok=True)
-        done = subprocess.run(["mount", *arguments, point], capture_output=True, text=True, check=False) if os.geteuid() == 0 else None
+        done = (
+            subprocess.run(
+                ["mount", *arguments, point], capture_output=True, text=True, check=False
+            )
+            if os.geteuid() == 0
+            else None
+        )
         if done is None or done.returncode:
-            pytest.skip(f"needs to mount a volume, which this user may not do{': ' + done.stderr.strip() if done else ''}")
+            pytest.skip(
+                f"needs to mount a volume, which this user may not do{': ' + done.stderr.strip() if done else ''}"
+            )
         if where is None:
             mounted.append(point)
         return point

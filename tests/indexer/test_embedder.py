@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.bundle import open_for_queries
-from indexer.embedder import Embedder, likeliest, resolve_device
-from indexer.manifest import IndexDirectoryError
-from indexer.queries import answer
+from indexer.answers import answer
+from indexer.embedder import Embedder, likeliest
+from indexer.opening import open_for_queries
+from indexer.storage.manifest import IndexDirectoryError
 from tests.conftest import coloured
+from training.data.images import ImageError, read_square
+from training.devices import resolve_device
 from training.errors import UserError
-from training.export import load_network
-from training.images import ImageError, read_square
-from training.model import ModelError
+from training.network.export import load_network
+from training.network.model import ModelError
 
 
 def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -31,7 +32,9 @@ def test_torch_and_onnx_runtime_agree(tiny_model: Path, colour_folder: Path) -> 
     assert relative_difference(found.logits, logits.numpy()) < 1e-3
 
 
-def test_a_batch_and_single_images_have_the_same_features(tiny_model: Path, colour_folder: Path) -> None:
+def test_a_batch_and_single_images_have_the_same_features(
+    tiny_model: Path, colour_folder: Path
+) -> None:
     embedder = Embedder(tiny_model)
     squares = np.stack([read_square(file, 67) for file in sorted(colour_folder.rglob("*.png"))])
     alone = np.concatenate([embedder.embed(square[None]).features for square in squares])
@@ -45,15 +48,22 @@ def test_likeliest_is_the_softmax_over_all_classes_in_order() -> None:
     assert len(likeliest(np.zeros(3, np.float32), ("a", "b", "c"), 5)) == 3
 
 
-def test_a_model_that_is_not_the_indexs_is_refused_with_both_ids(tiny_index: Path, tiny_model: Path, other_model: Path) -> None:
-    ids = [json.loads((model / "model.json").read_text())["id"][:12] for model in (tiny_model, other_model)]
+def test_a_model_that_is_not_the_indexs_is_refused_with_both_ids(
+    tiny_index: Path, tiny_model: Path, other_model: Path
+) -> None:
+    ids = [
+        json.loads((model / "model.json").read_text())["id"][:12]
+        for model in (tiny_model, other_model)
+    ]
     with pytest.raises(IndexDirectoryError) as refusal:
         open_for_queries(tiny_index, other_model)
     assert all(id in str(refusal.value) for id in ids)
     open_for_queries(tiny_index, tiny_model)
 
 
-def test_an_onnx_file_of_another_model_is_refused(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
+def test_an_onnx_file_of_another_model_is_refused(
+    tiny_model: Path, other_model: Path, tmp_path: Path
+) -> None:
     mixture = Path(shutil.copytree(tiny_model, tmp_path / "mixture"))
     shutil.copyfile(other_model / "model.onnx", mixture / "model.onnx")
     with pytest.raises(ModelError, match="damaged or of another model"):
@@ -68,7 +78,9 @@ def test_the_nearest_items_of_a_colour_have_that_colour(tiny_index: Path, tmp_pa
     _, embedder, searcher = open_for_queries(tiny_index)
     for file, found in zip(files, answer(files, embedder, searcher, k=6), strict=True):
         assert {match.item.label for match in found.matches} == {file.stem}
-        assert [match.distance for match in found.matches] == sorted(match.distance for match in found.matches)
+        assert [match.distance for match in found.matches] == sorted(
+            match.distance for match in found.matches
+        )
 
 
 def test_an_unreadable_query_is_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -91,5 +103,9 @@ def test_the_gpu_and_onnx_runtime_agree(tiny_model: Path, colour_folder: Path) -
         pytest.skip("needs a GPU")
     squares = np.stack([read_square(file, 67) for file in sorted(colour_folder.rglob("*.png"))])
     assert (
-        relative_difference(Embedder(tiny_model, device="gpu").embed(squares).features, Embedder(tiny_model).embed(squares).features) < 1e-3
+        relative_difference(
+            Embedder(tiny_model, device="gpu").embed(squares).features,
+            Embedder(tiny_model).embed(squares).features,
+        )
+        < 1e-3
     )

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.batch import build, remove
-from indexer.index import Index
-from indexer.manifest import IndexDirectoryError
-from indexer.verify import verify
+from indexer.storage.index import Index
+from indexer.storage.manifest import IndexDirectoryError
+from indexer.updates.build import build, remove
+from indexer.updates.verify import verify
 from tests.conftest import COLOURS, Done, Run, coloured
 
 KILOBYTE = 1000
@@ -45,14 +45,21 @@ def num_bytes(folder: Path) -> int:
 
 def content(directory: Path) -> list[tuple[str, bytes]]:
     index = Index.open(directory)
-    return [(item.path, index.parts(row).feature) for item, row in zip(index.items(limit=1000), index.rows, strict=True)]
+    return [
+        (item.path, index.parts(row).feature)
+        for item, row in zip(index.items(limit=1000), index.rows, strict=True)
+    ]
 
 
 def enlarge(volume: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=400m", volume], check=True)
 
 
-def assert_names(done: Done, file: str, what: str = "No space left on device; make room, and run the command again") -> None:
+def assert_names(
+    done: Done,
+    file: str,
+    what: str = "No space left on device; make room, and run the command again",
+) -> None:
     """`file` as a regular expression."""
     assert (done.status, done.out) == (1, "")
     assert re.fullmatch(f"lookalike: {file}: {what}\n", done.err)
@@ -68,7 +75,9 @@ def test_a_disk_too_full_for_a_build_is_one_line_and_the_build_goes_on_once_ther
     index = volume / "index"
     command = ("build", colour_folder, "--model", tiny_model, "--out", index, "--device", "cpu")
     done = run(*command)
-    assert_names(done, rf"{index}/[a-z]+-0\.\w+" if is_made else rf"{index}/model/model\.onnx")  # whichever reaches the end first
+    assert_names(
+        done, rf"{index}/[a-z]+-0\.\w+" if is_made else rf"{index}/model/model\.onnx"
+    )  # whichever reaches the end first
     if is_made:
         assert verify(index).is_clean
     else:
@@ -79,13 +88,17 @@ def test_a_disk_too_full_for_a_build_is_one_line_and_the_build_goes_on_once_ther
     assert (Index.open(index).count(), verify(index).is_clean) == (18, True)
 
 
-def test_a_disk_too_full_for_additions_loses_nothing(run: Run, small_volume: Callable[[int], Path], tiny_index: Path, more: Path) -> None:
+def test_a_disk_too_full_for_additions_loses_nothing(
+    run: Run, small_volume: Callable[[int], Path], tiny_index: Path, more: Path
+) -> None:
     volume = small_volume(num_bytes(tiny_index) + 300 * KILOBYTE)
     index = Path(shutil.copytree(tiny_index, volume / "index"))
     before = content(index)
     assert_names(run("add", index, more), rf"{index}/[a-z]+-0\.\w+")
     assert content(index) == before
-    assert num_bytes(index) == num_bytes(tiny_index)  # the room of what was not committed is given back
+    assert num_bytes(index) == num_bytes(
+        tiny_index
+    )  # the room of what was not committed is given back
     assert verify(index).is_clean
     enlarge(volume)
     assert run("add", index, more).out.startswith(f"{index} holds 58 images: 40 added")
@@ -108,7 +121,9 @@ def test_a_disk_too_full_for_a_compaction_keeps_the_old_and_leaves_no_half(
     assert verify(index).is_clean
 
 
-@pytest.mark.parametrize(("room", "metric"), [(100 * KILOBYTE, "euclidean"), (500 * KILOBYTE, "cosine")])
+@pytest.mark.parametrize(
+    ("room", "metric"), [(100 * KILOBYTE, "euclidean"), (500 * KILOBYTE, "cosine")]
+)
 def test_a_disk_too_full_for_a_structure_leaves_none_of_it(
     run: Run, small_volume: Callable[[int], Path], tiny_index: Path, room: int, metric: str
 ) -> None:
@@ -124,7 +139,9 @@ def test_a_disk_too_full_for_a_structure_leaves_none_of_it(
     assert verify(index).is_clean
 
 
-def test_a_limit_on_a_files_size_is_as_good_as_a_full_disk(run: Run, tiny_index: Path, more: Path, tmp_path: Path) -> None:
+def test_a_limit_on_a_files_size_is_as_good_as_a_full_disk(
+    run: Run, tiny_index: Path, more: Path, tmp_path: Path
+) -> None:
     """Where no volume may be mounted, this one runs."""
     index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
     before, limit = content(index), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -133,14 +150,21 @@ def test_a_limit_on_a_files_size_is_as_good_as_a_full_disk(run: Run, tiny_index:
         done = run("add", index, more)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert_names(done, rf"{index}/features-0\.f32", "File too large; make room, and run the command again")
+    assert_names(
+        done, rf"{index}/features-0\.f32", "File too large; make room, and run the command again"
+    )
     assert content(index) == before
     assert run("add", index, more).status == 0
     assert (Index.open(index).count(), verify(index).is_clean) == (58, True)
 
 
 def test_a_read_only_volume_can_be_read_and_refuses_every_change_in_one_line(
-    run: Run, read_only: Callable[[Path], Path], tiny_index: Path, tiny_model: Path, colour_folder: Path, more: Path
+    run: Run,
+    read_only: Callable[[Path], Path],
+    tiny_index: Path,
+    tiny_model: Path,
+    colour_folder: Path,
+    more: Path,
 ) -> None:
     index = read_only(tiny_index)
     before = num_bytes(tiny_index)
@@ -152,8 +176,14 @@ def test_a_read_only_volume_can_be_read_and_refuses_every_change_in_one_line(
         ("compact", index, "--force"),
     ):
         assert run(*command) == (1, "", complaint)
-    new = run("build", colour_folder, "--model", tiny_model, "--out", index / "new", "--device", "cpu")
-    assert new == (1, "", f"lookalike: {index / 'new'} cannot be made (Read-only file system); pass another --out\n")
+    new = run(
+        "build", colour_folder, "--model", tiny_model, "--out", index / "new", "--device", "cpu"
+    )
+    assert new == (
+        1,
+        "",
+        f"lookalike: {index / 'new'} cannot be made (Read-only file system); pass another --out\n",
+    )
     assert run("stats", index).status == run("verify", index).status == 0
     assert len(content(index)) == 18
     assert num_bytes(tiny_index) == before
@@ -171,7 +201,9 @@ def test_a_trained_model_in_the_way_is_not_taken_for_an_index(
 
 
 @pytest.mark.slow  # some ten seconds: two processes index for as long as it takes to interrupt one
-def test_ctrl_c_commits_what_is_done_and_the_next_build_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_commits_what_is_done_and_the_next_build_goes_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     index, num_images = tmp_path / "index", 600
     (tmp_path / "images").mkdir()
     for number in range(num_images):
@@ -188,7 +220,9 @@ def test_ctrl_c_commits_what_is_done_and_the_next_build_goes_on(tiny_model: Path
         "--device",
         "cpu",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         features = index / "features-0.f32"
         while process.poll() is None and not (features.exists() and features.stat().st_size):
             time.sleep(0.01)
@@ -199,7 +233,14 @@ def test_ctrl_c_commits_what_is_done_and_the_next_build_goes_on(tiny_model: Path
     assert "Traceback" not in err
     assert "images are in; run the same command again to go on" in err
     half = Index.open(index)
-    assert (0 < half.count() < num_images, half.manifest.is_complete, verify(index).is_clean) == (True, False, True)
+    assert (0 < half.count() < num_images, half.manifest.is_complete, verify(index).is_clean) == (
+        True,
+        False,
+        True,
+    )
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"holds 600 images: {num_images - half.count()} added, 0 changed, 0 removed, {half.count()} unchanged" in done.stdout
+    assert (
+        f"holds 600 images: {num_images - half.count()} added, 0 changed, 0 removed, {half.count()} unchanged"
+        in done.stdout
+    )
     assert Index.open(index).manifest.is_complete

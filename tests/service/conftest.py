@@ -13,17 +13,24 @@ import httpx
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from indexer.bundle import open_for_queries
 from indexer.embedder import Embedder, Embedding
+from indexer.opening import open_for_queries
 from service.app import create_app
 from service.engine import Engine
 from service.server import Server, bind
 from service.settings import Settings
-from training.images import Pixels
+from training.data.images import Pixels
 
 PATIENCE_S = 60
 """How long a test waits for what it waits for: machines may be busy."""
-LIMITS = {"max_image_bytes": 200_000, "max_request_bytes": 400_000, "max_images": 4, "max_pixels": 1_000_000, "max_k": 10, "max_items": 100}
+LIMITS = {
+    "max_image_bytes": 200_000,
+    "max_request_bytes": 400_000,
+    "max_images": 4,
+    "max_pixels": 1_000_000,
+    "max_k": 10,
+    "max_items": 100,
+}
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,16 @@ def run(tiny_index: Path) -> Run:
     """`with run(max_k=3) as service:` runs one on the tiny index, or another `index`, with these settings, and perhaps an `embedder`."""
 
     @contextmanager
-    def run_one(*, index: Path = tiny_index, embedder: Embedder | None = None, **settings: object) -> Iterator[Service]:
+    def run_one(
+        *, index: Path = tiny_index, embedder: Embedder | None = None, **settings: object
+    ) -> Iterator[Service]:
         opened, own_embedder, searcher = open_for_queries(index)
-        app = create_app(opened, embedder or own_embedder, searcher, Settings.model_validate({**LIMITS, **settings}))
+        app = create_app(
+            opened,
+            embedder or own_embedder,
+            searcher,
+            Settings.model_validate({**LIMITS, **settings}),
+        )
         listener = bind("127.0.0.1", 0)
         listens = threading.Event()
         server = Server(app, listens.set)
@@ -103,14 +117,20 @@ Browse = Callable[..., Page]
 @pytest.fixture
 def browse() -> Iterator[Browse]:
     """`browse(url)` opens a page in Chromium, with Playwright's options. Fails if it asked another server or broke its own policy."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if not chromium:
         pytest.skip("needs Chromium, which is not installed")
     opened: list[str] = []
     asked: list[str] = []
     said: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # which root may not use
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )  # which root may not use
 
         def open_page(url: str, **options: Any) -> Page:
             opened.append(url)

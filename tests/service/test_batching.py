@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from indexer.embedder import Embedding
+from service.api.problems import ProblemError
 from service.batching import Batcher
-from service.problems import ProblemError
-from training.images import Pixels
+from training.data.images import Pixels
 
 
 class Echo:
@@ -36,7 +36,13 @@ def square(value: int) -> Pixels:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def with_batcher(echo: Echo, test: Callable[[Batcher], Awaitable[None]], *, max_batch: int = 4, max_waiting: int = 100) -> None:
+def with_batcher(
+    echo: Echo,
+    test: Callable[[Batcher], Awaitable[None]],
+    *,
+    max_batch: int = 4,
+    max_waiting: int = 100,
+) -> None:
     async def run() -> None:
         async with Batcher(echo, max_batch=max_batch, max_waiting=max_waiting) as batcher:
             await test(batcher)
@@ -68,11 +74,18 @@ def test_images_that_arrive_while_a_batch_runs_join_the_next_up_to_the_limit() -
     async def test(batcher: Batcher) -> None:
         first = asyncio.create_task(batcher.embed([square(0)]))
         await until(lambda: bool(echo.batches))
-        others = [asyncio.create_task(batcher.embed([square(value), square(value + 1)])) for value in (1, 3, 5)]
+        others = [
+            asyncio.create_task(batcher.embed([square(value), square(value + 1)]))
+            for value in (1, 3, 5)
+        ]
         await asyncio.sleep(0)
         echo.may_go_on.set()
         assert (await first).features.tolist() == [[0]]
-        assert [(await other).features.tolist() for other in others] == [[[1], [2]], [[3], [4]], [[5], [6]]]
+        assert [(await other).features.tolist() for other in others] == [
+            [[1], [2]],
+            [[3], [4]],
+            [[5], [6]],
+        ]
         assert echo.batches == [[0], [1, 2, 3, 4], [5, 6]]
         assert len(echo.threads) == 1
 
@@ -95,7 +108,10 @@ def test_images_whose_request_is_gone_are_left_out() -> None:
     async def test(batcher: Batcher) -> None:
         first = asyncio.create_task(batcher.embed([square(0)]))
         await until(lambda: bool(echo.batches))
-        gone, waiting = asyncio.create_task(batcher.embed([square(1)])), asyncio.create_task(batcher.embed([square(2)]))
+        gone, waiting = (
+            asyncio.create_task(batcher.embed([square(1)])),
+            asyncio.create_task(batcher.embed([square(2)])),
+        )
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)

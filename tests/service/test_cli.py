@@ -24,7 +24,11 @@ def command(*arguments: object) -> list[str]:
 def serving(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves, and its address."""
     with subprocess.Popen(
-        command(*arguments, "--port", 0), cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        command(*arguments, "--port", 0),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout
@@ -37,7 +41,9 @@ def serving(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
 
 def fails(*arguments: object) -> str:
     """The one line that a command must fail with."""
-    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert not done.stdout
     (line,) = done.stderr.splitlines()
@@ -79,7 +85,7 @@ def test_the_service_runs_without_torch(tiny_index: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from indexer.bundle import open_for_queries
+from indexer.opening import open_for_queries
 from service.app import create_app
 from service.settings import Settings
 import service.cli

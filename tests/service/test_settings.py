@@ -6,15 +6,21 @@ from service.settings import Settings, read_settings
 from training.errors import UserError
 
 
-def test_a_setting_comes_from_the_environment_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_comes_from_the_environment_unless_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("LOOKALIKE_MAX_K", "7")
     monkeypatch.setenv("LOOKALIKE_PORT", "9000")
     settings = read_settings(port=0)
     assert (settings.max_k, settings.port) == (7, 0)
 
 
-@pytest.mark.parametrize(("name", "value"), [("MAX_K", "many"), ("PORT", "70000"), ("MAX_BATCH", "0"), ("MAX_K", "5")])
-def test_a_wrong_setting_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("MAX_K", "many"), ("PORT", "70000"), ("MAX_BATCH", "0"), ("MAX_K", "5")]
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(f"LOOKALIKE_{name}", value)
     with pytest.raises(UserError, match=f"LOOKALIKE_{name}: .*{value}") as error:
         read_settings()

@@ -13,17 +13,33 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Done, Run
-from training.checkpoint import CHECKPOINT_FILE
-from training.model import CARD_FILE, ONNX_FILE, check_file, read_card, write_card
-from training.session import CACHE_FOLDER, evaluate_models
+from training.learning.checkpoint import CHECKPOINT_FILE
+from training.learning.session import CACHE_FOLDER, evaluate_models
+from training.network.model import CARD_FILE, ONNX_FILE, check_file, read_card, write_card
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
-QUICK = ("--image-size", "67", "--set", "batch_size=8", "--set", "learning_rate=0.002", "--set", "precision=float32")
+QUICK = (
+    "--image-size",
+    "67",
+    "--set",
+    "batch_size=8",
+    "--set",
+    "learning_rate=0.002",
+    "--set",
+    "precision=float32",
+)
 
 
 def run_process(*arguments: str | Path, folder: Path) -> Done:
     """The same as its own process, in another folder than the project's."""
-    done = subprocess.run([LOOKALIKE, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [LOOKALIKE, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -35,12 +51,20 @@ def assert_is_refused(done: Done, complaint: str) -> None:
     assert complaint in done.err
 
 
-def test_training_skips_unreadable_files_and_says_where_the_model_and_the_report_lie(own_colour_folder: Path, tmp_path: Path) -> None:
-    (own_colour_folder / "red" / "cut.png").write_bytes((own_colour_folder / "red" / "0.png").read_bytes()[:500])
+def test_training_skips_unreadable_files_and_says_where_the_model_and_the_report_lie(
+    own_colour_folder: Path, tmp_path: Path
+) -> None:
+    (own_colour_folder / "red" / "cut.png").write_bytes(
+        (own_colour_folder / "red" / "0.png").read_bytes()[:500]
+    )
     (own_colour_folder / "blue" / "[notes].txt").write_text("blue")
     # This one can be read, but Pillow warns of it.
-    Image.new("RGB", (80, 80), "green").save(own_colour_folder / "green" / "odd.jpg", exif=b"Exif\0\0MM\0*rubbish")
-    done = run_process("train", "colours", "--out", "model", "--epochs", "1", *QUICK, folder=tmp_path)
+    Image.new("RGB", (80, 80), "green").save(
+        own_colour_folder / "green" / "odd.jpg", exif=b"Exif\0\0MM\0*rubbish"
+    )
+    done = run_process(
+        "train", "colours", "--out", "model", "--epochs", "1", *QUICK, folder=tmp_path
+    )
     assert done.status == 0, done.err
     card = read_card(tmp_path / "model")
     assert f"model holds model {card.id[:12]}: top-1 " in done.out
@@ -56,20 +80,28 @@ def test_training_skips_unreadable_files_and_says_where_the_model_and_the_report
 
 def test_a_refusal_is_one_line_and_status_1(tmp_path: Path) -> None:
     done = run_process("train", "absent", "--out", "model", folder=tmp_path)
-    assert_is_refused(done, "absent does not exist; pass a folder of class folders, a CSV (path,label), tar shards")
+    assert_is_refused(
+        done,
+        "absent does not exist; pass a folder of class folders, a CSV (path,label), tar shards",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        (["--set", "speed=9"], "'speed=9' is not a setting; write name=value with one of: layout, normalization, activation"),
+        (
+            ["--set", "speed=9"],
+            "'speed=9' is not a setting; write name=value with one of: layout, normalization, activation",
+        ),
         (["--set", "layout=vgg"], "layout must be one of paper, torchvision; got vgg"),
         (["--epochs", "0"], "epochs must lie between 1 and 10000; got 0"),
         (["--image-size", "66"], "image_size must lie between 67 and 1024; got 66"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(setting: list[str], complaint: str, run: Run, colour_folder: Path, tmp_path: Path) -> None:
+def test_a_setting_that_cannot_be_is_refused(
+    setting: list[str], complaint: str, run: Run, colour_folder: Path, tmp_path: Path
+) -> None:
     assert_is_refused(run("train", colour_folder, "--out", tmp_path / "model", *setting), complaint)
     assert not (tmp_path / "model").exists()
 
@@ -77,18 +109,27 @@ def test_a_setting_that_cannot_be_is_refused(setting: list[str], complaint: str,
 def test_a_single_class_is_refused(run: Run, own_colour_folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(own_colour_folder / "red")
     shutil.rmtree(own_colour_folder / "blue")
-    assert_is_refused(run("train", own_colour_folder, "--out", tmp_path / "model"), "has a single class (green)")
+    assert_is_refused(
+        run("train", own_colour_folder, "--out", tmp_path / "model"), "has a single class (green)"
+    )
 
 
 def test_an_empty_folder_is_refused(run: Run, tmp_path: Path) -> None:
-    assert_is_refused(run("train", tmp_path, "--out", tmp_path / "model"), "has no labelled images to train on")
+    assert_is_refused(
+        run("train", tmp_path, "--out", tmp_path / "model"), "has no labelled images to train on"
+    )
 
 
 def test_a_model_is_not_written_over(run: Run, tiny_model: Path, colour_folder: Path) -> None:
-    assert_is_refused(run("train", colour_folder, "--out", tiny_model), "already holds a model; pass another --out")
+    assert_is_refused(
+        run("train", colour_folder, "--out", tiny_model),
+        "already holds a model; pass another --out",
+    )
 
 
-def test_where_no_image_can_be_read_the_last_line_says_so(run: Run, own_colour_folder: Path, tmp_path: Path) -> None:
+def test_where_no_image_can_be_read_the_last_line_says_so(
+    run: Run, own_colour_folder: Path, tmp_path: Path
+) -> None:
     for file in own_colour_folder.rglob("*.png"):
         file.write_bytes(b"")
     done = run("train", own_colour_folder, "--out", tmp_path / "model", *QUICK)
@@ -99,7 +140,9 @@ def test_where_no_image_can_be_read_the_last_line_says_so(run: Run, own_colour_f
     assert "has no readable image" in complaint
 
 
-def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(run: Run, tiny_model: Path, colour_folder: Path) -> None:
+def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(
+    run: Run, tiny_model: Path, colour_folder: Path
+) -> None:
     done = run("evaluate", tiny_model, colour_folder, "--crops", "10", "--json")
     assert done.status == 0, done.err
     answer = json.loads(done.out)
@@ -108,30 +151,46 @@ def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(run: Run, 
     assert answer["num_images"] == 18
 
 
-def test_evaluate_prints_a_sentence_for_people(run: Run, tiny_model: Path, colour_folder: Path) -> None:
+def test_evaluate_prints_a_sentence_for_people(
+    run: Run, tiny_model: Path, colour_folder: Path
+) -> None:
     done = run("evaluate", tiny_model, colour_folder)
     wanted = evaluate_models([tiny_model], str(colour_folder))
-    assert done.out == f"top-1 {wanted.top1:.2%}, top-5 100.00%, loss {wanted.loss:.4f} on 18 images, 1 model(s), 1 crop(s) each\n"
+    assert (
+        done.out
+        == f"top-1 {wanted.top1:.2%}, top-5 100.00%, loss {wanted.loss:.4f} on 18 images, 1 model(s), 1 crop(s) each\n"
+    )
 
 
-def test_evaluate_averages_several_models(run: Run, tiny_model: Path, other_model: Path, colour_folder: Path) -> None:
+def test_evaluate_averages_several_models(
+    run: Run, tiny_model: Path, other_model: Path, colour_folder: Path
+) -> None:
     done = run("evaluate", tiny_model, other_model, colour_folder, "--json")
     assert done.status == 0, done.err
     wanted = evaluate_models([tiny_model, other_model], str(colour_folder)).as_dict()
     assert json.loads(done.out) == pytest.approx(wanted | {"models": 2, "crops": 1})
 
 
-def test_evaluate_refuses_models_of_other_classes(run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_refuses_models_of_other_classes(
+    run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(tiny_model, odd, copy_function=os.link)
     (odd / CARD_FILE).unlink()
-    write_card(dataclasses.replace(read_card(tiny_model), class_names=("blue", "green", "pink")), odd)
+    write_card(
+        dataclasses.replace(read_card(tiny_model), class_names=("blue", "green", "pink")), odd
+    )
     done = run("evaluate", tiny_model, odd, colour_folder)
-    assert_is_refused(done, f"{odd} has other classes than {tiny_model}; average models of the same classes only")
+    assert_is_refused(
+        done, f"{odd} has other classes than {tiny_model}; average models of the same classes only"
+    )
 
 
 def test_evaluate_takes_models_and_data(run: Run, tiny_model: Path) -> None:
-    assert_is_refused(run("evaluate", tiny_model), f"evaluate takes one or more models and then the data; got {tiny_model} alone")
+    assert_is_refused(
+        run("evaluate", tiny_model),
+        f"evaluate takes one or more models and then the data; got {tiny_model} alone",
+    )
 
 
 def test_evaluate_takes_one_crop_or_ten(run: Run, tiny_model: Path, colour_folder: Path) -> None:
@@ -140,9 +199,14 @@ def test_evaluate_takes_one_crop_or_ten(run: Run, tiny_model: Path, colour_folde
     assert "'5' is not one of" in " ".join(done.err.split())
 
 
-def test_what_is_no_model_cannot_be_evaluated_or_exported(run: Run, tmp_path: Path, colour_folder: Path) -> None:
+def test_what_is_no_model_cannot_be_evaluated_or_exported(
+    run: Run, tmp_path: Path, colour_folder: Path
+) -> None:
     assert_is_refused(run("evaluate", tmp_path, colour_folder), "has no model.json")
-    assert_is_refused(run("export", tmp_path / "absent"), "does not exist; make one with: lookalike train DATA --out")
+    assert_is_refused(
+        run("export", tmp_path / "absent"),
+        "does not exist; make one with: lookalike train DATA --out",
+    )
 
 
 def test_export_writes_a_missing_onnx_file(run: Run, tiny_model: Path, tmp_path: Path) -> None:
@@ -155,25 +219,50 @@ def test_export_writes_a_missing_onnx_file(run: Run, tiny_model: Path, tmp_path:
     check_file(model, ONNX_FILE, read_card(model).onnx_sha256)
 
 
-def test_tensorboard_without_its_package_is_refused(run: Run, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.log.find_spec", lambda _: None)
+def test_tensorboard_without_its_package_is_refused(
+    run: Run, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.learning.log.find_spec", lambda _: None)
     done = run("train", colour_folder, "--out", tmp_path / "model", "--tensorboard")
-    assert_is_refused(done, "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard")
+    assert_is_refused(
+        done,
+        "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard",
+    )
     assert not (tmp_path / "model").exists()
 
 
 def test_a_setting_that_conflicts_with_the_model_to_begin_with_is_refused(
     run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
-    done = run("train", colour_folder, "--out", tmp_path / "model", "--init", tiny_model, "--set", "normalization=none")
-    assert_is_refused(done, f"{tiny_model} has normalization=batch, not normalization=none; leave these to --init, or train without it")
+    done = run(
+        "train",
+        colour_folder,
+        "--out",
+        tmp_path / "model",
+        "--init",
+        tiny_model,
+        "--set",
+        "normalization=none",
+    )
+    assert_is_refused(
+        done,
+        f"{tiny_model} has normalization=batch, not normalization=none; leave these to --init, or train without it",
+    )
 
 
-def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(run: Run, colour_folder: Path, tmp_path: Path) -> None:
+def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(
+    run: Run, colour_folder: Path, tmp_path: Path
+) -> None:
     command = ("train", colour_folder, "--out", tmp_path / "model", *QUICK)
     for options, complaint in (
-        (("--tower-devices", "cpu"), "a tower a device takes two devices and two towers of the paper's layout; got 1 and layout=paper"),
-        (("--tower-devices", "cpu,cpu", "--set", "num_towers=1"), "got 2 and layout=paper, num_towers=1"),
+        (
+            ("--tower-devices", "cpu"),
+            "a tower a device takes two devices and two towers of the paper's layout; got 1 and layout=paper",
+        ),
+        (
+            ("--tower-devices", "cpu,cpu", "--set", "num_towers=1"),
+            "got 2 and layout=paper, num_towers=1",
+        ),
     ):
         assert complaint in run(*command, *options).err.splitlines()[-1]
 
@@ -188,9 +277,13 @@ def test_a_damaged_checkpoint_is_refused(run: Run, colour_folder: Path, tmp_path
     assert done.err.splitlines()[-1] == wanted
 
 
-def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(run: Run, colour_folder: Path, tmp_path: Path) -> None:
+def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(
+    run: Run, colour_folder: Path, tmp_path: Path
+) -> None:
     out, before = tmp_path / "model", resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, before[1]))  # enough for all but the checkpoint
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000_000, before[1])
+    )  # enough for all but the checkpoint
     try:
         done = run("train", colour_folder, "--out", out, "--epochs", "1", *QUICK)
     finally:
@@ -198,12 +291,30 @@ def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(run: Run, 
     assert (done.status, done.out) == (1, "")
     training, epoch, complaint = done.err.splitlines()
     assert (training[:8], epoch[:5]) == ("Training", "Epoch")
-    assert complaint == f"lookalike: {out / CHECKPOINT_FILE}: File too large; make room, and run the command again"
-    assert {file.name for file in out.iterdir()} == {CACHE_FOLDER, "log.jsonl", "learning-curve.png"}
+    assert (
+        complaint
+        == f"lookalike: {out / CHECKPOINT_FILE}: File too large; make room, and run the command again"
+    )
+    assert {file.name for file in out.iterdir()} == {
+        CACHE_FOLDER,
+        "log.jsonl",
+        "learning-curve.png",
+    }
 
 
 def test_help_names_the_options(run: Run) -> None:
     done = run("train", "--help")
     assert done.status == 0
-    for option in ("--out", "--recipe", "--val", "--epochs", "--image-size", "--set", "--resume", "--init", "--cache", "--tower-devices"):
+    for option in (
+        "--out",
+        "--recipe",
+        "--val",
+        "--epochs",
+        "--image-size",
+        "--set",
+        "--resume",
+        "--init",
+        "--cache",
+        "--tower-devices",
+    ):
         assert option in done.out

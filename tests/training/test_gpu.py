@@ -8,16 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from training.alexnet import AlexNet
-from training.augment import Draws, augment
-from training.distributed import Workers
-from training.evaluation import evaluate
-from training.recipe import Recipe, modern, paper
-from training.towers import TowerParallel
-from training.trainer import Plan, Split, architecture_of, train_network
+from training.learning.augment import Draws, augment
+from training.learning.distributed import Workers
+from training.learning.evaluation import evaluate
+from training.learning.recipe import Recipe, modern, paper
+from training.learning.trainer import Plan, Split, architecture_of, train_network
+from training.network.alexnet import AlexNet
+from training.network.towers import TowerParallel
 
 COLOURS = ((30, 60, 220), (30, 180, 60), (220, 40, 30))
-RECIPE = dataclasses.replace(modern(), image_size=67, epochs=3, batch_size=8, learning_rate=0.002, warmup_epochs=0.5, colour_noise=0.1)
+RECIPE = dataclasses.replace(
+    modern(),
+    image_size=67,
+    epochs=3,
+    batch_size=8,
+    learning_rate=0.002,
+    warmup_epochs=0.5,
+    colour_noise=0.1,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,17 +42,27 @@ def gpu() -> Iterator[torch.device]:
 def colours(num_images: int, seed: int) -> Split:
     targets = np.arange(num_images) % len(COLOURS)
     noise = np.random.default_rng(seed).normal(0, 12, (num_images, 77, 77, 3))
-    return Split(np.clip(np.array(COLOURS)[targets][:, None, None] + noise, 0, 255).astype(np.uint8), torch.from_numpy(targets))
+    return Split(
+        np.clip(np.array(COLOURS)[targets][:, None, None] + noise, 0, 255).astype(np.uint8),
+        torch.from_numpy(targets),
+    )
 
 
 def plan(directory: Path, recipe: Recipe, tower_devices: tuple[str, ...] = ()) -> Plan:
     return Plan(
-        recipe=recipe, architecture=architecture_of(recipe, len(COLOURS)), train=colours(24, seed=0), held_out=colours(6, seed=1),
-        directory=directory, fingerprint="colours", tower_devices=tower_devices,
-    )  # fmt: skip
+        recipe=recipe,
+        architecture=architecture_of(recipe, len(COLOURS)),
+        train=colours(24, seed=0),
+        held_out=colours(6, seed=1),
+        directory=directory,
+        fingerprint="colours",
+        tower_devices=tower_devices,
+    )
 
 
-def test_a_run_learns_on_the_gpu_and_its_network_answers_alike_on_the_cpu(tmp_path: Path, gpu: torch.device) -> None:
+def test_a_run_learns_on_the_gpu_and_its_network_answers_alike_on_the_cpu(
+    tmp_path: Path, gpu: torch.device
+) -> None:
     network = train_network(plan(tmp_path, RECIPE), Workers(device=gpu), resume=False)
     held_out = colours(6, seed=1)
     on_gpu = evaluate(network, held_out.canvases, held_out.targets)
@@ -68,7 +86,9 @@ def test_towers_on_gpus_equal_the_grouped_network(gpu: torch.device) -> None:
     images = torch.randint(0, 256, (4, 67, 67, 3), dtype=torch.uint8)
     with torch.inference_mode():
         for theirs, ours in zip(towers(images), network(images), strict=True):
-            torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-2, atol=1e-2)  # convolutions take TF32 on the card
+            torch.testing.assert_close(
+                theirs.cpu(), ours, rtol=1e-2, atol=1e-2
+            )  # convolutions take TF32 on the card
 
 
 @pytest.mark.parametrize("recipe", [paper(), modern()])

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from training.checkpoint import CHECKPOINT_FILE
+from training.files import TEMPORARY_SUFFIX
 from training.interruption import stop_on_signal
-from training.model import CARD_FILE, TEMPORARY_SUFFIX, read_card
+from training.learning.checkpoint import CHECKPOINT_FILE
+from training.network.model import CARD_FILE, read_card
 
 LOOKALIKE = [str(Path(sys.executable).with_name("lookalike"))]
 SAVING_EVERY_STEP = [
-    sys.executable, "-c", "import lookalike, training.trainer; training.trainer.CHECKPOINT_INTERVAL_S = 0; lookalike.main()",
-]  # fmt: skip
+    sys.executable,
+    "-c",
+    "import lookalike, training.learning.trainer; training.learning.trainer.CHECKPOINT_INTERVAL_S = 0; lookalike.main()",
+]
 """The same command, whose checkpoint does not wait ten minutes."""
 RANDOM_SETTINGS = ("mixup=0.2", "cutmix=0.2", "colour_noise=0.1", "dropout=0.5")
 SETTINGS = ("batch_size=4", "learning_rate=0.002", "precision=float32", *RANDOM_SETTINGS)
@@ -29,19 +32,36 @@ TIMEOUT_S = 300
 
 def train_command(data: Path, out: Path, *options: str, epochs: int) -> list[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return ["train", str(data), "--out", str(out), "--image-size", "67", "--epochs", str(epochs), *settings, *options]
+    return [
+        "train",
+        str(data),
+        "--out",
+        str(out),
+        "--image-size",
+        "67",
+        "--epochs",
+        str(epochs),
+        *settings,
+        *options,
+    ]
 
 
 def train_process(program: list[str], command: list[str]) -> str:
     """Runs to the end; what was printed on the standard error."""
-    done = subprocess.run([*program, *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(
+        [*program, *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
-def stop_process(program: list[str], command: list[str], is_time: Callable[[], bool], number: signal.Signals) -> tuple[int, str]:
+def stop_process(
+    program: list[str], command: list[str], is_time: Callable[[], bool], number: signal.Signals
+) -> tuple[int, str]:
     """Sends a signal as soon as it is time; the exit status, and what was printed on the standard error."""
-    process = subprocess.Popen([*program, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*program, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         deadline = time.monotonic() + TIMEOUT_S
         while not is_time():
@@ -58,7 +78,10 @@ def stop_process(program: list[str], command: list[str], is_time: Callable[[], b
 def read_log(directory: Path) -> list[dict[str, Any]]:
     """But for the times."""
     lines = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in ("images_per_s", "elapsed_s")} for line in lines]
+    return [
+        {name: value for name, value in line.items() if name not in ("images_per_s", "elapsed_s")}
+        for line in lines
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -104,7 +127,9 @@ def test_a_signal_saves_the_run_says_how_to_go_on_and_leaves_nothing_that_looks_
     command = train_command(colour_folder, out, epochs=1000)
     status, printed = stop_process(LOOKALIKE, command, (out / CHECKPOINT_FILE).exists, number)
     assert status > 0
-    assert f"Interrupted: the run is kept in {out / CHECKPOINT_FILE}; go on with --resume" in printed
+    assert (
+        f"Interrupted: the run is kept in {out / CHECKPOINT_FILE}; go on with --resume" in printed
+    )
     assert "Traceback" not in printed
     state = torch.load(out / CHECKPOINT_FILE, weights_only=True)
     assert 1 <= len(state["log"]) < 1000
@@ -127,7 +152,9 @@ def test_a_run_that_is_killed_twice_goes_on_to_the_same_weights_bit_for_bit(
     status, _ = stop_process(LOOKALIKE, command, out.exists, signal.SIGKILL)
     assert status == -signal.SIGKILL
     assert not (out / CHECKPOINT_FILE).exists()  # there is nothing yet to go on with
-    status, _ = stop_process(SAVING_EVERY_STEP, [*command, "--resume"], (out / CHECKPOINT_FILE).exists, signal.SIGKILL)
+    status, _ = stop_process(
+        SAVING_EVERY_STEP, [*command, "--resume"], (out / CHECKPOINT_FILE).exists, signal.SIGKILL
+    )
     assert status == -signal.SIGKILL
     assert not (out / CARD_FILE).exists()
     assert "Resuming after epoch" in train_process(LOOKALIKE, [*command, "--resume"])

@@ -1,0 +1,38 @@
+"""`lookalike index encode`: an autoencoder learnt from an index's own features, and a code for every item."""
+
+from pathlib import Path
+
+import numpy as np
+
+from indexer.storage.codes import DEFAULT_BITS, CodeFacts, check_num_bits
+from indexer.storage.writer import IndexWriter
+from training.devices import Device, resolve_device
+
+MAX_ITEMS = 20_000
+"""That it is learnt from, a sample of them where there are more: more items make longer work of it, and hardly better codes."""
+CHECKPOINT_FILE = "autoencoder.pt"
+
+
+def encode(
+    directory: Path, *, num_bits: int = DEFAULT_BITS, seed: int = 0, device: Device = "auto"
+) -> CodeFacts:
+    """Learns an autoencoder and writes the items' codes, in place of earlier ones; what was interrupted goes on. Raises UserError.
+
+    It takes torch, from the `full` extra; using the codes does not.
+    """
+    from indexer.learned.autoencoder import Settings, fit
+
+    check_num_bits(num_bits)
+    with IndexWriter.open(directory) as writer:
+        index = writer.index
+        rows = np.sort(np.random.default_rng(seed).permutation(index.rows)[:MAX_ITEMS])
+        encoder = fit(
+            np.asarray(index.features[rows]),
+            Settings(num_bits=num_bits, seed=seed),
+            commit=index.manifest.commit,
+            device=resolve_device(device),
+            checkpoint=directory / CHECKPOINT_FILE,
+        )
+        writer.write_codes(encoder)
+        writer.commit()
+    return encoder.facts

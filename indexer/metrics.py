@@ -1,0 +1,151 @@
+"""The distances an index can be searched by. A new distance between features is one entry in DISTANCES.
+
+Euclidean distance between raw features is the paper's (Krizhevsky et al. 2012, section 6.1). Cosine distance is
+1 - cosine, from 0 to 2; a feature of zeros is at distance 1 from everything. Hamming distance is the number of
+bits that differ between two binary codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.array_types import Doubles, Floats, Rows
+from training.errors import UserError
+
+Metric = Literal["euclidean", "cosine"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""The distances between features."""
+QueryMetric = Literal["euclidean", "cosine", "hamming"]
+QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
+"""What an index with codes can be searched by. An index without codes can be searched by METRICS only."""
+DEFAULT_RERANK = 2000
+"""Number of nearest codes that are ranked again by Euclidean distance."""
+MAX_FLIPS = 4
+"""Maximum number of address bits that may differ. 28 bits have 24,158 addresses within four flips."""
+NOISE = 1e-12
+"""Distances below this are rounding errors and count as 0. For squared Euclidean distances it is relative to the
+vectors' squared lengths."""
+
+F = TypeVar("F", np.float32, np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """One distance between features, in the forms that search and evaluation need."""
+
+    to_query: Callable[[Doubles, Doubles], Doubles]
+    """True distances: query (D,), features (n, D) -> (n,)."""
+    matrix: Callable[[Doubles, Doubles], Doubles]
+    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). Loses the last digits of
+    distances that are tiny beside the features' lengths."""
+    scan: Callable[[Floats, Floats, Floats, int], tuple[Floats, Rows]]
+    """The k nearest, fast and in float32: queries (Q, D), features (n, D), the features' lengths (n,), k ->
+    keys and positions, (Q, min(k, n)) each. The keys order the features of one query; they are not distances."""
+    as_euclidean: Callable[[Floats], Floats]
+    """Vectors whose Euclidean distances have the same order, (n, D) -> (n, D): what a FAISS structure stores."""
+
+
+def unit(vectors: npt.NDArray[F]) -> npt.NDArray[F]:
+    """Vectors (n, D) scaled to length 1. Vectors of zeros stay as they are."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: npt.NDArray[F] = np.divide(
+        vectors, np.where(lengths > 0, lengths, 1), dtype=vectors.dtype
+    )
+    return scaled
+
+
+def _euclidean_to_query(query: Doubles, features: Doubles) -> Doubles:
+    distances: Doubles = np.linalg.norm(features - query, axis=1)
+    return distances
+
+
+def _euclidean_matrix(queries: Doubles, features: Doubles) -> Doubles:
+    squared_lengths = np.einsum("qd,qd->q", queries, queries)[:, None] + np.einsum(
+        "nd,nd->n", features, features
+    )
+    squared: Doubles = squared_lengths - 2 * (queries @ features.T)
+    squared[squared < NOISE * squared_lengths] = 0
+    distances: Doubles = np.sqrt(squared)
+    return distances
+
+
+def _euclidean_scan(
+    queries: Floats, features: Floats, lengths: Floats, k: int
+) -> tuple[Floats, Rows]:
+    import faiss  # commands that only parse their options do without it
+
+    squared, positions = faiss.knn(queries, features, min(k, len(features)))
+    return squared, positions
+
+
+def _cosine_to_query(query: Doubles, features: Doubles) -> Doubles:
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(query)
+    distances: Doubles = 1 - (features @ query) / np.where(lengths > 0, lengths, 1)
+    distances[distances < NOISE] = 0
+    return distances
+
+
+def _cosine_matrix(queries: Doubles, features: Doubles) -> Doubles:
+    distances: Doubles = 1 - unit(queries) @ unit(features).T
+    distances[distances < NOISE] = 0
+    return distances
+
+
+def _cosine_scan(queries: Floats, features: Floats, lengths: Floats, k: int) -> tuple[Floats, Rows]:
+    # The query's own length is left out: it changes no order.
+    keys = queries @ features.T
+    keys /= -np.where(lengths > 0, lengths, np.float32(1))
+    if k >= len(lengths):
+        return keys, np.broadcast_to(np.arange(len(lengths)), keys.shape)
+    positions = np.argpartition(keys, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(keys, positions, axis=1), positions
+
+
+DISTANCES: dict[Metric, Distance] = {
+    "euclidean": Distance(
+        to_query=_euclidean_to_query,
+        matrix=_euclidean_matrix,
+        scan=_euclidean_scan,
+        as_euclidean=lambda vectors: vectors,
+    ),
+    "cosine": Distance(
+        to_query=_cosine_to_query,
+        matrix=_cosine_matrix,
+        scan=_cosine_scan,
+        as_euclidean=unit,
+    ),
+}
+
+
+def parse_metric(text: str) -> QueryMetric:
+    """Return one of QUERY_METRICS; raises UserError."""
+    if metric := next((metric for metric in QUERY_METRICS if metric == text), None):
+        return metric
+    raise UserError(f"--metric must be one of {', '.join(QUERY_METRICS)}, got {text!r}")
+
+
+def resolve_rerank(metric: QueryMetric, rerank: int | None, flips: int | None) -> int | None:
+    """Number of nearest codes to rank again: the default if none is given; None unless `metric` is hamming.
+
+    Raises HammingOnlyError if `rerank` or `flips` is given for another metric.
+    """
+    if metric == "hamming":
+        return DEFAULT_RERANK if rerank is None else rerank
+    for name, value in (("rerank", rerank), ("flips", flips)):
+        if value is not None:
+            raise HammingOnlyError(name, value, metric)
+    return None
+
+
+class HammingOnlyError(UserError):
+    """An option of the search by codes was given for a distance between features."""
+
+    def __init__(self, option: str, value: int, metric: QueryMetric):
+        super().__init__(
+            f"{option} works with the metric hamming only, got {option}={value} with {metric}; "
+            f"leave {option} out, or pass the metric hamming"
+        )
+        self.option = option

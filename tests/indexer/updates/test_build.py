@@ -1,0 +1,237 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.storage.growing_files import GrowingFile
+from indexer.storage.index import Index
+from indexer.storage.manifest import Extent, IndexDirectoryError
+from indexer.storage.writer import IndexWriter
+from indexer.updates.build import build
+from indexer.updates.verify import verify
+from tests.conftest import NUM_IMAGES_PER_COLOUR, coloured
+from training.data.examples import DataError
+
+
+def features_by_path(directory: Path) -> dict[str, bytes]:
+    index = Index.open(directory)
+    return {
+        item.path: index.features[row].tobytes()
+        for item, row in zip(
+            index.items(limit=1000), index.rows[np.argsort(index.ids)], strict=True
+        )
+    }
+
+
+def test_build_indexes_every_image_with_its_label_size_and_thumbnail(tiny_index: Path) -> None:
+    index = Index.open(tiny_index)
+    assert index.labels() == dict.fromkeys(("blue", "green", "red"), NUM_IMAGES_PER_COLOUR)
+    item = index.items()[0]
+    assert (item.path, item.label, item.width, item.height) == ("blue/0.png", "blue", 96, 80)
+    assert (index.thumbnail(item.id) or b"").startswith(b"\xff\xd8\xff")
+
+
+def test_a_second_build_changes_nothing(
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.updates.build.RACY_S", 0.0)
+    out = tmp_path / "index"
+    build(str(own_colour_folder), tiny_model, out, device="cpu")
+    manifest = (out / "manifest.json").read_bytes()
+    report = build(str(own_colour_folder), tiny_model, out, device="cpu")
+    assert (report.num_added, report.num_changed, report.num_removed, report.num_unchanged) == (
+        0,
+        0,
+        0,
+        18,
+    )
+    assert (out / "manifest.json").read_bytes() == manifest
+
+
+def test_build_brings_an_index_up_to_date(
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    build(str(own_colour_folder), tiny_model, out, device="cpu")
+    (own_colour_folder / "red" / "0.png").unlink()
+    coloured("green", 999).save(own_colour_folder / "blue" / "1.png")
+    coloured("blue", 998).save(own_colour_folder / "blue" / "new.png")
+    report = build(str(own_colour_folder), tiny_model, out, device="cpu")
+    assert (report.num_added, report.num_changed, report.num_removed, report.num_items) == (
+        1,
+        1,
+        1,
+        18,
+    )
+    build(str(own_colour_folder), tiny_model, tmp_path / "fresh", device="cpu")
+    found, wanted = features_by_path(out), features_by_path(tmp_path / "fresh")
+    assert found.keys() == wanted.keys()
+    for path, feature in wanted.items():
+        np.testing.assert_allclose(
+            np.frombuffer(found[path], "<f4"), np.frombuffer(feature, "<f4"), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_unreadable_files_are_skipped_and_listed_with_their_reasons(
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    whole = (own_colour_folder / "red" / "0.png").read_bytes()
+    (own_colour_folder / "red" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (own_colour_folder / "red" / "empty.png").write_bytes(b"")
+    (own_colour_folder / "blue" / "notes.txt").write_text("not an image")
+    os.symlink(own_colour_folder / "nowhere.png", own_colour_folder / "blue" / "dangling.png")
+    report = build(str(own_colour_folder), tiny_model, tmp_path / "index", device="cpu")
+    assert report.num_items == 18
+    listed = (tmp_path / "index" / "skipped.csv").read_text()
+    for name, reason in (
+        ("cut.png", "cut off"),
+        ("empty.png", "empty"),
+        ("notes.txt", "not an image"),
+        ("dangling.png", "cannot be read"),
+    ):
+        assert reason in next(line for line in listed.splitlines() if name in line)
+
+
+def test_a_folder_without_a_readable_image_is_an_error_and_no_index_counts(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data" / "cat" / "1.png").write_bytes(b"nothing like an image")
+    with pytest.raises(DataError, match=r"no readable image: cat/1\.png: this is not an image"):
+        build(str(tmp_path / "data"), tiny_model, tmp_path / "index", device="cpu")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no images"):
+        build(str(tmp_path / "empty"), tiny_model, tmp_path / "other", device="cpu")
+
+
+def test_a_plain_folder_is_indexed_without_labels(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    coloured("red", 1).save(tmp_path / "plain" / "a\nb.png")
+    report = build(str(tmp_path / "plain"), tiny_model, tmp_path / "index", device="cpu")
+    assert report.num_items == 1
+    item = Index.open(tmp_path / "index").items()[0]
+    assert (item.path, item.label) == ("a\nb.png", None)
+
+
+def test_another_model_is_refused_with_both_ids(
+    colour_folder: Path, tiny_index: Path, other_model: Path
+) -> None:
+    with pytest.raises(IndexDirectoryError, match=r"was built with model \w{12} but .* is \w{12}"):
+        build(str(colour_folder), other_model, tiny_index, device="cpu")
+
+
+def test_another_collection_is_refused_and_nothing_is_removed(
+    tiny_index: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cats" / "tabby").mkdir(parents=True)
+    coloured("red", 5).save(tmp_path / "cats" / "tabby" / "x.png")
+    with pytest.raises(IndexDirectoryError, match="must be another collection"):
+        build(str(tmp_path / "cats"), tiny_model, tiny_index, device="cpu")
+    assert Index.open(tiny_index).count() == 18
+
+
+def test_a_directory_with_other_files_is_refused_and_left_alone(
+    colour_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(IndexDirectoryError, match="holds other files"):
+        build(str(colour_folder), tiny_model, tmp_path, device="cpu")
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_second_writer_gets_a_clear_error(
+    colour_folder: Path, tiny_index: Path, tiny_model: Path
+) -> None:
+    with (
+        IndexWriter.open(tiny_index, tiny_model),
+        pytest.raises(IndexDirectoryError, match="being changed by another process"),
+    ):
+        build(str(colour_folder), tiny_model, tiny_index, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "kind", ["features", "texts", "thumbnails", "records", "removed", "manifest"]
+)
+def test_a_killed_commit_is_seen_by_no_reader_and_taken_back(
+    own_colour_folder: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    out = tmp_path / "index"
+    build(str(own_colour_folder), tiny_model, out, device="cpu")
+    coloured("red", 77).save(own_colour_folder / "red" / "new.png")
+    (own_colour_folder / "blue" / "0.png").unlink()
+    sync = GrowingFile.sync
+
+    def die_at(file: GrowingFile) -> Extent:
+        if file._path.name.startswith(kind):
+            raise MemoryError("as if killed here")
+        return sync(file)
+
+    def die(*_: object) -> None:
+        raise MemoryError("as if killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GrowingFile, "sync", die_at)
+        if kind == "manifest":
+            patched.setattr("indexer.storage.writer.write_manifest", die)
+        with pytest.raises(MemoryError):
+            build(str(own_colour_folder), tiny_model, out, device="cpu")
+    before = Index.open(out)
+    assert before.count() == 18
+    assert "blue/0.png" in {item.path for item in before.items()}
+    assert verify(out).is_clean
+    report = build(str(own_colour_folder), tiny_model, out, device="cpu")
+    assert (report.num_added, report.num_removed, report.num_items) == (1, 1, 18)
+    after = Index.open(out)
+    assert "red/new.png" in {item.path for item in after.items()}
+    assert after.manifest.is_complete
+    assert verify(out).is_clean
+
+
+def test_an_interrupted_first_build_goes_on_where_it_was(
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "index"
+    monkeypatch.setattr("indexer.updates.build.BATCH_SIZE", {"cpu": 4})
+    monkeypatch.setattr("indexer.updates.build.COMMIT_INTERVAL_S", 0.0)
+    commits = 0
+    commit = IndexWriter.commit
+
+    def commit_eight_times_then_stop(
+        writer: IndexWriter, *, is_complete: bool | None = None
+    ) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == 9:
+            raise RuntimeError("as if the power had failed")
+        commit(writer, is_complete=is_complete)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IndexWriter, "commit", commit_eight_times_then_stop)
+        with pytest.raises(RuntimeError):
+            build(str(own_colour_folder), tiny_model, out, device="cpu")
+    half = Index.open(out)
+    assert (half.count(), half.manifest.is_complete) == (8, False)
+    report = build(str(own_colour_folder), tiny_model, out, device="cpu")
+    assert (report.num_unchanged, report.num_added, report.num_items) == (8, 10, 18)
+    assert Index.open(out).manifest.is_complete
+
+
+def test_what_an_interrupted_creation_left_does_not_stop_the_next_build(
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    (out / "model").mkdir(parents=True)
+    for name in (
+        ".lock",
+        ".manifest.json.tmp",
+        "records-0.bin",
+        "features-0.f32",
+        "model/.model.onnx.tmp",
+    ):
+        (out / name).write_bytes(b"half")
+    assert build(str(own_colour_folder), tiny_model, out, device="cpu").num_items == 18

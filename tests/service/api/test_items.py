@@ -1,0 +1,80 @@
+"""GET /items, /items/{id} and its thumbnail."""
+
+import io
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
+from tests.service.pictures import problem
+
+
+def test_items_are_paged_and_counted(client: httpx.Client) -> None:
+    pages = [
+        client.get("/items", params={"limit": 7, "offset": offset}).json() for offset in (0, 7, 14)
+    ]
+    total = len(COLOURS) * NUM_IMAGES_PER_COLOUR
+    assert {page["total"] for page in pages} == {total}
+    ids = [item["id"] for page in pages for item in page["items"]]
+    assert len(set(ids)) == len(ids) == total
+
+
+def test_items_of_one_label_are_listed(client: httpx.Client) -> None:
+    page = client.get("/items?label=green").json()
+    assert page["total"] == NUM_IMAGES_PER_COLOUR
+    assert {item["label"] for item in page["items"]} == {"green"}
+
+
+def test_an_item_says_what_it_is(client: httpx.Client) -> None:
+    listed = client.get("/items?limit=1").json()["items"][0]
+    assert client.get(f"/items/{listed['id']}").json() == listed
+    assert (listed["width"], listed["height"]) == (96, 80)
+    assert listed["path"].endswith(".png")
+
+
+def test_a_thumbnail_is_a_jpeg_that_may_be_kept(client: httpx.Client) -> None:
+    listed = client.get("/items?limit=1").json()["items"][0]
+    response = client.get(listed["thumbnail"])
+    assert response.headers["content-type"] == "image/jpeg"
+    assert "immutable" in response.headers["cache-control"]
+    assert Image.open(io.BytesIO(response.content)).size == (96, 80)
+    again = client.get(listed["thumbnail"], headers={"If-None-Match": response.headers["etag"]})
+    assert again.status_code == 304
+    assert not again.content
+
+
+def test_a_thumbnail_without_its_version_is_asked_for_again(client: httpx.Client) -> None:
+    listed = client.get("/items?limit=1").json()["items"][0]
+    for address in (f"/items/{listed['id']}/thumbnail", f"/items/{listed['id']}/thumbnail?v=other"):
+        assert client.get(address).headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    "address", ["/items/999999", "/items/0/thumbnail", "/items/9223372036854775807"]
+)
+def test_an_unknown_item_is_not_found(client: httpx.Client, address: str) -> None:
+    problem(client.get(address), 404, "unknown-item")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/items/x",
+        "/items/-1",
+        "/items/9223372036854775808",
+        "/items?limit=101",
+        "/items?limit=-1",
+        "/items?offset=99999999999999999999",
+    ],
+)
+def test_numbers_out_of_range_are_refused(client: httpx.Client, address: str) -> None:
+    problem(client.get(address), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("label", ["purple", "' OR 1=1 --", "\0", "%"])
+def test_an_unknown_label_is_refused(client: httpx.Client, label: str) -> None:
+    assert (
+        "red"
+        in problem(client.get("/items", params={"label": label}), 422, "unknown-label")["detail"]
+    )

@@ -1,0 +1,328 @@
+"""Every kind of file that may arrive, and the upright RGB square or the one helpful sentence that it becomes."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from training.data.images import (
+    ImageError,
+    Picture,
+    Pixels,
+    canvas_px,
+    centre,
+    open_picture,
+    read_square,
+    to_canvas,
+    to_square,
+    to_thumbnail,
+)
+
+SIZE = 67
+
+
+def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, file_format, **options)
+    return out.getvalue()
+
+
+def mosaic(width: int, height: int) -> Image.Image:
+    """Blocks of random colours, 8 pixels wide: no two corners alike, and smooth enough for a JPEG."""
+    blocks = np.random.default_rng(0).integers(
+        0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8
+    )
+    return Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)[:height, :width])
+
+
+def plain(colour: Any, mode: str = "RGB", size: tuple[int, int] = (90, 80)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def with_orientation(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def mean_colour(data: bytes) -> list[int]:
+    return [int(value) for value in read_square(data, SIZE).mean((0, 1)).round()]
+
+
+def refusal(source: bytes | Path, **limits: int) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        read_square(source, SIZE, **limits)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# What EXIF 2.3, section 4.6.4, says of the stored picture's first row and first column, as the way to store an upright one.
+STORE: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],  # top, right
+    3: lambda upright: upright[::-1, ::-1],  # bottom, right
+    4: lambda upright: upright[::-1],  # bottom, left
+    5: lambda upright: upright.swapaxes(0, 1),  # left, top
+    6: lambda upright: upright[:, ::-1].swapaxes(0, 1),  # right, top
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+    8: lambda upright: upright[::-1].swapaxes(0, 1),  # left, bottom
+}
+
+
+@pytest.mark.parametrize("orientation", STORE)
+def test_every_exif_orientation_gives_the_same_square(orientation: int) -> None:
+    upright = mosaic(120, 80)
+    stored = Image.fromarray(np.ascontiguousarray(STORE[orientation](np.asarray(upright))))
+    picture = open_picture(encode(stored, exif=with_orientation(orientation)), size=SIZE)
+    assert (picture.width, picture.height) == (120, 80)
+    np.testing.assert_array_equal(to_square(picture, SIZE), read_square(encode(upright), SIZE))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "TIFF", "AVIF"])
+def test_other_formats_are_set_upright_too(file_format: str) -> None:
+    upright = mosaic(120, 80)
+    stored = Image.fromarray(np.ascontiguousarray(STORE[6](np.asarray(upright))))
+    options = (
+        {"tiffinfo": {0x0112: 6}}
+        if file_format == "TIFF"
+        else {"exif": with_orientation(6), "quality": 95}
+    )
+    picture = open_picture(encode(stored, file_format, **options), size=SIZE)
+    assert (picture.width, picture.height) == (120, 80)
+    assert (
+        mean_difference(to_square(picture, SIZE), read_square(encode(upright), SIZE)) < 20
+    )  # a wrong turn: 80
+
+
+def test_a_picture_with_odd_metadata_is_still_turned_and_read() -> None:
+    exif = with_orientation(6)
+    exif[0x0128] = 2  # the resolution's unit
+    metadata = exif.tobytes().replace(
+        b"\x01\x28\x00\x03", b"\x01\x28\x00\x04"
+    )  # a LONG where EXIF has a SHORT: Pillow cannot write that
+    picture = open_picture(encode(mosaic(120, 80), "JPEG", exif=metadata), size=SIZE)
+    assert (picture.width, picture.height) == (80, 120)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_a_picture_whose_metadata_is_rubbish_is_read_as_it_stands() -> None:
+    picture = open_picture(encode(mosaic(120, 80), "JPEG", exif=b"Exif\0\0MM\0*rubbish"), size=SIZE)
+    assert (picture.width, picture.height) == (120, 80)
+
+
+def test_greyscale_becomes_three_equal_channels() -> None:
+    grey = mosaic(90, 80).convert("L")
+    square = read_square(encode(grey), SIZE)
+    np.testing.assert_array_equal(
+        square, read_square(encode(Image.merge("RGB", (grey, grey, grey))), SIZE)
+    )
+
+
+def test_a_cmyk_jpeg_keeps_its_colours() -> None:
+    assert mean_colour(encode(plain((0, 255, 255, 0), "CMYK"), "JPEG")) == pytest.approx(
+        [255, 0, 0], abs=4
+    )
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_to_eight(file_format: str) -> None:
+    eight = np.asarray(mosaic(90, 80).convert("L"))
+    sixteen = Image.fromarray(eight.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(
+        read_square(encode(sixteen, file_format), SIZE),
+        read_square(encode(Image.fromarray(eight)), SIZE),
+    )
+
+
+def test_one_bit_becomes_black_and_white() -> None:
+    assert mean_colour(encode(plain(1, "1"))) == [255, 255, 255]
+    assert mean_colour(encode(plain(0, "1"))) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_a_palettes_transparent_colour_is_laid_on_white(file_format: str) -> None:
+    image = plain(0, "P")
+    image.putpalette([200, 10, 10, 20, 180, 20])
+    image.paste(1, (45, 0, 90, 80))
+    square = read_square(encode(image, file_format, transparency=0), SIZE)
+    assert square[:, :20].reshape(-1, 3).min() == 255
+    assert square[0, -1].tolist() == [20, 180, 20]
+
+
+def test_half_transparent_black_is_laid_on_white() -> None:
+    assert mean_colour(encode(plain((0, 0, 0, 51), "RGBA"))) == [204, 204, 204]
+    assert mean_colour(encode(plain((0, 51), "LA"))) == [204, 204, 204]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_of_an_animation_the_first_frame_is_taken(file_format: str) -> None:
+    data = encode(
+        plain("red"),
+        file_format,
+        save_all=True,
+        append_images=[plain("blue"), plain("lime")],
+        duration=100,
+    )
+    assert mean_colour(data) == pytest.approx([255, 0, 0], abs=4)
+
+
+def test_an_empty_file_is_called_empty() -> None:
+    error = refusal(b"")
+    assert error.reason == "empty"
+    assert "0 bytes" in str(error)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("share", [0.005, 0.5, 0.95])
+def test_a_truncated_image_is_called_cut_off(file_format: str, share: float) -> None:
+    whole = encode(mosaic(120, 80), file_format)
+    error = refusal(whole[: max(12, int(share * len(whole)))])
+    assert error.reason == "truncated"
+    assert "cut off" in str(error)
+
+
+@pytest.mark.parametrize("data", [b"hello", b"path,label\ncat.jpg,cat\n", bytes(1000)])
+def test_what_is_no_image_is_told_what_to_send(data: bytes) -> None:
+    error = refusal(data)
+    assert error.reason == "not-an-image"
+    assert "send JPEG, PNG" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"%PDF-1.7\n%", "a PDF"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+        (b"<svg/>", "an SVG drawing"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC image"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
+        (b"8BPS\0\x01", "a Photoshop file"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL image"),
+    ],
+)
+def test_another_kind_of_file_is_named(data: bytes, kind: str) -> None:
+    error = refusal(data)
+    assert error.reason == "unsupported"
+    assert f"this is {kind}; send JPEG" in str(error)
+
+
+def test_floating_point_pixels_are_refused_since_their_range_is_unknown() -> None:
+    assert refusal(encode(plain(0.5, "F"), "TIFF")).reason == "unsupported"
+
+
+def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
+    error = refusal(bomb)  # decoding it would take 30 GB
+    assert error.reason == "too-many-pixels"
+    assert "100000 x 100000 = 10,000,000,000 pixels; at most 50,000,000" in str(error)
+
+
+def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not() -> None:
+    data = encode(plain("red", size=(100, 80)))
+    assert read_square(data, SIZE, max_pixels=8000).shape == (SIZE, SIZE, 3)
+    assert refusal(data, max_pixels=7999).reason == "too-many-pixels"
+
+
+def test_a_path_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    for path, why in (
+        (tmp_path / "absent.png", "No such file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+    ):
+        error = refusal(path)
+        assert error.reason == "unreadable"
+        assert why in str(error)
+    assert refusal(Path("null\0byte.png")).reason == "unreadable"
+
+
+def test_a_path_and_its_bytes_give_the_same_square(tmp_path: Path) -> None:
+    file = tmp_path / "mosaic.png"
+    mosaic(120, 80).save(file)
+    np.testing.assert_array_equal(read_square(file, SIZE), read_square(file.read_bytes(), SIZE))
+
+
+@pytest.mark.parametrize(("size", "canvas"), [(224, 256), (67, 77), (128, 146), (1024, 1170)])
+def test_the_canvas_is_to_the_square_as_256_to_224(size: int, canvas: int) -> None:
+    assert canvas_px(size) == canvas
+
+
+def test_the_square_of_224_is_the_middle_of_the_short_side_resized_to_256() -> None:
+    wide = mosaic(600, 256)  # its short side is 256 as it stands, so nothing is resized
+    picture = open_picture(encode(wide), size=224)
+    np.testing.assert_array_equal(to_canvas(picture, 224), np.asarray(wide)[:, 172:428])
+    np.testing.assert_array_equal(to_square(picture, 224), np.asarray(wide)[16:240, 188:412])
+
+
+def test_the_short_side_is_resized_and_the_long_side_cropped() -> None:
+    tall = Image.fromarray(np.asarray(plain("white", size=(512, 2048))).copy())
+    tall.paste("red", (0, 768, 512, 1280))  # the central square
+    canvas = to_canvas(open_picture(encode(tall), size=224), 224)
+    assert canvas.shape == (256, 256, 3)
+    assert canvas[1:-1].reshape(-1, 3).mean(0).tolist() == [255, 0, 0]
+
+
+def test_the_centre_is_that_of_every_image_of_a_batch() -> None:
+    canvases = np.arange(2 * 6 * 6 * 3, dtype=np.uint8).reshape(2, 6, 6, 3)
+    np.testing.assert_array_equal(centre(canvases, 2), canvases[:, 2:4, 2:4])
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1)])
+def test_extreme_shapes_have_a_square_and_a_thumbnail(shape: tuple[int, int]) -> None:
+    picture = open_picture(encode(plain((90, 80, 70), size=shape)), size=SIZE)
+    assert to_square(picture, SIZE).reshape(-1, 3).mean(0).tolist() == [90, 80, 70]
+    thumbnail = Image.open(io.BytesIO(to_thumbnail(picture)))
+    assert max(thumbnail.size) == min(192, max(shape))
+
+
+def test_a_large_jpeg_decoded_at_reduced_scale_looks_as_if_decoded_whole() -> None:
+    data = encode(
+        mosaic(200, 150).resize((1600, 1200), Image.Resampling.BICUBIC), "JPEG", quality=90
+    )
+    picture = open_picture(data, size=SIZE)
+    assert (picture.width, picture.height) == (1600, 1200)
+    assert picture.image.size == (800, 600)
+    whole = Picture(Image.open(io.BytesIO(data)).convert("RGB"), 1600, 1200)
+    assert mean_difference(to_square(picture, SIZE), to_square(whole, SIZE)) < 2
+
+
+def test_a_thumbnail_is_192_pixels_on_its_longer_side_and_never_enlarged() -> None:
+    assert thumbnail_of(encode(mosaic(800, 400))).size == (192, 96)
+    assert thumbnail_of(encode(mosaic(50, 40))).size == (50, 40)
+
+
+def test_a_thumbnail_is_upright() -> None:
+    stored = Image.fromarray(np.ascontiguousarray(STORE[6](np.asarray(mosaic(160, 80)))))
+    upright = thumbnail_of(encode(stored, exif=with_orientation(6)))
+    assert upright.size == (160, 80)
+    assert (
+        mean_difference(np.asarray(upright), np.asarray(thumbnail_of(encode(mosaic(160, 80))))) == 0
+    )
+    assert upright.getexif().get(0x0112) is None  # or a browser would turn it once more
+
+
+def thumbnail_of(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(to_thumbnail(open_picture(data, size=SIZE))))
+
+
+def mean_difference(one: Pixels, other: Pixels) -> float:
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())

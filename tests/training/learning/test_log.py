@@ -1,0 +1,118 @@
+"""What a run tells: a JSON line an epoch, the learning curve, and TensorBoard's events."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from training.errors import UserError
+from training.learning.log import (
+    CURVE_FILE,
+    LOG_FILE,
+    TENSORBOARD_FOLDER,
+    Epoch,
+    TensorBoard,
+    check_tensorboard,
+    write_log,
+)
+
+
+def line(epoch: int, val_top1: float = 0.75) -> Epoch:
+    return Epoch(
+        epoch=epoch,
+        learning_rate=0.5,
+        train_loss=2.0 / epoch,
+        train_error=0.5,
+        val_loss=1.0,
+        val_top1=val_top1,
+        val_top5=1.0,
+        images_per_s=64.0,
+        elapsed_s=10.0 * epoch,
+    )
+
+
+def read_events(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """The steps and values of each chart, as TensorBoard shows them."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(directory / TENSORBOARD_FOLDER))
+    events.Reload()
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+def test_the_log_is_a_json_line_an_epoch_beside_its_curve(tmp_path: Path) -> None:
+    write_log([line(1), line(2)], tmp_path)
+    assert [json.loads(text) for text in (tmp_path / LOG_FILE).read_text().splitlines()] == [
+        {
+            "epoch": 1,
+            "learning_rate": 0.5,
+            "train_loss": 2.0,
+            "train_error": 0.5,
+            "val_loss": 1.0,
+            "val_top1": 0.75,
+            "val_top5": 1.0,
+            "images_per_s": 64.0,
+            "elapsed_s": 10.0,
+        },
+        {
+            "epoch": 2,
+            "learning_rate": 0.5,
+            "train_loss": 1.0,
+            "train_error": 0.5,
+            "val_loss": 1.0,
+            "val_top1": 0.75,
+            "val_top5": 1.0,
+            "images_per_s": 64.0,
+            "elapsed_s": 20.0,
+        },
+    ]
+    with Image.open(tmp_path / CURVE_FILE) as curve:
+        assert curve.format == "PNG"
+    assert {file.name for file in tmp_path.iterdir()} == {LOG_FILE, CURVE_FILE}
+
+
+def test_a_longer_log_replaces_the_shorter(tmp_path: Path) -> None:
+    write_log([line(1)], tmp_path)
+    write_log([line(1), line(2)], tmp_path)
+    assert len((tmp_path / LOG_FILE).read_text().splitlines()) == 2
+
+
+def test_without_the_package_tensorboard_is_refused_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.learning.log.find_spec", lambda _: None)
+    with pytest.raises(UserError) as caught:
+        check_tensorboard()
+    assert str(caught.value) == (
+        "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard"
+    )
+
+
+def test_tensorboard_shows_training_beside_validation(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    check_tensorboard()
+    events = TensorBoard(tmp_path, num_epochs_done=0)
+    events.write(line(1))
+    events.write(line(2))
+    events.close()
+    charts = read_events(tmp_path)
+    assert charts["loss/training"] == [(1, 2.0), (2, 1.0)]
+    assert charts["loss/validation"] == [(1, 1.0), (2, 1.0)]
+    assert charts["error/validation"] == [(1, 0.25), (2, 0.25)]
+    assert charts["learning rate"] == [(1, 0.5), (2, 0.5)]
+    assert charts["images per second"] == [(1, 64.0), (2, 64.0)]
+
+
+def test_a_resumed_run_replaces_the_events_of_the_epochs_that_it_does_again(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    first = TensorBoard(tmp_path, num_epochs_done=0)
+    for epoch in (1, 2, 3):
+        first.write(line(epoch))
+    first.close()
+    resumed = TensorBoard(tmp_path, num_epochs_done=1)
+    resumed.write(line(2, val_top1=1.0))
+    resumed.close()
+    assert read_events(tmp_path)["error/validation"] == [(1, 0.25), (2, 0.0)]

@@ -1,0 +1,15 @@
+"""The error with which DATA is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from training.data.datasets import open_dataset
+from training.data.examples import DataError
+
+
+def refusal(data: Path | str) -> str:
+    with pytest.raises(DataError) as caught:
+        open_dataset(data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,101 @@
+"""What a run tells while it lasts: a JSON line an epoch, the learning curve, and TensorBoard's events where they are asked for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from training.errors import UserError
+from training.files import write_atomically
+from training.plotting import plt, save_figure
+
+LOG_FILE, CURVE_FILE, TENSORBOARD_FOLDER = "log.jsonl", "learning-curve.png", "tensorboard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """A line of log.jsonl; `train_error` is counted on the augmented images as they pass, both errors are shares 0..1."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_error: float
+    val_loss: float
+    val_top1: float
+    val_top5: float
+    images_per_s: float
+    elapsed_s: float
+
+
+def write_log(lines: Sequence[Epoch], directory: Path) -> None:
+    """Writes log.jsonl and the learning curve."""
+    write_atomically(
+        directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode()
+    )
+    draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log.jsonl."""
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def check_tensorboard() -> None:
+    """Raises UserError where TensorBoard's events cannot be written."""
+    if find_spec("tensorboard") is None:
+        raise UserError(
+            "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard"
+        )
+
+
+class TensorBoard:
+    """Writes an event of each epoch's figures into DIRECTORY/tensorboard; a resumed run replaces what it does again."""
+
+    def __init__(self, directory: Path, *, num_epochs_done: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(
+            str(directory / TENSORBOARD_FOLDER), purge_step=num_epochs_done + 1
+        )
+
+    def write(self, line: Epoch) -> None:
+        """The losses and the errors each in one chart, training beside validation."""
+        values = {
+            "loss/training": line.train_loss,
+            "loss/validation": line.val_loss,
+            "error/training": line.train_error,
+            "error/validation": 1 - line.val_top1,
+            "error/validation, top-5": 1 - line.val_top5,
+            "learning rate": line.learning_rate,
+            "images per second": line.images_per_s,
+        }
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, line.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Loss, error and learning rate by epoch, from the lines of log.jsonl, as PNG."""
+    epochs = [line["epoch"] for line in log]
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")
+    losses.plot(epochs, [line["val_loss"] for line in log], label="validation")
+    losses.set(xlabel="epoch", ylabel="cross-entropy, nats", ylim=(0, None))
+    errors.plot(
+        epochs, [100 * line["train_error"] for line in log], label="training (augmented), top-1"
+    )
+    errors.plot(epochs, [100 * (1 - line["val_top1"]) for line in log], label="validation, top-1")
+    errors.plot(epochs, [100 * (1 - line["val_top5"]) for line in log], label="validation, top-5")
+    errors.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
+    rates = errors.twinx()
+    rates.plot(epochs, [line["learning_rate"] for line in log], color="0.75", linestyle=":")
+    rates.set(ylabel="learning rate (dotted)", ylim=(0, None))
+    for axes in (losses, errors):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    save_figure(figure, file)

@@ -1,0 +1,67 @@
+"""The learning rate of every step: the paper's plateaus (section 5), or linear warm-up and a cosine (Loshchilov and Hutter 2017)."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.learning.recipe import Recipe
+
+NUM_DROPS = 3
+"""How often the rate falls to a tenth before training ends (section 5)."""
+
+
+@dataclass
+class Plateau:
+    """Divides by ten each time the validation error has not fallen for `patience_epochs`; ends at the plateau after the third drop."""
+
+    best_error: float = math.inf
+    epochs_waited: int = 0
+    num_drops: int = 0
+    has_ended: bool = False
+
+    def observe(self, error: float, patience_epochs: int) -> None:
+        """Takes an epoch's validation error into account."""
+        if error < self.best_error:
+            self.best_error, self.epochs_waited = error, 0
+            return
+        self.epochs_waited += 1
+        if self.epochs_waited >= patience_epochs:
+            self.epochs_waited = 0
+            self.has_ended = self.num_drops == NUM_DROPS
+            self.num_drops = min(self.num_drops + 1, NUM_DROPS)
+
+
+class Schedule:
+    """`rate(epoch)` for a fractional epoch; `end_epoch(error)` after each, from which `has_ended` follows."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.plateau = Plateau()
+
+    def rate(self, epoch: float) -> float:
+        """The learning rate `epoch` epochs into the run."""
+        recipe = self.recipe
+        if recipe.schedule == "plateau":
+            return recipe.learning_rate * 0.1**self.plateau.num_drops
+        warmup = min(recipe.warmup_epochs, recipe.epochs / 2)
+        if epoch < warmup:
+            return recipe.learning_rate * epoch / warmup
+        return (
+            recipe.learning_rate
+            * (1 + math.cos(math.pi * (epoch - warmup) / (recipe.epochs - warmup)))
+            / 2
+        )
+
+    def end_epoch(self, error: float) -> None:
+        if self.recipe.schedule == "plateau":
+            self.plateau.observe(error, self.recipe.patience_epochs)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.plateau.has_ended
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self.plateau)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.plateau = Plateau(**state)
