@@ -1,11 +1,12 @@
-# Two images of one file:
-#   docker build --target service -t lookalike .          serves an index on the CPU: no torch
-#   docker build --target full -t lookalike-full .        everything: trains, indexes, draws; with a GPU or without
+# This file builds two images:
+#   docker build --target service -t lookalike .          serves an index on the CPU, without torch
+#   docker build --target full -t lookalike-full .        has all commands, with a GPU or without
 #
-# Behind a package mirror or a proxy of your own, neither of which stays in an image:
+# To use a package mirror, or a proxy with its own certificate authority:
 #   docker build --build-arg PIP_INDEX_URL --build-arg EXTRA_CA="$(cat ca.pem)" ...
+# Neither of them stays in the final image.
 #
-# The libraries are a layer of their own, so that a change of the source builds in seconds.
+# The libraries have a separate layer, so that a change of the source builds in seconds.
 
 FROM python:3.11-slim-bookworm AS builder
 ARG PIP_INDEX_URL
@@ -29,7 +30,8 @@ COPY requirements/service.txt requirements/
 RUN uv pip install --compile-bytecode ${PIP_INDEX_URL:+--default-index "$PIP_INDEX_URL"} --require-hashes -r requirements/service.txt
 
 FROM python:3.11-slim-bookworm AS base
-# /data/model and /data/index are there and the user's, so that a new volume mounted on either of them, or on /data, is too.
+# A new volume takes the owner of the directory that it is mounted on. So /data, /data/model and /data/index exist
+# here and belong to the user.
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin lookalike \
     && install -d -o lookalike -g lookalike /data /data/model /data/index
 ENV PATH=/opt/lookalike/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp

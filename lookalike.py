@@ -1,13 +1,22 @@
-"""The front door: gathers the command-line apps of the three packages into one command, importing each only when it is called."""
+"""The command `lookalike`, and the Python API: `lookalike.open_index("index").similar("cat.jpg")`.
+
+A command's module is imported only when the command runs, and imports heavy libraries itself.
+"""
 
 import errno
 import importlib
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from training.errors import UserError
+
+if TYPE_CHECKING:
+    from indexer.opening import OpenIndex
+    from training.devices import Device
 
 MODULES = {
     "demo": "service.demo",
@@ -22,41 +31,53 @@ MODULES = {
     "search": "indexer.cli",
     "serve": "service.cli",
 }
-"""Where each command's app is."""
+"""The module of each command. Its `app` has the command."""
+LIBRARIES_OF_FULL = frozenset(
+    {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "pyarrow", "faiss"}
+)
+"""Libraries that only the extra `full` installs; `service` installs faiss too."""
+
+
+def open_index(
+    directory: str | Path, model: str | Path | None = None, *, device: "Device" = "cpu"
+) -> "OpenIndex":
+    """Open an index for queries. Its methods `similar`, `classify` and `features` take images.
+
+    `model` is a model directory to use instead of the index's own copy. It must be the model that
+    the index was built with. Queries are embedded on the CPU; `device` is where the index is
+    searched. Raises training.errors.UserError.
+    """
+    from indexer.opening import open_index as open_directory
+
+    return open_directory(directory, model, device=device)
 
 
 def main() -> None:
-    """Runs the command that `sys.argv` names. What a user can mend is one line on the standard error and exit status 1."""
+    """Run the command that `sys.argv` names.
+
+    An error that the user can correct is printed as one line on the standard error, and the exit
+    status is 1.
+    """
     try:
-        _gather(sys.argv[1] if len(sys.argv) > 1 else "")()
+        _make_app(sys.argv[1] if len(sys.argv) > 1 else "")()
     except UserError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in (
-            "torch",
-            "onnx",
-            "onnxscript",
-            "safetensors",
-            "sklearn",
-            "matplotlib",
-            "pyarrow",
-            "faiss",
-        ):
+        if error.name not in LIBRARIES_OF_FULL:
             raise
         _fail(
-            f"this command needs {error.name}, which is not installed; install it with: pip install 'lookalike[full]'"
+            f"this command needs {error.name}, which is not installed; "
+            "install it with: pip install 'lookalike[full]'"
         )
-    except OSError as error:  # a full disk, a folder that may not be written
-        remedy = (
-            "; make room, and run the command again"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            else ""
-        )
-        _fail((f"{error.filename}: {error.strerror}" if error.filename else str(error)) + remedy)
+    except OSError as error:  # a full disk or a folder without permission, for example
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "; make room, and run the command again" if is_full else ""
+        problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _fail(problem + remedy)
 
 
-def _gather(command: str) -> typer.Typer:
-    """The app of one command, or all of them where the first word is none."""
+def _make_app(command: str) -> typer.Typer:
+    """The app with the module of one command, or with all modules if `command` is not a command."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -76,7 +97,8 @@ def _gather(command: str) -> typer.Typer:
     ) -> None:
         pass
 
-    for module in dict.fromkeys([MODULES[command]] if command in MODULES else MODULES.values()):
+    modules = [MODULES[command]] if command in MODULES else dict.fromkeys(MODULES.values())
+    for module in modules:
         app.add_typer(importlib.import_module(module).app)
     return app
 

@@ -1,1 +1,1 @@
-"""One program a question; each prints what it measured and keeps it in results/, with machine, versions, command and commit."""
+"""Benchmarks: one program per question. benchmarks/record.py says what a record holds."""

@@ -1,7 +1,151 @@
-"""`make bench`: the benchmarks that need no data of the user's."""
+"""`make bench`: list the benchmarks, and run those that the machine can run in an hour.
 
-from benchmarks import demo, service_start
+    python -m benchmarks [--imagenette DIR] [--clothing DIR] [--model MODEL] [--index INDEX]
+        [--workdir runs/bench] [--minutes 60] [--list]
+
+Without arguments, the benchmarks run that need no data. Imagenette has the folders `train` and
+`val`, clothing has `test` and `validation`; each of these contains one folder per class. MODEL is a
+model directory that was trained on Imagenette's `train`, and INDEX its index of these images. A
+benchmark that lacks its data, or does not fit into the time, is listed with its command. Each
+benchmark writes its record into benchmarks/results.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from benchmarks.record import RESULTS, ROOT
+
+OPTIONS = ("imagenette", "clothing", "model", "index", "workdir")
+"""Options of this program that are passed on to the benchmarks."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A program of this folder, with the arguments of one of its records."""
+
+    module: str
+    result: str
+    """Name of the record."""
+    minutes: float
+    """Estimated duration on two cores. If the record says its own, that is used instead."""
+    arguments: str = ""
+    """The words in braces are the arguments of this program that it needs."""
+
+    @property
+    def question(self) -> str:
+        """The question that it answers: the first line of its docstring."""
+        return (import_module(f"benchmarks.{self.module}").__doc__ or "").splitlines()[0]
+
+    def missing(self, given: Mapping[str, str | None]) -> list[str]:
+        """The options that the benchmark needs and that were not given."""
+        return [name for name in given if f"{{{name}}}" in self.arguments and not given[name]]
+
+    def command(self, given: Mapping[str, str | None]) -> list[str]:
+        """The command after `python -m`. Options that were not given appear in capitals."""
+        values = {name: value or name.upper() for name, value in given.items()}
+        return [f"benchmarks.{self.module}", *shlex.split(self.arguments.format(**values))]
+
+    def duration_min(self) -> float:
+        """The duration of the record if it says one, else the estimate; in minutes."""
+        file = RESULTS / f"{self.result}.json"
+        seconds = json.loads(file.read_text("utf-8")).get("duration_s") if file.exists() else None
+        return seconds / 60 if seconds else self.minutes
+
+
+BENCHMARKS = (
+    Benchmark("demo", "demo", 2),
+    Benchmark("service_start", "service_start", 2),
+    Benchmark("index_growth", "index_growth", 8, "{workdir}/growth --kind flat"),
+    Benchmark("index_crashes", "index_crashes", 10, "--kills 200"),
+    Benchmark("training_speed", "training_speed", 6, "{imagenette} --steps 16 --rounds 4"),
+    Benchmark(
+        "training_speed",
+        "training_speed_224",
+        7,
+        "{imagenette} --image-size 224 --steps 5 --rounds 3 --name training_speed_224",
+    ),
+    Benchmark("training_memory", "training_memory", 6, "{imagenette}"),
+    Benchmark("probe", "probe", 2, "{model} {clothing}/test {clothing}/validation"),
+    Benchmark("duplicates", "duplicates", 8, "{model} {clothing} {imagenette}/val --images 75"),
+    Benchmark("training_accuracy", "training_accuracy", 4, "{model} {imagenette}/val"),
+    Benchmark("look_alikes", "look_alikes", 6, "{model} {index} {imagenette}/val"),
+    Benchmark(
+        "indexing",
+        "indexing",
+        40,
+        "{model} {clothing} {imagenette} --rounds 3 --most 20000 --images 2000 10000",
+    ),
+    Benchmark(
+        "codes_speed",
+        "codes_speed",
+        40,
+        "{model} {imagenette}/train {imagenette}/val {workdir}/speed",
+    ),
+    Benchmark("search_kinds", "search_kinds", 60, "--directory {workdir}/kinds"),
+    Benchmark(
+        "codes",
+        "codes_imagenette",
+        120,
+        "{model} {imagenette}/train {imagenette}/val --name imagenette --cache {workdir}/features",
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in OPTIONS[:-1]:
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--workdir", default="runs/bench")
+    parser.add_argument("--minutes", type=float, default=60, help="stop before this is exceeded")
+    parser.add_argument("--list", action="store_true", help="only say what would run")
+    arguments = parser.parse_args()
+    given = {name: getattr(arguments, name) for name in OPTIONS}
+    chosen = choose(BENCHMARKS, given, arguments.minutes)
+    if not arguments.list:
+        run(chosen, given)
+
+
+def choose(
+    benchmarks: Sequence[Benchmark], given: Mapping[str, str | None], max_minutes: float
+) -> list[Benchmark]:
+    """Print one line per benchmark, and return those that have their data and fit into the time."""
+    chosen, total_min = [], 0.0
+    for benchmark in benchmarks:
+        duration_min, missing = benchmark.duration_min(), benchmark.missing(given)
+        if missing:
+            plan = f"skipped: needs {', '.join(f'--{name}' for name in missing)}"
+        elif total_min + duration_min > max_minutes:
+            plan = f"skipped: does not fit into {max_minutes:.0f} minutes; pass --minutes"
+        else:
+            plan = "runs"
+            chosen.append(benchmark)
+            total_min += duration_min
+        print(f"{benchmark.result} (about {max(duration_min, 1):.0f} min, {plan})")
+        print(f"    {benchmark.question}")
+        print(f"    python -m {shlex.join(benchmark.command(given))}")
+    print(f"{len(chosen)} of {len(benchmarks)} benchmarks run, about {total_min:.0f} min in all")
+    return chosen
+
+
+def run(benchmarks: Sequence[Benchmark], given: Mapping[str, str | None]) -> None:
+    """Run each in a process of its own. Exits with 1 at the end if one of them failed."""
+    failed = []
+    for benchmark in benchmarks:
+        print(f"\n{benchmark.result}", flush=True)
+        command = [sys.executable, "-m", *benchmark.command(given)]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            failed.append(benchmark.result)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
 
 if __name__ == "__main__":
-    demo.main()
-    service_start.main()
+    main()

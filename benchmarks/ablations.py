@@ -1,8 +1,9 @@
-"""What did the paper's ablations cost here? Records what `lookalike ablate` left.
+"""What did the paper's ablations show here? Records the results of `lookalike ablate`.
 
     python -m benchmarks.ablations ABLATION --name imagenette
 
-ABLATION is the --out of an `ablate`: its finished runs, their recipe and the table are recorded, and Figure 1 is copied beside the docs.
+ABLATION is the --out of an `ablate`. Its finished runs, their recipe and the table are recorded,
+and Figure 1 is copied into docs/.
 """
 
 import argparse
@@ -10,10 +11,9 @@ import json
 import shutil
 from pathlib import Path
 
-from benchmarks.record import RESULTS, record
-from training.experiments.ablation import FIGURE_1_FILE, RESULT_FILE, SUMMARY_FILE, TABLE_FILE
-
-DOCS = RESULTS.parent.parent / "docs"
+from benchmarks.record import ROOT, record
+from training.experiments.ablation import FIGURE_1_FILE, SUMMARY_FILE, TABLE_FILE
+from training.experiments.outcomes import RESULT_FILE
 
 
 def main() -> None:
@@ -23,10 +23,11 @@ def main() -> None:
     parser.add_argument("ablation", type=Path)
     parser.add_argument("--name", required=True)
     arguments = parser.parse_args()
-    runs = json.loads((arguments.ablation / SUMMARY_FILE).read_text("utf-8"))
-    baseline = json.loads((arguments.ablation / "baseline-seed0" / RESULT_FILE).read_text("utf-8"))
-    table = (arguments.ablation / TABLE_FILE).read_text("utf-8")
-    shutil.copyfile(arguments.ablation / FIGURE_1_FILE, DOCS / f"{arguments.name}-figure-1.png")
+    folder: Path = arguments.ablation
+    runs = json.loads((folder / SUMMARY_FILE).read_text("utf-8"))
+    baseline = json.loads((folder / "baseline-seed0" / RESULT_FILE).read_text("utf-8"))
+    table = (folder / TABLE_FILE).read_text("utf-8")
+    shutil.copyfile(folder / FIGURE_1_FILE, ROOT / "docs" / f"{arguments.name}-figure-1.png")
     record(f"ablations_{arguments.name}", {"recipe": baseline["recipe"], "runs": runs})
     print(table)
 

@@ -1,10 +1,12 @@
-"""Does `index duplicates` tell a picture's copies from other photographs, those that the network lays side by side included?
+"""How well does `index duplicates` separate a picture's copies from other, similar photographs?
 
     python -m benchmarks.duplicates MODEL DATA [DATA ...] [--images N] [--seed N]
 
-All pictures of each DATA, and a changed copy of every kind of N of them, make one index. A pair counts as found where its similarity
-reaches the threshold: recall is over the pairs of a picture and its copy, precision over those and every picture's nearest others.
-End to end is what the command itself groups. A duplicate that DATA has of its own counts as a mistake.
+One index is built of all pictures of each DATA, and of changed copies of N of them, one copy per
+kind of change. A pair is a match if its similarity reaches the threshold. Recall is over the pairs
+of a picture and its copy. Precision is over these pairs and those of every picture with its nearest
+other pictures. `end_to_end` is what the command itself groups. Duplicates that DATA already
+contains count as mistakes.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -33,6 +36,10 @@ from training.data.images import open_picture
 
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9)
 FULL_PX = 4096
+ORIGINAL = "original"
+
+Change = Callable[[Image.Image, random.Random], bytes]
+"""Gives a changed copy of a picture as JPEG."""
 
 
 def main() -> None:
@@ -41,7 +48,9 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", nargs="+")
-    parser.add_argument("--images", type=int, default=100, help="how many of each DATA are copied")
+    parser.add_argument(
+        "--images", type=int, default=100, help="number of pictures of each DATA that are copied"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
@@ -54,100 +63,104 @@ def main() -> None:
         figures = {
             "data": arguments.data,
             "threshold": SAME_PICTURE,
-            **of_pairs(index),
-            "end_to_end": end_to_end(index),
+            **measure_pairs(index),
+            "end_to_end": measure_groups(index),
         }
-    record("duplicates", figures)
+    record("duplicates", figures, model=arguments.model)
 
 
 def write_copies(data: str, folder: Path, num_images: int, chance: random.Random) -> None:
-    """Writes the pictures of DATA as NUMBER/original.jpg, and beside `num_images` of them their copies, as NUMBER/KIND.jpg."""
+    """Write each picture as NUMBER/original.jpg, and copies of `num_images` as NUMBER/KIND.jpg."""
     examples = list(open_dataset(data).part("all"))
     for number, example in enumerate(chance.sample(examples, len(examples))):
         (folder / str(number)).mkdir(parents=True)
         picture = open_picture(example.source, size=FULL_PX).image
-        picture.save(folder / str(number) / "original.jpg", quality=95)
-        for kind, change in CHANGES.items() if number < num_images else ():
-            (folder / str(number) / f"{kind}.jpg").write_bytes(change(picture, chance))
+        picture.save(folder / str(number) / f"{ORIGINAL}.jpg", quality=95)
+        if number < num_images:
+            for kind, change in CHANGES.items():
+                (folder / str(number) / f"{kind}.jpg").write_bytes(change(picture, chance))
 
 
-def of_pairs(index: Index) -> dict[str, object]:
-    """The decision on single pairs: the original with each copy, and with the different pictures among its neighbours."""
+def measure_pairs(index: Index) -> dict[str, Any]:
+    """The decisions on single pairs: an original with its copies, and with its nearest others."""
     items = index.items_of(index.ids.tolist())
     pictures = Pictures(index)
-    originals = {_picture(item): item for item in items.values() if _kind(item) == "original"}
-    of_kind: dict[str, list[float]] = {kind: [] for kind in CHANGES}
+    originals = {_picture(item): item for item in items.values() if _kind(item) == ORIGINAL}
+    by_kind: dict[str, list[float]] = {kind: [] for kind in CHANGES}
     for item in items.values():
-        if (kind := _kind(item)) != "original":
-            of_kind[kind].append(pictures.similarity(originals[_picture(item)].id, item.id))
-    rows = index.rows[[_kind(items[id]) == "original" for id in index.ids.tolist()]]
-    ids = index.ids[np.isin(index.rows, rows)]
-    different = [
-        pictures.similarity(*pair)
-        for pair in ids[nearest_pairs(index.features, rows, NUM_NEIGHBOURS)].tolist()
-    ]
-    same = [score for scores in of_kind.values() for score in scores]
+        if (kind := _kind(item)) != ORIGINAL:
+            by_kind[kind].append(pictures.similarity(originals[_picture(item)].id, item.id))
+    is_original = [_kind(items[id]) == ORIGINAL for id in index.ids.tolist()]
+    rows, ids = index.rows[is_original], index.ids[is_original]
+    pairs = ids[nearest_pairs(index.features, rows, NUM_NEIGHBOURS)].tolist()
+    different = [pictures.similarity(*pair) for pair in pairs]
+    same = [score for scores in by_kind.values() for score in scores]
     return {
         "pairs_same": len(same),
         "pairs_different": len(different),
         "by_threshold": {
-            str(threshold): _rates(same, different, threshold) for threshold in THRESHOLDS
+            str(threshold): rates(same, different, threshold) for threshold in THRESHOLDS
         },
         "recall_by_change": {
-            kind: round(float(np.mean(np.array(scores) >= SAME_PICTURE)), 4)
-            for kind, scores in of_kind.items()
+            kind: rates(scores, [], SAME_PICTURE)["recall"] for kind, scores in by_kind.items()
         },
         "lowest_of_same": [round(score, 3) for score in sorted(same)[:5]],
         "highest_of_different": [round(score, 3) for score in sorted(different)[-5:]],
     }
 
 
-def end_to_end(index: Index) -> dict[str, float]:
-    """What the command finds: the share of copies in a group with their original, and of groups that hold one picture only."""
-    start = time.perf_counter()
-    found = find_duplicates(index, is_shown=False)
-    elapsed_s = time.perf_counter() - start
-    num_found = 0
-    for group in found.groups:
-        of_originals = {
-            _picture(member.item) for member in group.members if _kind(member.item) == "original"
-        }
-        num_found += sum(
-            _kind(member.item) != "original" and _picture(member.item) in of_originals
-            for member in group.members
-        )
-    pure = [len({_picture(member.item) for member in group.members}) == 1 for group in found.groups]
-    num_copies = sum(
-        _kind(item) != "original" for item in index.items_of(index.ids.tolist()).values()
-    )
+def measure_groups(index: Index) -> dict[str, float]:
+    """The groups that `lookalike index duplicates` finds, and how long it takes."""
+    started = time.perf_counter()
+    duplicates = find_duplicates(index, is_shown=False)
+    elapsed_s = time.perf_counter() - started
+    items = index.items_of(index.ids.tolist()).values()
+    groups = [[member.item for member in group.members] for group in duplicates.groups]
     return {
-        "num_items": found.num_items,
-        "num_groups": len(found.groups),
-        "recall": round(num_found / num_copies, 4),
-        "groups_of_one_picture": round(float(np.mean(pure)), 4) if pure else 1.0,
+        "num_items": duplicates.num_items,
+        "num_groups": len(groups),
+        **score_groups(groups, num_copies=sum(_kind(item) != ORIGINAL for item in items)),
         "seconds": round(elapsed_s, 1),
+    }
+
+
+def score_groups(groups: Sequence[Sequence[Item]], num_copies: int) -> dict[str, float]:
+    """The shares of copies grouped with their original, and of groups that hold one picture."""
+    num_grouped = 0
+    for group in groups:
+        with_original = {_picture(item) for item in group if _kind(item) == ORIGINAL}
+        num_grouped += sum(
+            _kind(item) != ORIGINAL and _picture(item) in with_original for item in group
+        )
+    are_pure = [len({_picture(item) for item in group}) == 1 for group in groups]
+    return {
+        "recall": round(num_grouped / num_copies, 4),
+        "groups_of_one_picture": round(float(np.mean(are_pure)), 4) if groups else 1.0,
+    }
+
+
+def rates(same: Sequence[float], different: Sequence[float], threshold: float) -> dict[str, float]:
+    """Recall and precision at a threshold, from the similarities of both sorts of pairs."""
+    hits, mistakes = (int(np.sum(np.array(scores) >= threshold)) for scores in (same, different))
+    return {
+        "recall": round(hits / len(same), 4),
+        "precision": round(hits / max(hits + mistakes, 1), 4),
+        "mistakes": mistakes,
     }
 
 
 def _resized(picture: Image.Image, chance: random.Random) -> Image.Image:
     share = chance.uniform(0.5, 0.8)
-    return picture.resize(
-        (round(share * picture.width), round(share * picture.height)), Image.Resampling.LANCZOS
-    )
+    size = (round(share * picture.width), round(share * picture.height))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _cropped(picture: Image.Image, chance: random.Random) -> Image.Image:
     """Three to five per cent off each side."""
     left, top, right, bottom = (chance.uniform(0.03, 0.05) for _ in range(4))
     width, height = picture.size
-    return picture.crop(
-        (
-            round(left * width),
-            round(top * height),
-            round((1 - right) * width),
-            round((1 - bottom) * height),
-        )
-    )
+    lower_right = round((1 - right) * width), round((1 - bottom) * height)
+    return picture.crop((round(left * width), round(top * height), *lower_right))
 
 
 def _cropped_at_one_side(picture: Image.Image, chance: random.Random) -> Image.Image:
@@ -155,20 +168,18 @@ def _cropped_at_one_side(picture: Image.Image, chance: random.Random) -> Image.I
 
 
 def _brightened(picture: Image.Image, chance: random.Random) -> Image.Image:
-    return ImageEnhance.Brightness(picture).enhance(
-        1 + chance.choice((-1, 1)) * chance.uniform(0.08, 0.15)
-    )
+    """Brighter or darker."""
+    factor = 1 + chance.choice((-1, 1)) * chance.uniform(0.08, 0.15)
+    return ImageEnhance.Brightness(picture).enhance(factor)
 
 
 def _all(picture: Image.Image, chance: random.Random) -> bytes:
-    return _jpeg(
-        _brightened(_cropped(_resized(picture, chance), chance), chance), chance.randint(30, 60)
-    )
+    """Resized, cropped, brightened and compressed."""
+    changed = _brightened(_cropped(_resized(picture, chance), chance), chance)
+    return _jpeg(changed, chance.randint(30, 60))
 
 
-def _changed(
-    change: Callable[[Image.Image, random.Random], Image.Image],
-) -> Callable[[Image.Image, random.Random], bytes]:
+def _then_jpeg(change: Callable[[Image.Image, random.Random], Image.Image]) -> Change:
     return lambda picture, chance: _jpeg(change(picture, chance), 90)
 
 
@@ -178,30 +189,23 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
     return out.getvalue()
 
 
-CHANGES: dict[str, Callable[[Image.Image, random.Random], bytes]] = {
-    "resized": _changed(_resized),
+CHANGES: dict[str, Change] = {
+    "resized": _then_jpeg(_resized),
     "compressed": lambda picture, chance: _jpeg(picture, chance.randint(30, 60)),
-    "cropped": _changed(_cropped),
-    "cropped_at_one_side": _changed(_cropped_at_one_side),
-    "brightened": _changed(_brightened),
+    "cropped": _then_jpeg(_cropped),
+    "cropped_at_one_side": _then_jpeg(_cropped_at_one_side),
+    "brightened": _then_jpeg(_brightened),
     "all_at_once": _all,
 }
 
 
-def _rates(same: Sequence[float], different: Sequence[float], threshold: float) -> dict[str, float]:
-    hits, mistakes = (int(np.sum(np.array(scores) >= threshold)) for scores in (same, different))
-    return {
-        "recall": round(hits / len(same), 4),
-        "precision": round(hits / max(hits + mistakes, 1), 4),
-        "mistakes": mistakes,
-    }
-
-
 def _picture(item: Item) -> str:
-    return item.path.rsplit("/", 1)[0]
+    """The folder that an item's picture and its copies have in common."""
+    return item.path.rpartition("/")[0]
 
 
 def _kind(item: Item) -> str:
+    """The kind of change, or `original`."""
     return Path(item.path).stem
 
 

@@ -1,12 +1,15 @@
-"""How near does batch indexing come to what the cores can do, and does its memory grow with the collection?
+"""How close is `index build` to what the cores can do, and does its memory grow with the images?
 
     python -m benchmarks.indexing MODEL DATA [DATA ...] [--images 2000 10000] [--rounds 3]
 
-The limit is reckoned in the same run: the number of cores over the time that an image takes to decode and to embed, each alone on
-one core, the network at its best batch. `decode` is what the network needs (read, decode, resize); `prepare` adds what the index
-keeps besides (SHA-256, thumbnail). The share is the whole of `index build`, its commits and the loading of the model with it; beside it the
-share without what a build of a single image takes, which is the model's copying, checking and loading. With --images, the peak memory
-of `index build` on so many images of the last DATA.
+The limit is calculated in the same run: the number of cores divided by the time to decode and embed
+one image, each measured alone on one core, the network at its best batch size. `decode` is what the
+network needs (read, decode, resize). `prepare` adds what the index keeps (SHA-256, thumbnail).
+
+The share of the limit is of the whole `index build`, with its commits and the loading of the model.
+The share `once_loaded` leaves out the time of a build of one image, which is spent copying,
+checking and loading the model. --images adds the peak memory of `index build` on these numbers of
+images of the last DATA.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +42,31 @@ from training.data.images import (
 
 BATCH_SIZES = (1, 8, 16, 32, 64)
 NUM_ALONE = 256
-"""Images that a part is measured on alone, in each round."""
+"""Number of images that a part is measured on alone, in each round."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """The times of one round, in seconds."""
+
+    num_images: int
+    decode_s: float
+    """Per image, on one core; so are the next two."""
+    prepare_s: float
+    embed_s: float
+    loading_s: float
+    """A build of one image."""
+    build_s: float
+    """A build of all images."""
+
+    def shares_of_limit(self, num_cores: int) -> dict[str, float]:
+        """The time that the cores need at least, divided by the time that the build took."""
+        shares = {}
+        for suffix, build_s in (("", 0.0), ("_once_loaded", self.loading_s)):
+            for name, part_s in (("prepare", self.prepare_s), ("decode", self.decode_s)):
+                least_s = self.num_images * (part_s + self.embed_s) / num_cores
+                shares[f"{name}_and_forward{suffix}"] = least_s / (self.build_s - build_s)
+        return shares
 
 
 def main() -> None:
@@ -50,11 +78,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--most", type=int, default=1500, help="Images of each DATA that are indexed in a round."
+        "--most", type=int, default=1500, help="maximum number of images of each DATA per round"
     )
     parser.add_argument("--name", default="indexing")
     arguments = parser.parse_args()
-    figures = {
+    speed = {
         Path(data).name: _speed(arguments.model, data, arguments.rounds, arguments.most)
         for data in arguments.data
     }
@@ -62,91 +90,82 @@ def main() -> None:
         str(count): _memory(arguments.model, arguments.data[-1], count)
         for count in arguments.images
     }
-    record(arguments.name, {"speed": figures, "peak_mb_by_images": memory})
+    figures = {"speed": speed, "peak_mb_by_images": memory}
+    record(arguments.name, figures, model=arguments.model)
 
 
-def _speed(model: Path, data: str, num_rounds: int, most: int) -> dict[str, object]:
-    """The speeds of a data set's images, medians of rounds in which everything takes its turn."""
+def _speed(model: Path, data: str, num_rounds: int, max_images: int) -> dict[str, object]:
+    """The speeds of a data set's images. In a round, everything takes its turn."""
     examples = open_dataset(data).part("all")
-    examples = examples[:: max(len(examples) // most, 1)][:most]
+    examples = examples[:: max(len(examples) // max_images, 1)][:max_images]
+    alone = examples[:NUM_ALONE]
     embedder = Embedder(model, num_threads=1)
     size = embedder.card.image_size
-    sources = [
-        read_bytes(example.source) if not isinstance(example.source, bytes) else example.source
-        for example in examples[:NUM_ALONE]
+    squares = np.stack([read_square(_content(example), size) for example in alone])
+    _, best_batch = min((_embed_s(embedder, squares, batch), batch) for batch in BATCH_SIZES)
+    rounds = [
+        Round(
+            num_images=len(examples),
+            decode_s=_alone_s(lambda example: read_square(_content(example), size), alone),
+            prepare_s=_alone_s(lambda example: _prepare(example, size), alone),
+            embed_s=_embed_s(embedder, squares, best_batch),
+            loading_s=_build_s(model, examples[:1]),
+            build_s=_build_s(model, examples),
+        )
+        for _ in range(num_rounds)
     ]
-    squares = np.stack([read_square(source, size) for source in sources])
-    forward_s = min((_forward_s(embedder, squares, batch), batch) for batch in BATCH_SIZES)
-    rounds = []
-    for _ in range(num_rounds):
-        decode_s = _alone_s(
-            lambda example: read_square(_source(example), size), examples[:NUM_ALONE]
-        )
-        prepare_s = _alone_s(lambda example: _prepare(example, size), examples[:NUM_ALONE])
-        embed_s = _forward_s(embedder, squares, forward_s[1])
-        loading_s, build_s = _build_s(model, examples[:1]), _build_s(model, examples)
-        cores = os.cpu_count() or 1
-        prepared_s, decoded_s = (
-            len(examples) * (part_s + embed_s) / cores for part_s in (prepare_s, decode_s)
-        )
-        shares = (
-            prepared_s / build_s,
-            decoded_s / build_s,
-            prepared_s / (build_s - loading_s),
-            decoded_s / (build_s - loading_s),
-        )
-        rounds.append((decode_s, prepare_s, embed_s, loading_s, len(examples) / build_s, *shares))
-    medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
-    names = (
-        "prepare_and_forward",
-        "decode_and_forward",
-        "prepare_and_forward_once_loaded",
-        "decode_and_forward_once_loaded",
-    )
+    facts = {"images": len(examples), "image_px": size, "best_batch": best_batch}
+    return {**facts, **summary(rounds, os.cpu_count() or 1)}
+
+
+def summary(rounds: Sequence[Round], num_cores: int) -> dict[str, object]:
+    """The medians over the rounds, and the shares of the limit of each round."""
+    shares = [one.shares_of_limit(num_cores) for one in rounds]
+    rates = [one.num_images / one.build_s for one in rounds]
     return {
-        "images": len(examples),
-        "image_px": size,
-        "best_batch": forward_s[1],
-        "decode_ms": round(1000 * medians[0], 2),
-        "prepare_ms": round(1000 * medians[1], 2),
-        "forward_ms": round(1000 * medians[2], 2),
-        "loading_s": round(medians[3], 2),
-        "images_per_s": round(medians[4], 1),
+        "decode_ms": round(1000 * statistics.median(one.decode_s for one in rounds), 2),
+        "prepare_ms": round(1000 * statistics.median(one.prepare_s for one in rounds), 2),
+        "forward_ms": round(1000 * statistics.median(one.embed_s for one in rounds), 2),
+        "loading_s": round(statistics.median(one.loading_s for one in rounds), 2),
+        "images_per_s": round(statistics.median(rates), 1),
         "share_of_limit": {
-            name: round(value, 3) for name, value in zip(names, medians[5:], strict=True)
+            name: round(statistics.median(share[name] for share in shares), 3) for name in shares[0]
         },
-        "share_by_round": [[round(value, 3) for value in values[5:]] for values in rounds],
+        "share_by_round": [[round(value, 3) for value in share.values()] for share in shares],
     }
 
 
-def _source(example: Example) -> bytes:
+def _content(example: Example) -> bytes:
     return example.source if isinstance(example.source, bytes) else read_bytes(example.source)
 
 
 def _prepare(example: Example, size: int) -> object:
-    content = _source(example)
+    """All that `index build` computes from an image, but its feature."""
+    content = _content(example)
     picture = open_picture(content, size=size)
     return hashlib.sha256(content).hexdigest(), to_square(picture, size), to_thumbnail(picture)
 
 
 def _alone_s(work: Callable[[Example], object], examples: Sequence[Example]) -> float:
-    """Seconds an image, one after the other on one core."""
+    """Seconds per image, one after the other on one core."""
     started_s = time.perf_counter()
     for example in examples:
         work(example)
     return (time.perf_counter() - started_s) / len(examples)
 
 
-def _forward_s(embedder: Embedder, squares: Pixels, batch: int) -> float:
-    """Seconds an image, on one core."""
-    embedder.embed(squares[:batch])
+def _embed_s(embedder: Embedder, squares: Pixels, batch_size: int) -> float:
+    """Seconds per image, on one core."""
+    embedder.embed(squares[:batch_size])
+    starts = range(0, len(squares) - batch_size + 1, batch_size)
     started_s = time.perf_counter()
-    for start in range(0, len(squares) - batch + 1, batch):
-        embedder.embed(squares[start : start + batch])
-    return (time.perf_counter() - started_s) / (len(squares) // batch * batch)
+    for start in starts:
+        embedder.embed(squares[start : start + batch_size])
+    return (time.perf_counter() - started_s) / (len(starts) * batch_size)
 
 
 def _build_s(model: Path, examples: Sequence[Example]) -> float:
+    """Seconds to build an index of all these images."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.csv")
         write_listing(examples, len(examples), listing)
@@ -157,22 +176,12 @@ def _build_s(model: Path, examples: Sequence[Example]) -> float:
 
 
 def _memory(model: Path, data: str, num_images: int) -> dict[str, int]:
-    """The peaks of building an index of so many images, in MB."""
+    """The peaks in MB of building an index of `num_images` images."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.csv")
         write_listing(open_dataset(data).part("all"), num_images, listing)
-        command = [
-            sys.executable,
-            "-m",
-            "lookalike",
-            "index",
-            "build",
-            str(listing),
-            "--model",
-            str(model),
-            "--out",
-            f"{folder}/index",
-        ]
+        command = [sys.executable, "-m", "lookalike", "index", "build", str(listing)]
+        command += ["--model", str(model), "--out", f"{folder}/index"]
         return watch(command, lambda: "build")["build"]
 
 

@@ -1,4 +1,4 @@
-"""How much memory a command takes, phase by phase."""
+"""The memory that a command takes in each of its phases."""
 
 import csv
 import subprocess
@@ -9,16 +9,18 @@ from pathlib import Path
 from training.data.examples import Example
 
 POLL_INTERVAL_S = 0.02
+STATUS_FIELDS = {"anonymous": "RssAnon:", "file": "RssFile:"}
 
 Peaks = dict[str, dict[str, int]]
-"""By phase, the highest anonymous and file-backed memory, in MB."""
+"""The highest anonymous and file-backed memory in MB, by phase."""
 
 
 def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> None:
-    """Writes a CSV of so many of the images, evenly chosen."""
+    """Write a CSV of `num_images` of the images, evenly chosen."""
     if num_images > len(examples):
         raise SystemExit(
-            f"there are {len(examples):,} images, too few for {num_images:,}; pass fewer --images"
+            f"--images {num_images:,} needs as many images but there are {len(examples):,}; "
+            "pass a smaller number"
         )
     chosen = examples[:: len(examples) // num_images][:num_images]
     with file.open("w", newline="", encoding="utf-8") as out:
@@ -28,7 +30,10 @@ def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> N
 
 
 def watch(command: list[str], phase: Callable[[], str | None]) -> Peaks:
-    """The peaks of a process until it ends, or until `phase` is None, when it is ended."""
+    """Run a command and give its peaks by phase.
+
+    `phase` names the current phase. If it gives None, the command is killed.
+    """
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     peaks: Peaks = {}
     while process.poll() is None:
@@ -36,8 +41,8 @@ def watch(command: list[str], phase: Callable[[], str | None]) -> Peaks:
             process.kill()
             process.wait()
             return peaks
-        highest = peaks.setdefault(name, {"anonymous": 0, "file": 0})
-        for kind, field in (("anonymous", "RssAnon:"), ("file", "RssFile:")):
+        highest = peaks.setdefault(name, dict.fromkeys(STATUS_FIELDS, 0))
+        for kind, field in STATUS_FIELDS.items():
             highest[kind] = max(highest[kind], _status_mb(process.pid, field))
         time.sleep(POLL_INTERVAL_S)
     if process.returncode:

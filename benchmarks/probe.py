@@ -1,9 +1,10 @@
-"""What is a probe on a network's features worth for labels that it was not trained on?
+"""How well does a probe on a network's features name labels that the network was not trained on?
 
     python -m benchmarks.probe MODEL FIT_DATA ASK_DATA [--seed N]
 
-A probe is fitted on FIT_DATA and asked the images of ASK_DATA, beside the vote of the five nearest and chance: on the features of MODEL,
-and on those of the same network before training, with the first weights of its recipe.
+A probe is fitted on FIT_DATA and then names the images of ASK_DATA. The vote of the five nearest
+items and chance are measured beside it. All of this is done with the features of MODEL, and with
+those of the same network before training, with the initial weights of its recipe.
 """
 
 import argparse
@@ -15,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import record
-from indexer.learned.probe import accuracies, fit
+from indexer.array_types import Floats, Rows
+from indexer.learned.probe_fitting import accuracies, fit
 from indexer.storage.index import Index
 from indexer.updates.build import build
 from training.network.alexnet import AlexNet, Architecture, initialize
 from training.network.export import save_model
 from training.network.model import read_card
+
+ACCURACIES = ("accuracy", "vote_euclidean", "vote_cosine", "chance")
 
 
 def main() -> None:
@@ -46,15 +50,16 @@ def main() -> None:
         "trained_on": Path(card.data["name"]).name,
         "fit_data": arguments.fit_data,
         "ask_data": arguments.ask_data,
+        **measured,
     }
-    record("probe", {**figures, **measured})
+    record("probe", figures, model=arguments.model)
 
 
 def make_untrained(model: Path, directory: Path, seed: int) -> None:
-    """The same network before training."""
+    """Write the same network before training."""
     card = read_card(model)
     network = AlexNet(Architecture(**card.architecture))
-    initialize(network, card.recipe["initialization"], seed)
+    initialize(network, card.recipe.get("initialization", "kaiming"), seed)
     save_model(
         network,
         directory,
@@ -65,33 +70,34 @@ def make_untrained(model: Path, directory: Path, seed: int) -> None:
     )
 
 
-def measure(fitted: Path, asking: Path) -> dict[str, Any]:
-    """The probe's facts, with its accuracy on its own index's held-out fifth, and what it, the vote and chance reach on the other index."""
-    index, other = Index.open(fitted), Index.open(asking)
+def measure(fitted: Path, asked: Path) -> dict[str, Any]:
+    """Fit a probe on the index `fitted`, and measure it on its held-out fifth and on `asked`."""
+    index, other = Index.open(fitted), Index.open(asked)
     probe = fit(index)
-    place_of = {label: place for place, label in enumerate(probe.facts.labels)}
-    (features, labels), (queries, query_labels) = (
-        (
-            np.array(one.features[one.rows]),
-            np.array([place_of.get(str(one.text(row)[1]), -1) for row in one.rows]),
-        )
-        for one in (index, other)
-    )
     facts = asdict(probe.facts)
-    asked = accuracies(
-        features[labels >= 0], labels[labels >= 0], queries, query_labels, probe.logits(queries)
+    features, labels = _labelled_features(index, probe.facts.labels)
+    queries, query_labels = _labelled_features(other, probe.facts.labels)
+    is_labelled = labels >= 0
+    on_others = accuracies(
+        features[is_labelled], labels[is_labelled], queries, query_labels, probe.logits(queries)
     )
-    names = ("accuracy", "vote_euclidean", "vote_cosine", "chance")
     return {
         "num_items": facts["num_items"],
         "num_labels": len(facts["labels"]),
         "scaling": facts["scaling"],
         "inverse_penalty": facts["inverse_penalty"],
         "num_held_out": facts["num_held_out"],
-        "held_out": {name: _rounded(facts[name]) for name in names},
+        "held_out": {name: _rounded(facts[name]) for name in ACCURACIES},
         "num_asked": len(queries),
-        "asked": {name: _rounded(asked[name]) for name in names},
+        "asked": {name: _rounded(on_others[name]) for name in ACCURACIES},
     }
+
+
+def _labelled_features(index: Index, labels: tuple[str, ...]) -> tuple[Floats, Rows]:
+    """The features (n, 4096) of an index, and positions in `labels` (n,); -1 for other labels."""
+    positions = {label: position for position, label in enumerate(labels)}
+    own_labels = [positions.get(str(index.text(row)[1]), -1) for row in index.rows]
+    return np.array(index.features[index.rows]), np.array(own_labels)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,4 +1,8 @@
-"""What a measurement has to say beside its figures, and where it is kept."""
+"""Records: the figures of one run of one benchmark, with what they depend on.
+
+A record holds the figures of one process, at one commit: nothing is taken over from an earlier
+record.
+"""
 
 import json
 import os
@@ -6,13 +10,19 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from training.network.model import read_card
+
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+WRITTEN_BY_BENCHMARKS = ("benchmarks/results", "docs")
+"""Changes in these folders do not make a tree dirty: no figure depends on them."""
 PACKAGES = (
     "torch",
     "onnxruntime",
@@ -23,26 +33,34 @@ PACKAGES = (
     "pillow",
     "fastapi",
 )
+_started_s = time.monotonic()
 
 
-def record(name: str, figures: Mapping[str, Any]) -> None:
-    """Prints the figures and writes results/NAME.json with the command, machine, versions and commit."""
-    module = sys.modules["__main__"].__spec__
-    command = [
-        "python",
-        "-m",
-        module.name.removesuffix(".__main__") if module else name,
-        *sys.argv[1:],
-    ]
+def record(name: str, figures: Mapping[str, Any], *, model: Path | None = None) -> None:
+    """Print the figures and write them to results/NAME.json, with all that they depend on.
+
+    `model` is the directory of the trained model that was used, if any. Warns if the sources have
+    changes that are not committed; the record then says `"is_dirty": true`.
+    """
+    is_dirty = has_uncommitted_changes(ROOT)
+    if is_dirty:
+        print(
+            f"warning: the tree has uncommitted changes, and results/{name}.json says so; "
+            "commit or stash them, and measure again before you quote these figures",
+            file=sys.stderr,
+        )
     content = {
         "figures": dict(figures),
-        "command": shlex.join(command),
+        **({"model": model_facts(model)} if model else {}),
+        "command": _command(name),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "duration_s": round(time.monotonic() - _started_s),
+        "commit": _git(ROOT, "describe", "--always") or "unknown",
+        "is_dirty": is_dirty,
         "machine": machine(),
         "versions": {
             "python": platform.python_version(),
-            **{name: found for name in PACKAGES if (found := _version(name))},
+            **{package: number for package in PACKAGES if (number := _version(package))},
         },
     }
     RESULTS.mkdir(exist_ok=True)
@@ -50,20 +68,40 @@ def record(name: str, figures: Mapping[str, Any]) -> None:
     print(json.dumps(content["figures"], indent=2))
 
 
+def model_facts(directory: Path) -> dict[str, Any]:
+    """The facts that identify a model: its id, its architecture, and what it was trained on."""
+    card = read_card(directory)
+    return {
+        "id": card.id[:12],
+        "directory": directory.name,
+        "architecture": dict(card.architecture),
+        "trained_on": Path(str(card.data.get("name", "unknown"))).name,
+        "num_training_images": card.data.get("num_train"),
+        "epochs": card.recipe.get("epochs"),
+    }
+
+
+def has_uncommitted_changes(root: Path) -> bool:
+    """Whether the sources at `root` differ from the last commit; False outside a git repository."""
+    excluded = (f":(exclude){folder}" for folder in WRITTEN_BY_BENCHMARKS)
+    return bool(_git(root, "status", "--porcelain", "--", ".", *excluded))
+
+
 def machine() -> str:
-    """The processor, the number of cores and the memory, in words."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in _lines("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    memory_kb = next(
-        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
-    )
-    return f"{cpu}, {os.cpu_count()} cores, {memory_kb / 2**20:.0f} GiB, {platform.system()} {platform.machine()}"
+    """The processor, the number of cores, the memory and the system, as text."""
+    models = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    processor = models[0].partition(":")[2].strip() if models else platform.processor()
+    totals = [int(line.split()[1]) for line in _lines("/proc/meminfo") if "MemTotal" in line]
+    memory_gib = (totals[0] if totals else 0) / 2**20
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{processor}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, {system}"
+
+
+def _command(name: str) -> str:
+    """The command that this process was started with."""
+    module = sys.modules["__main__"].__spec__
+    program = module.name.removesuffix(".__main__") if module else name
+    return shlex.join(["python", "-m", program, *sys.argv[1:]])
 
 
 def _lines(file: str) -> list[str]:
@@ -77,12 +115,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=RESULTS.parent,
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=root
     )
-    return found.stdout.strip() or "unknown"
+    return done.stdout.strip()

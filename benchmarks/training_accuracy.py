@@ -1,17 +1,19 @@
-"""How good is a trained model, what was it trained with, and how long did that take?
+"""How good is a trained model, with which recipe was it trained, and how long did that take?
 
     python -m benchmarks.training_accuracy MODEL DATA [--name NAME]
 
-DATA are labelled images that the model has not seen. Top-1 and top-5 are given for the centre and for the paper's ten crops.
+DATA are labelled images that the model was not trained on. Top-1 and top-5 are measured with the
+central crop and with the paper's ten crops.
 """
 
 import argparse
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from benchmarks.record import record
+from training.learning.evaluation import evaluate_models
 from training.learning.log import LOG_FILE, read_log
-from training.learning.session import evaluate_models
 from training.network.model import read_card
 
 
@@ -23,11 +25,12 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--name", default="training_accuracy")
     arguments = parser.parse_args()
-    record(arguments.name, accuracy(arguments.model, arguments.data))
+    figures = accuracy(arguments.model, arguments.data)
+    record(arguments.name, figures, model=arguments.model)
 
 
 def accuracy(model: Path, data: str) -> dict[str, Any]:
-    """What model.json and log.jsonl say of the training, and the shares of right answers."""
+    """The facts of the training in model.json and log.jsonl, and top-1 and top-5 on DATA."""
     card = read_card(model)
     log = read_log(model / LOG_FILE)
     one, ten = (evaluate_models([model], data, num_crops=crops) for crops in (1, 10))
@@ -37,7 +40,7 @@ def accuracy(model: Path, data: str) -> dict[str, Any]:
         "trained_on": card.data["num_train"],
         "epochs": len(log),
         "training_minutes": round(log[-1]["elapsed_s"] / 60, 1),
-        "training_images_per_s": round(sorted(line["images_per_s"] for line in log)[len(log) // 2]),
+        "training_images_per_s": round(median_high(epoch["images_per_s"] for epoch in log)),
         "images": one.num_images,
         "top1": one.top1,
         "top5": one.top5,

@@ -1,18 +1,24 @@
-"""How fast is training: the loop, the bare pass, and torchvision's own way, in turns in one process?
+"""How fast is training compared with the bare network, and with torchvision's own way of training?
 
-    python -m benchmarks.training_speed DATA [--image-size 128] [--batch-size 128] [--steps 30] [--rounds 3] [--name NAME]
+    python -m benchmarks.training_speed DATA [--image-size 128] [--batch-size 128] [--steps 30]
+        [--rounds 3] [--name NAME] [--profile]
 
-DATA is a folder of class folders, with `train` inside or not. Each is timed for `--steps` batches, in `--rounds` turns:
+DATA is a folder of class folders, which may lie in `train` inside it. Each of these is timed for
+`--steps` batches, in turn, in `--rounds` rounds of one process:
 
-- `bare`: forward and backward of the `modern` recipe's network on one batch that lies on the device, with neither images nor update.
-- `loop`: `Run.train_epoch`, what `lookalike train` runs: canvases from the cache, crops, flips, PCA colour, mixup and cutmix, passes,
-  clipping, update.
-- `loop_as_torchvision`: the same loop with torchvision's layout and training: float32, no norm, no smoothing, no PCA colour, no mixing,
-  crops of its least area.
-- `torchvision`: ImageFolder, RandomResizedCrop, flip and normalisation in one loader worker a core, torchvision.models.alexnet, SGD.
+- `bare`: forward and backward passes of the `modern` recipe's network on one batch that stays on
+  the device. No images are read and no weights are updated.
+- `loop`: `train_epoch`, which `lookalike train` runs: canvases from the cache, crops, flips, PCA
+  colour noise, mixup and cutmix, both passes, gradient clipping, update.
+- `loop_as_torchvision`: the same loop with torchvision's layout and settings: float32, no batch
+  norm, no label smoothing, no colour noise, no mixing, and crops of any area from 8 %.
+- `bare_as_torchvision`: its forward and backward passes alone.
+- `torchvision`: ImageFolder, RandomResizedCrop, flips and normalisation in one loader process per
+  core, torchvision.models.alexnet, SGD.
 
-Decoding into the cache is timed too, and reckoned in over the recipe's epochs. On a GPU, `bare` is what synthetic data would give;
-`--profile` adds where the loop's time goes.
+Decoding into the cache is timed too. `loop_with_decoding_over_torchvision` spreads it over the
+recipe's epochs. On a GPU, `bare` is the speed on synthetic data. `--profile` adds the operations
+that take the most time of the loop.
 """
 
 import argparse
@@ -35,33 +41,35 @@ from torchvision import datasets, models, transforms
 from benchmarks.record import record
 from training.data.cache import cached_canvases
 from training.data.datasets import class_names, open_dataset
-from training.devices import best_device
+from training.devices import best_device, device_name
 from training.interruption import StopRequest
 from training.learning.distributed import Workers
+from training.learning.epoch import train_epoch
+from training.learning.plan import Plan, Split, architecture_of
 from training.learning.recipe import Recipe, modern
-from training.learning.trainer import Plan, Run, Split, architecture_of, keep_freed_memory
+from training.learning.run import Run
+from training.learning.trainer import keep_freed_memory
+
+PAUSE_S = 3.0
+"""Pause between two turns: torchvision's loader processes work on until their queue is full."""
+NUM_WARM_UP_STEPS = 3
+NUM_PROFILED = 12
+RATIOS = {
+    "loop_share_of_bare": ("loop", "bare"),
+    "loop_as_torchvision_share_of_bare": ("loop_as_torchvision", "bare_as_torchvision"),
+    "loop_over_torchvision": ("loop", "torchvision"),
+    "loop_as_torchvision_over_torchvision": ("loop_as_torchvision", "torchvision"),
+}
+Measured = Callable[[int], None]
+"""Runs a number of batches, and returns when the device has finished them."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data")
-    parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--name", default="training_speed")
-    parser.add_argument("--profile", action="store_true")
-    arguments = parser.parse_args()
-    size, batch_size, num_images = (
-        arguments.image_size,
-        arguments.batch_size,
-        arguments.batch_size * arguments.steps,
-    )
-    ours = replace(modern(), image_size=size, batch_size=batch_size)
-    theirs = replace(
-        ours,
+    arguments = _arguments()
+    size, batch_size = arguments.image_size, arguments.batch_size
+    recipe = replace(modern(), image_size=size, batch_size=batch_size)
+    as_torchvision = replace(
+        recipe,
         layout="torchvision",
         normalization="none",
         precision="float32",
@@ -72,90 +80,99 @@ def main() -> None:
         cutmix=0.0,
         min_crop_area=0.08,
         nesterov=False,
-        learning_rate=1e-6,  # for speed alone: without a norm it would diverge
+        learning_rate=1e-6,  # only the speed counts, and without batch norm it would diverge
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         started = time.perf_counter()
-        train = _split(arguments.data, size, num_images, Path(folder))
+        train = _read_split(arguments.data, size, batch_size * arguments.steps, folder)
         decode_s = (time.perf_counter() - started) / len(train.targets)
         measured = {
-            "bare": _bare(ours),
-            "loop": _loop(ours, train, Path(folder)),
-            "bare_as_torchvision": _bare(theirs),
-            "loop_as_torchvision": _loop(theirs, train, Path(folder)),
+            "bare": _bare(recipe),
+            "loop": _loop(recipe, train, folder),
+            "bare_as_torchvision": _bare(as_torchvision),
+            "loop_as_torchvision": _loop(as_torchvision, train, folder),
             "torchvision": _torchvision(Path(arguments.data), size, batch_size),
         }
         keep_freed_memory()
-        rates = _in_turns(measured, arguments.steps, arguments.rounds, batch_size)
+        rates = _measure_in_turns(measured, arguments.steps, arguments.rounds, batch_size)
         operations = _profile(measured["loop"], arguments.steps) if arguments.profile else []
-    figures: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+    figures = {
+        "device": device_name(best_device()),
         "image_size": size,
         "batch_size": batch_size,
         "rounds": arguments.rounds,
+        **summary(rates, decode_s, recipe.epochs),
+        **({"profile": operations} if operations else {}),
     }
-    figures["images_per_s"] = {name: round(median(values), 1) for name, values in rates.items()}
-    figures["images_per_s_lowest_and_highest"] = {
-        name: [round(min(values), 1), round(max(values), 1)] for name, values in rates.items()
-    }
-    figures["decoding_images_per_s"] = round(1 / decode_s, 1)
-    figures["epochs_reckoned_with"] = ours.epochs
-    for name, ratio in {
-        "loop_share_of_bare": ("loop", "bare"),
-        "loop_as_torchvision_share_of_bare": ("loop_as_torchvision", "bare_as_torchvision"),
-        "loop_over_torchvision": ("loop", "torchvision"),
-        "loop_as_torchvision_over_torchvision": ("loop_as_torchvision", "torchvision"),
-    }.items():
-        figures[name] = round(
-            median(
-                one / other for one, other in zip(rates[ratio[0]], rates[ratio[1]], strict=True)
-            ),
-            3,
-        )
-    loop_s = 1 / figures["images_per_s"]["loop"] + decode_s / ours.epochs
-    figures["loop_with_decoding_over_torchvision"] = round(
-        1 / loop_s / figures["images_per_s"]["torchvision"], 3
+    record(arguments.name, figures)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    record(arguments.name, figures | ({"profile": operations} if operations else {}))
+    parser.add_argument("data")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--name", default="training_speed")
+    parser.add_argument("--profile", action="store_true")
+    return parser.parse_args()
 
 
-PAUSE_S = 3.0
-"""Between two turns: torchvision's workers go on until they have filled their queue."""
-Measured = Callable[[int], None]
-"""Runs a number of batches, and returns once the device has done them."""
+def summary(rates: dict[str, list[float]], decode_s: float, num_epochs: int) -> dict[str, Any]:
+    """The speeds in images per second and their ratios, from the rates of each round.
+
+    A ratio is the median over the rounds. `decode_s` is the time to decode one image, once.
+    """
+    medians = {name: round(median(values), 1) for name, values in rates.items()}
+    ratios = {
+        name: round(median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 3)
+        for name, (one, other) in RATIOS.items()
+    }
+    seconds_per_image = 1 / medians["loop"] + decode_s / num_epochs
+    with_decoding = round(1 / seconds_per_image / medians["torchvision"], 3)
+    return {
+        "images_per_s": medians,
+        "images_per_s_lowest_and_highest": {
+            name: [round(min(values), 1), round(max(values), 1)] for name, values in rates.items()
+        },
+        "decoding_images_per_s": round(1 / decode_s, 1),
+        "epochs_reckoned_with": num_epochs,
+        **ratios,
+        "loop_with_decoding_over_torchvision": with_decoding,
+    }
 
 
-def _in_turns(
-    measured: dict[str, Measured], steps: int, rounds: int, batch_size: int
+def _measure_in_turns(
+    measured: dict[str, Measured], num_steps: int, num_rounds: int, batch_size: int
 ) -> dict[str, list[float]]:
-    """Images/s of each round; in turns, so that a busy neighbour slows all alike."""
+    """Images per second in each round. They take turns, so that a busy machine slows all alike."""
     rates: dict[str, list[float]] = {name: [] for name in measured}
     for run in measured.values():
-        run(3)  # warm: kernels chosen, pages faulted in, workers started
-    for _ in range(rounds):
+        run(NUM_WARM_UP_STEPS)
+    for _ in range(num_rounds):
         for name, run in measured.items():
             started = time.perf_counter()
-            run(steps)
+            run(num_steps)
             _wait()
-            rates[name].append(steps * batch_size / (time.perf_counter() - started))
+            rates[name].append(num_steps * batch_size / (time.perf_counter() - started))
             time.sleep(PAUSE_S)
     return rates
 
 
 def _bare(recipe: Recipe) -> Measured:
-    """Forward and backward on one resident batch, with nothing else."""
-    run = _run_of(recipe, _noise(recipe), Path("nowhere"))
-    images = torch.randint(
-        0,
-        256,
-        (recipe.batch_size, recipe.image_size, recipe.image_size, 3),
-        dtype=torch.uint8,
-        device=run.device,
-    )
+    """Forward and backward passes on one resident batch, with nothing else."""
+    run = _begin(recipe, _noise(recipe), Path("nowhere"))
+    size = recipe.image_size
+    shape = (recipe.batch_size, size, size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=run.device)
     targets = torch.zeros(recipe.batch_size, dtype=torch.int64, device=run.device)
 
     def passes(num_steps: int) -> None:
-        run.trained.train()
+        run.network.train()
         for _ in range(num_steps):
             with run.autocast:
                 logits, _ = run.forward(images)
@@ -167,22 +184,21 @@ def _bare(recipe: Recipe) -> Measured:
 
 
 def _loop(recipe: Recipe, train: Split, folder: Path) -> Measured:
-    """Steps of an epoch as `lookalike train` takes them; the last of them is waited for, since its loss is read."""
-    run = _run_of(recipe, train, folder)
+    """Steps of an epoch as `lookalike train` takes them. It reads the last loss, and so waits."""
+    run = _begin(recipe, train, folder)
 
     def steps(num_steps: int) -> None:
         whole = run.plan
-        run.plan = replace(
-            whole, train=Split(train.canvases, train.targets[: num_steps * recipe.batch_size])
-        )
+        targets = train.targets[: num_steps * recipe.batch_size]
+        run.plan = replace(whole, train=Split(train.canvases, targets))
         run.position.step = run.position.num_seen = 0
-        run.train_epoch(StopRequest(), lambda: None)
+        train_epoch(run, StopRequest())
         run.plan = whole
 
     return steps
 
 
-def _run_of(recipe: Recipe, train: Split, folder: Path) -> Run:
+def _begin(recipe: Recipe, train: Split, folder: Path) -> Run:
     plan = Plan(
         recipe=recipe,
         architecture=architecture_of(recipe, num_classes=10),
@@ -191,39 +207,33 @@ def _run_of(recipe: Recipe, train: Split, folder: Path) -> Run:
         directory=folder,
         fingerprint="",
     )
-    run = Run(plan, Workers(device=best_device()))
-    run.begin()
-    return run
+    return Run.begin(plan, Workers(device=best_device()))
 
 
 def _noise(recipe: Recipe) -> Split:
-    return Split(
-        torch.randint(
-            0, 256, (8, recipe.image_size, recipe.image_size, 3), dtype=torch.uint8
-        ).numpy(),
-        torch.zeros(8).long(),
-    )
+    """Eight random images, from which a run measures its channel means."""
+    shape = (8, recipe.image_size, recipe.image_size, 3)
+    canvases = torch.randint(0, 256, shape, dtype=torch.uint8).numpy()
+    return Split(canvases, torch.zeros(8).long())
 
 
-def _split(data: str, size: int, num_images: int, folder: Path) -> Split:
-    """The training images through the cache."""
+def _read_split(data: str, size: int, num_images: int, folder: Path) -> Split:
+    """The training images, decoded into the cache."""
     examples = open_dataset(data).part("train")
     if num_images > len(examples):
         raise SystemExit(
-            f"{data} has {len(examples):,} training images, too few for {num_images:,}; pass fewer --steps"
+            f"--steps needs {num_images:,} training images but {data} has {len(examples):,}; "
+            "pass fewer --steps"
         )
-    canvases = cached_canvases(
-        data, examples, size, folder / "canvases.u8", threads=os.cpu_count() or 1
-    )
+    file, num_threads = folder / "canvases.u8", os.cpu_count() or 1
+    canvases = cached_canvases(data, examples, size, file, num_threads=num_threads)
     names = class_names(examples)
-    return Split(
-        canvases.pixels,
-        torch.tensor([names.index(str(example.label)) for example in canvases.examples]),
-    )
+    targets = [names.index(str(example.label)) for example in canvases.examples]
+    return Split(canvases.pixels, torch.tensor(targets))
 
 
 def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
-    """Training as torchvision's own references do it, at this size and batch."""
+    """Training as torchvision's reference scripts do it, at this size and batch size."""
     root = folder / "train" if (folder / "train").is_dir() else folder
     transform = transforms.Compose(
         [
@@ -233,13 +243,12 @@ def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    num_workers = os.cpu_count() or 1
     images = datasets.ImageFolder(str(root), transform)
     loader = DataLoader(
         images,
         batch_size,
         shuffle=True,
-        num_workers=num_workers,
+        num_workers=os.cpu_count() or 1,
         persistent_workers=True,
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
@@ -251,9 +260,8 @@ def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
 
     def steps(num_steps: int) -> None:
         for inputs, targets in islice(batches, num_steps):
-            loss = nn.functional.cross_entropy(
-                network(inputs.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
-            )
+            logits = network(inputs.to(device, non_blocking=True))
+            loss = nn.functional.cross_entropy(logits, targets.to(device, non_blocking=True))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -262,19 +270,18 @@ def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
     return steps
 
 
-def _profile(loop: Measured, steps: int) -> list[str]:
+def _profile(loop: Measured, num_steps: int) -> list[str]:
     """The operations that take the most time of the loop, with their shares."""
     with profile() as profiler:
-        loop(steps)
+        loop(num_steps)
     on_gpu = torch.cuda.is_available()
     operations = [
         (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.key)
         for event in profiler.key_averages()
     ]
-    total = sum(time_us for time_us, _ in operations)
-    return [
-        f"{time_us / total:.1%} {name}" for time_us, name in sorted(operations, reverse=True)[:12]
-    ]
+    total_us = sum(time_us for time_us, _ in operations)
+    slowest = sorted(operations, reverse=True)[:NUM_PROFILED]
+    return [f"{time_us / total_us:.1%} {name}" for time_us, name in slowest]
 
 
 def _wait() -> None:

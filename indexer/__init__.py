@@ -1,1 +1,1 @@
-"""A model and images in, an index directory out: features, what they belong to, and the search among them."""
+"""From a model and images to an index directory, and the search of it."""

@@ -1,73 +1,147 @@
-"""Images that ask: decoded, embedded, classified and looked up, many at a time."""
+"""Answers to query images: decode them, embed them in batches, and classify them."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from indexer.array_types import Floats
-from indexer.embedder import Embedder
-from indexer.metrics import DEFAULT_RERANK, QueryMetric
-from indexer.search.searcher import Match, Searcher
+from indexer.embedder import ClassScore, Embedder, Embedding, likeliest
+from indexer.learned.probe import Probe
+from indexer.search.searcher import Match
 from training.data.examples import Example
-from training.data.images import ImageError, Pixels, Source, read_square
+from training.data.images import (
+    ImageError,
+    Pixels,
+    Source,
+    TarMember,
+    from_pillow,
+    read_square,
+    to_square,
+)
 from training.parallel import map_ahead, num_cores
 
 BATCH_SIZE = 32
 
+QueryImage = str | Source | Image.Image | Pixels
+"""A query: a path, a file's bytes, a member of a tar shard, a PIL image, or an RGB array (H, W, 3)
+uint8."""
+
+_pillow_lock = threading.Lock()
+
 
 @dataclass(frozen=True)
-class Answer:
-    """One query: its square, logits (classes,), feature (4096,), and its matches where an index was asked."""
+class Batch:
+    """Query images that went through the network together."""
 
-    square: Pixels
-    logits: Floats
-    feature: Floats
-    matches: list[Match]
+    positions: list[int]
+    """The position of each image in the sequence of queries."""
+    squares: Pixels
+    """(B, S, S, 3) uint8, the input of the network."""
+    embedding: Embedding
 
 
-def answer(
-    sources: Sequence[Source],
+def embed_images(
+    images: Sequence[QueryImage],
     embedder: Embedder,
-    searcher: Searcher | None = None,
     *,
-    k: int = 6,
-    metric: QueryMetric = "euclidean",
-    label: str | None = None,
-    rerank: int = DEFAULT_RERANK,
-    flips: int | None = None,
-) -> Iterator[Answer]:
-    """Answers the queries in order; raises ImageError at the first unreadable one."""
+    skip_unreadable: Callable[[int, ImageError], None] | None = None,
+) -> Iterator[Batch]:
+    """Decode and embed images in order, BATCH_SIZE at a time. One thread per core decodes.
+
+    An unreadable image raises ImageError. If `skip_unreadable` is given, it is called with the
+    image's position and the error instead, and the image is left out.
+    """
+
+    def read(image: QueryImage) -> Pixels | ImageError:
+        try:
+            return _to_square(image, embedder.card.image_size)
+        except ImageError as error:
+            return error
+
+    def run(waiting: list[tuple[int, Pixels]]) -> Batch:
+        squares = np.stack([square for _, square in waiting])
+        return Batch([position for position, _ in waiting], squares, embedder.embed(squares))
+
+    waiting: list[tuple[int, Pixels]] = []
     with ThreadPoolExecutor(num_cores()) as pool:
-        squares = map_ahead(
-            pool,
-            lambda source: _read(source, embedder.card.image_size),
-            sources,
-            ahead=2 * BATCH_SIZE,
-        )
-        for start in range(0, len(sources), BATCH_SIZE):
-            batch = np.stack([next(squares) for _ in sources[start : start + BATCH_SIZE]])
-            embedding = embedder.embed(batch)
-            found = (
-                partial(searcher.search, metric=metric, label=label, rerank=rerank, flips=flips)
-                if searcher
-                else None
-            )
-            matches = found(embedding.features, k) if found else [[] for _ in batch]
-            yield from map(Answer, batch, embedding.logits, embedding.features, matches)
+        for position, square in enumerate(map_ahead(pool, read, images, ahead=2 * BATCH_SIZE)):
+            if not isinstance(square, ImageError):
+                waiting.append((position, square))
+            elif skip_unreadable is None:
+                raise _with_name(square, images[position])
+            else:
+                skip_unreadable(position, square)
+            if len(waiting) == BATCH_SIZE:
+                yield run(waiting)
+                waiting = []
+    if waiting:
+        yield run(waiting)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Classifies images: by the network's classes or, with a probe, by the labels of an index."""
+
+    embedder: Embedder
+    probe: Probe | None = None
+
+    def scores(self, embedding: Embedding, k: int) -> list[list[ClassScore]]:
+        """The `k` most probable classes of each image of a batch, most probable first."""
+        if self.probe:
+            logits, names = self.probe.logits(embedding.features), self.probe.facts.labels
+        else:
+            logits, names = embedding.logits, self.embedder.card.class_names
+        return [likeliest(logits_of_image, names, k) for logits_of_image in logits]
+
+    def classify(self, images: Sequence[QueryImage], k: int = 5) -> list[list[ClassScore]]:
+        """The `k` most probable classes of each image; raises ImageError for an unreadable one."""
+        batches = embed_images(images, self.embedder)
+        return [scores for batch in batches for scores in self.scores(batch.embedding, k)]
 
 
 def without_itself(matches: Sequence[Match], example: Example, k: int) -> list[Match]:
-    """The `k` nearest matches but for the item that is the query itself: ask for k + 1."""
-    return [match for match in matches if match.item.path != example.path][:k]
+    """The `k` nearest matches of an indexed image without the image itself.
+
+    Pass the k + 1 nearest matches.
+    """
+    return [match for match in matches if match.path != example.path][:k]
 
 
-def _read(source: Source, size: int) -> Pixels:
-    try:
-        return read_square(source, size)
-    except ImageError as error:
+def _to_square(image: QueryImage, size: int) -> Pixels:
+    """The network's square of one query; raises ImageError."""
+    if isinstance(image, Image.Image):
+        # Pillow decodes an opened file when its pixels are first used. Two threads must not do
+        # this to the same image, and a list of queries may hold an image twice.
+        with _pillow_lock:
+            return to_square(from_pillow(image), size)
+    if isinstance(image, np.ndarray):
+        return to_square(from_pillow(_from_array(image)), size)
+    if isinstance(image, str):
+        image = Path(image)
+    if not isinstance(image, bytes | Path | TarMember):
         raise ImageError(
-            error.reason, str(error) if isinstance(source, bytes) else f"{source}: {error}"
-        ) from error
+            "unsupported",
+            "a query must be a path, the bytes of a file, a PIL image or an RGB array, "
+            f"got {type(image).__name__}",
+        )
+    return read_square(image, size)
+
+
+def _from_array(pixels: Pixels) -> Image.Image:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
+        raise ImageError(
+            "unsupported",
+            "an image array must be RGB of shape (height, width, 3) and dtype uint8, "
+            f"got {pixels.shape} {pixels.dtype}",
+        )
+    return Image.fromarray(pixels)
+
+
+def _with_name(error: ImageError, image: QueryImage) -> ImageError:
+    """The error with the name of the file, if the query is a file."""
+    is_file = isinstance(image, str | Path | TarMember)
+    return ImageError(error.reason, f"{image}: {error}") if is_file else error

@@ -1,29 +1,55 @@
-"""`lookalike search`, `classify`, `figures`, and `index` with all its own."""
+"""The commands `lookalike search`, `classify` and `figures`, and the group `lookalike index`."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indexer.embedder import likeliest
-from indexer.index_cli import AsJson, DeviceOption, IndexDirectory
-from indexer.index_cli import app as index_app
+from indexer.commands import changes, learned, reports
+from indexer.commands.options import AsJson, DeviceOption, IndexDirectory
+from indexer.commands.printing import print_json
 from indexer.learned.probe import By
-from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QUERY_METRICS, parse_metric
-from training.data.examples import storable
+from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QUERY_METRICS, parse_metric, resolve_rerank
 from training.errors import UserError
-from training.progress import console, one_line
+from training.naming import one_line, storable
+from training.progress import console
+
+if TYPE_CHECKING:
+    from indexer.search.searcher import Match
 
 app = typer.Typer(no_args_is_help=True)
+index_app = typer.Typer(no_args_is_help=True, help="Make, maintain and report on an index.")
+for commands in (changes, learned, reports):
+    index_app.add_typer(commands.app)
 app.add_typer(index_app, name="index")
 
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", show_default=False, help="Image files.")
 ]
-ModelDirectory = Annotated[
-    Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")
+MetricOption = Annotated[
+    str,
+    typer.Option(metavar="|".join(QUERY_METRICS), help="The distance, between features or codes."),
+]
+RerankOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        show_default=False,
+        help="With hamming: the number of nearest codes to rank by Euclidean distance, "
+        f"{DEFAULT_RERANK} unless given. 0 ranks by the codes alone.",
+    ),
+]
+FlipsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=MAX_FLIPS,
+        show_default=False,
+        help="With hamming: look only at items whose short address differs in at most this many "
+        "bits. The time hardly depends on the size of INDEX.",
+    ),
 ]
 
 
@@ -31,88 +57,41 @@ ModelDirectory = Annotated[
 def search(
     index: IndexDirectory,
     images: Images,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many look-alikes.")] = 6,
-    metric: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(QUERY_METRICS), help="The distance between features, or between codes."
-        ),
-    ] = "euclidean",
-    rerank: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            show_default=False,
-            help=f"With hamming: rank so many of the nearest by code by Euclidean distance, {DEFAULT_RERANK} unless given; 0: none.",
-        ),
+    k: Annotated[int, typer.Option("-k", min=1, help="The number of look-alikes.")] = 6,
+    metric: MetricOption = "euclidean",
+    rerank: RerankOption = None,
+    flips: FlipsOption = None,
+    label: Annotated[
+        str | None, typer.Option(help="Only items of this label. The search is then exact.")
     ] = None,
-    flips: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=MAX_FLIPS,
-            show_default=False,
-            help="With hamming: look only where at most so many bits of a short address differ, however large INDEX is.",
-        ),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Only items of this label.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model directory, if not the index's own copy.")
+        Path | None, typer.Option(help="The model directory. Without it, the index's own copy.")
     ] = None,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Find the indexed images most like each IMAGE."""
-    from indexer.answers import answer
-    from indexer.opening import open_for_queries
+    """Find the indexed images that are most similar to each IMAGE."""
+    from indexer.opening import open_index
 
-    by = parse_metric(metric)
-    for name, value in (("--rerank", rerank), ("--flips", flips)):
-        if value is not None and by != "hamming":
-            raise UserError(
-                f"{name} is for codes only; pass --metric hamming with it, or leave it out with --metric {by}"
-            )
-    rerank = DEFAULT_RERANK if rerank is None else rerank
-    opened, embedder, searcher = open_for_queries(index, model, device=device)
-    label = None if label is None else storable(label)
-    if label is not None and label not in opened.labels():
-        raise UserError(
-            f"no item has the label {label}; there are: {', '.join(list(opened.labels())[:20])}"
-        )
-    sources = _existing(images)
-    results = [
-        found.matches
-        for found in answer(
-            sources, embedder, searcher, k=k, metric=by, label=label, rerank=rerank, flips=flips
-        )
-    ]
+    parsed_metric = parse_metric(metric)
+    rerank = resolve_rerank(parsed_metric, rerank, flips)
+    opened = open_index(index, model, device=device)
+    _check_exist(images)
+    stored_label = None if label is None else storable(label)
+    answers = opened.similar(
+        images, k, metric=parsed_metric, label=stored_label, rerank=rerank, flips=flips
+    )
     if as_json:
-        rows = [
-            {
-                "filename": str(image),
-                "matches": [{**_item(match.item), "distance": match.distance} for match in matches],
-            }
-            for image, matches in zip(images, results, strict=True)
+        results = [
+            {"filename": str(image), "matches": [_to_json(match) for match in matches]}
+            for image, matches in zip(images, answers, strict=True)
         ]
-        print(
-            json.dumps(
-                {
-                    "model": embedder.card.id,
-                    "index": opened.manifest.commit,
-                    "metric": metric,
-                    "results": rows,
-                },
-                indent=2,
-            )
-        )
+        names = {"index": opened.index.name, "commit": opened.index.manifest.commit}
+        model_id = opened.embedder.card.id
+        print_json({"model": model_id, **names, "metric": metric, "results": results})
         return
-    num_digits = 4 if by == "cosine" else 0 if by == "hamming" and not rerank else 3
-    for image, matches in zip(images, results, strict=True):
-        print(image)
-        for match in matches:
-            print(
-                f"  {match.distance:9.{num_digits}f}  {one_line(match.item.label or '-')}  {one_line(match.item.path)}"
-            )
+    are_bits = parsed_metric == "hamming" and not rerank
+    _print_matches(images, answers, 0 if are_bits else 4 if parsed_metric == "cosine" else 3)
 
 
 @app.command()
@@ -120,41 +99,37 @@ def classify(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL|INDEX", show_default=False, help="A model directory, or an index."
+            metavar="MODEL|INDEX", show_default=False, help="A model directory or an index."
         ),
     ],
     images: Images,
     by: Annotated[
         By,
         typer.Option(
-            help="The network's own classes, or the labels of the index's items, by its probe."
+            help="Answer with the network's classes, or with the labels of the index's items."
         ),
     ] = "classes",
-    k: Annotated[int, typer.Option("-k", min=1, help="How many classes.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, help="The number of classes.")] = 5,
     device: DeviceOption = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Name the likeliest classes of each IMAGE: the network's, or the labels of an index's items."""
-    from indexer.answers import answer
-    from indexer.opening import open_for_classifying
+    """Print the most probable classes of each IMAGE.
 
-    embedder, probe = open_for_classifying(model, by=by, device=device)
-    answers = answer(_existing(images), embedder)
-    if probe:
-        results = [
-            likeliest(probe.logits(found.feature[None])[0], probe.facts.labels, k)
-            for found in answers
-        ]
-    else:
-        results = [likeliest(found.logits, embedder.card.class_names, k) for found in answers]
+    With --by items, the classes are the labels of the items, predicted by the probe of INDEX.
+    """
+    from indexer.opening import open_classifier
+
+    classifier = open_classifier(model, by=by, device=device)
+    _check_exist(images)
+    answers = classifier.classify(images, k)
     if as_json:
-        rows = [
+        results = [
             {"filename": str(image), "classes": [asdict(score) for score in scores]}
-            for image, scores in zip(images, results, strict=True)
+            for image, scores in zip(images, answers, strict=True)
         ]
-        print(json.dumps({"model": embedder.card.id, "by": by, "results": rows}, indent=2))
+        print_json({"model": classifier.embedder.card.id, "by": by, "results": results})
         return
-    for image, scores in zip(images, results, strict=True):
+    for image, scores in zip(images, answers, strict=True):
         print(image)
         for score in scores:
             print(f"  {score.probability:7.2%}  {score.name}")
@@ -162,32 +137,44 @@ def classify(
 
 @app.command()
 def figures(
-    model: ModelDirectory,
-    out: Annotated[Path, typer.Option(show_default=False, help="Where the PNG files go.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")
+    ],
+    out: Annotated[Path, typer.Option(show_default=False, help="The folder for the PNG files.")],
     index: Annotated[Path | None, typer.Option(help="The index directory, for Figure 4.")] = None,
     ablation: Annotated[
-        Path | None, typer.Option(help="An `ablate` directory, for Figure 1.")
+        Path | None, typer.Option(help="A directory that `ablate` wrote, for Figure 1.")
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Where Figure 4's test images come from; else the model's held-out ones."
+            help="The test images of Figure 4. Without it, the images that the model held out."
         ),
     ] = None,
 ) -> None:
-    """Draw the paper's figures from this model."""
+    """Draw the paper's figures for this model."""
     from indexer.reports.figures import draw_figures
 
     for file in draw_figures(model, index, out, data=data, ablation=ablation):
         console.print(f"Drew {file}")
 
 
-def _existing(images: list[Path]) -> list[Path | bytes]:
+def _print_matches(
+    images: Sequence[Path], answers: Sequence[Sequence["Match"]], num_digits: int
+) -> None:
+    for image, matches in zip(images, answers, strict=True):
+        print(image)
+        for match in matches:
+            label = one_line(match.label or "-")
+            print(f"  {match.distance:9.{num_digits}f}  {label}  {one_line(match.path)}")
+
+
+def _to_json(match: "Match") -> dict[str, Any]:
+    item = match.item
+    return {"id": item.id, "path": item.path, "label": item.label, "distance": match.distance}
+
+
+def _check_exist(images: Sequence[Path]) -> None:
     for image in images:
         if not image.exists():
             raise UserError(f"{image} does not exist; pass image files")
-    return list(images)
-
-
-def _item(item: Any) -> dict[str, Any]:
-    return {"id": item.id, "path": item.path, "label": item.label}

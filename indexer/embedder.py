@@ -1,4 +1,7 @@
-"""A model directory -> logits and features of squares: on ONNX Runtime on the CPU, on torch on a GPU."""
+"""From squares to features and logits, with the network of a model directory.
+
+ONNX Runtime computes on the CPU, torch on a GPU.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,47 +21,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the network says of a batch: `logits` (B, classes) and `features` (B, 4096), float32."""
+    """The output of the network for a batch."""
 
     logits: Floats
+    """(B, classes)"""
     features: Floats
+    """(B, 4096)"""
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class of the model and its probability, 0..1."""
+    """A class and its probability for an image."""
 
     name: str
     index: int
+    """The position of the class among the model's classes, or among the probe's labels."""
     probability: float
+    """From 0 to 1."""
 
 
 class Embedder:
-    """The network of a model directory, ready for squares; raises ModelError where the directory is not a whole model.
-
-    `device`: `auto` takes a GPU if torch finds one. Torch is imported for a GPU only.
-    """
+    """The network of a model directory. Safe to use from several threads."""
 
     def __init__(
-        self, model_directory: Path, *, device: Device = "cpu", num_threads: int | None = None
+        self,
+        model_directory: Path,
+        *,
+        card: ModelCard | None = None,
+        device: Device = "cpu",
+        num_threads: int | None = None,
     ):
-        self.card: ModelCard = read_card(model_directory)
+        """Load the network; raises ModelError if the directory is not a complete model.
+
+        Pass `card` if the caller has read it already. `auto` takes the GPU if torch finds one;
+        torch is imported for a GPU only. `num_threads` is for the CPU, None means all cores.
+        """
+        self.card = read_card(model_directory) if card is None else card
         self.device: Literal["cpu", "gpu"] = resolve_device(device)
         self._forward: _Forward = (
-            _TorchForward(model_directory)
+            _TorchForward(model_directory, self.card)
             if self.device == "gpu"
             else _OnnxForward(model_directory, self.card, num_threads)
         )
 
     def embed(self, squares: Pixels) -> Embedding:
-        """(B, S, S, 3) uint8 RGB, S the model's image size -> its logits and features. Safe to call from several threads."""
+        """The output for squares (B, S, S, 3) uint8 RGB, where S is the model's image size."""
         return Embedding(*self._forward(squares))
 
 
 def likeliest(logits: Floats, class_names: tuple[str, ...], k: int = 5) -> list[ClassScore]:
-    """The `k` likeliest classes of one image's logits (classes,), likeliest first."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities = shifted / shifted.sum()
+    """The `k` most probable classes of one image's logits (classes,), most probable first."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = exponentials / exponentials.sum()
     best = np.argsort(-probabilities, kind="stable")[:k]
     return [
         ClassScore(class_names[index], int(index), float(probabilities[index])) for index in best
@@ -66,6 +80,8 @@ def likeliest(logits: Floats, class_names: tuple[str, ...], k: int = 5) -> list[
 
 
 class _Forward(Protocol):
+    """Squares (B, S, S, 3) -> logits (B, classes) and features (B, 4096)."""
+
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]: ...
 
 
@@ -79,10 +95,11 @@ class _OnnxForward:
         self._session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )
-        named = self._session.get_modelmeta().custom_metadata_map.get("model_id")
-        if named != card.id:
+        model_id = self._session.get_modelmeta().custom_metadata_map.get("model_id")
+        if model_id != card.id:
             raise ModelError(
-                f"{file} is of model {str(named)[:12]} but model.json is of {card.id[:12]}; run: lookalike export {directory}"
+                f"{file} belongs to model {str(model_id)[:12]} "
+                f"but model.json to model {card.id[:12]}; run: lookalike export {directory}"
             )
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
@@ -91,19 +108,19 @@ class _OnnxForward:
 
 
 class _TorchForward:
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, card: ModelCard):
         import torch
 
         from training.network.export import load_network
 
         self._torch = torch
-        self._network: AlexNet = load_network(directory, "cuda")[0].to(
-            memory_format=torch.channels_last
-        )
+        network, _ = load_network(directory, "cuda", card=card)
+        self._network: AlexNet = network.to(memory_format=torch.channels_last)
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
         torch = self._torch
-        # TF32 rounds to 10 bits, which would part the GPU's features from the CPU's by more than the promised 1e-3.
+        # TF32 keeps 10 bits of a number. With it the features on the GPU and on the CPU would
+        # differ by more than the promised 1e-3.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits, features = self._network(torch.tensor(squares, device="cuda"))
         return logits.cpu().numpy(), features.cpu().numpy()

@@ -1,8 +1,10 @@
-"""The distances an index can be searched by. A new distance between features is one entry in DISTANCES.
+"""The distances that an index can be searched by.
 
-Euclidean distance between raw features is the paper's (Krizhevsky et al. 2012, section 6.1). Cosine distance is
-1 - cosine, from 0 to 2; a feature of zeros is at distance 1 from everything. Hamming distance is the number of
-bits that differ between two binary codes.
+To add a distance between features, name it in Metric and describe it in DISTANCES.
+
+Euclidean distance between raw features is the paper's (Krizhevsky et al. 2012, section 6.1). Cosine
+distance is 1 - cosine, from 0 to 2; a feature of zeros is at distance 1 from everything. Hamming
+distance is the number of bits that differ between two binary codes.
 """
 
 from collections.abc import Callable
@@ -18,16 +20,16 @@ from training.errors import UserError
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 """The distances between features."""
-QueryMetric = Literal["euclidean", "cosine", "hamming"]
+QueryMetric = Literal[Metric, "hamming"]
 QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
-"""What an index with codes can be searched by. An index without codes can be searched by METRICS only."""
+"""The metrics for an index with codes. An index without codes can be searched by METRICS only."""
 DEFAULT_RERANK = 2000
-"""Number of nearest codes that are ranked again by Euclidean distance."""
+"""Number of nearest codes whose items are ranked by Euclidean distance."""
 MAX_FLIPS = 4
-"""Maximum number of address bits that may differ. 28 bits have 24,158 addresses within four flips."""
+"""Maximum number of address bits that may differ. Of 28 bits, 24,158 addresses are within 4."""
 NOISE = 1e-12
-"""Distances below this are rounding errors and count as 0. For squared Euclidean distances it is relative to the
-vectors' squared lengths."""
+"""Distances below this are rounding errors and count as 0. For squared Euclidean distances it is
+relative to the vectors' squared lengths."""
 
 F = TypeVar("F", np.float32, np.float64)
 
@@ -39,13 +41,15 @@ class Distance:
     to_query: Callable[[Doubles, Doubles], Doubles]
     """True distances: query (D,), features (n, D) -> (n,)."""
     matrix: Callable[[Doubles, Doubles], Doubles]
-    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). Loses the last digits of
-    distances that are tiny beside the features' lengths."""
+    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). Distances
+    that are tiny beside the features' lengths lose their last digits."""
     scan: Callable[[Floats, Floats, Floats, int], tuple[Floats, Rows]]
-    """The k nearest, fast and in float32: queries (Q, D), features (n, D), the features' lengths (n,), k ->
-    keys and positions, (Q, min(k, n)) each. The keys order the features of one query; they are not distances."""
+    """The k nearest, fast and in float32: queries (Q, D), features (n, D), the features' lengths
+    (n,), k -> keys and positions, (Q, min(k, n)) each. The keys are not distances: they only put
+    the features of one query in order."""
     as_euclidean: Callable[[Floats], Floats]
-    """Vectors whose Euclidean distances have the same order, (n, D) -> (n, D): what a FAISS structure stores."""
+    """Vectors whose Euclidean distances have the same order, (n, D) -> (n, D). A FAISS structure
+    stores these vectors."""
 
 
 def unit(vectors: npt.NDArray[F]) -> npt.NDArray[F]:
@@ -63,19 +67,22 @@ def _euclidean_to_query(query: Doubles, features: Doubles) -> Doubles:
 
 
 def _euclidean_matrix(queries: Doubles, features: Doubles) -> Doubles:
-    squared_lengths = np.einsum("qd,qd->q", queries, queries)[:, None] + np.einsum(
-        "nd,nd->n", features, features
-    )
+    squared_lengths = _squared_lengths(queries)[:, None] + _squared_lengths(features)
     squared: Doubles = squared_lengths - 2 * (queries @ features.T)
     squared[squared < NOISE * squared_lengths] = 0
     distances: Doubles = np.sqrt(squared)
     return distances
 
 
+def _squared_lengths(vectors: Doubles) -> Doubles:
+    squared: Doubles = np.einsum("nd,nd->n", vectors, vectors)
+    return squared
+
+
 def _euclidean_scan(
     queries: Floats, features: Floats, lengths: Floats, k: int
 ) -> tuple[Floats, Rows]:
-    import faiss  # commands that only parse their options do without it
+    import faiss  # here, so that commands which only read their options start fast
 
     squared, positions = faiss.knn(queries, features, min(k, len(features)))
     return squared, positions
@@ -124,20 +131,25 @@ def parse_metric(text: str) -> QueryMetric:
     """Return one of QUERY_METRICS; raises UserError."""
     if metric := next((metric for metric in QUERY_METRICS if metric == text), None):
         return metric
-    raise UserError(f"--metric must be one of {', '.join(QUERY_METRICS)}, got {text!r}")
+    raise UserError(f"the metric must be one of {', '.join(QUERY_METRICS)}, got {text!r}")
 
 
 def resolve_rerank(metric: QueryMetric, rerank: int | None, flips: int | None) -> int | None:
-    """Number of nearest codes to rank again: the default if none is given; None unless `metric` is hamming.
+    """The number of nearest codes to rank by Euclidean distance, None unless `metric` is hamming.
 
-    Raises HammingOnlyError if `rerank` or `flips` is given for another metric.
+    It is DEFAULT_RERANK if `rerank` is None. Raises HammingOnlyError if `rerank` or `flips` is
+    given for another metric, UserError if one of them is out of range.
     """
-    if metric == "hamming":
-        return DEFAULT_RERANK if rerank is None else rerank
-    for name, value in (("rerank", rerank), ("flips", flips)):
-        if value is not None:
-            raise HammingOnlyError(name, value, metric)
-    return None
+    if metric != "hamming":
+        for name, value in (("rerank", rerank), ("flips", flips)):
+            if value is not None:
+                raise HammingOnlyError(name, value, metric)
+        return None
+    if rerank is not None and rerank < 0:
+        raise UserError(f"rerank must be 0 or more, got {rerank}")
+    if flips is not None and not 0 <= flips <= MAX_FLIPS:
+        raise UserError(f"flips must be from 0 to {MAX_FLIPS}, got {flips}")
+    return DEFAULT_RERANK if rerank is None else rerank
 
 
 class HammingOnlyError(UserError):

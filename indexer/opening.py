@@ -1,82 +1,263 @@
-"""An index opened for queries, with the network that its features came from."""
+"""An index that is open for queries, with the network that made its features.
 
+The command line, the service and the Python API answer through OpenIndex.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar, get_args, overload
 
-from indexer.embedder import Embedder
+import numpy as np
+
+from indexer.answers import Classifier, QueryImage, embed_images
+from indexer.array_types import Floats
+from indexer.embedder import ClassScore, Embedder
 from indexer.learned.probe import By, Probe
-from indexer.search.searcher import Searcher
-from indexer.storage.index import MODEL_FOLDER, Index
-from indexer.storage.manifest import IndexDirectoryError, is_index, read_manifest
+from indexer.metrics import QueryMetric, parse_metric, resolve_rerank
+from indexer.search.searcher import Match, Searcher
+from indexer.storage.index import Index
+from indexer.storage.manifest import (
+    MODEL_FOLDER,
+    PROBE,
+    IndexDirectoryError,
+    check_model,
+    is_index,
+    read_manifest,
+)
 from training.devices import Device
-from training.network.model import read_card
+from training.errors import UserError
+from training.network.model import NUM_FEATURES, read_card
+
+QueryImages = list[Any] | tuple[QueryImage, ...]
+"""Several queries, of any kind. Not list[QueryImage], which would not accept a list[Path]."""
+_Answer = TypeVar("_Answer")
+
+MAX_LABELS_NAMED = 20
+"""Maximum number of labels that an error names."""
 
 
-def open_for_queries(
-    index_directory: Path,
-    model_directory: Path | None = None,
+@dataclass(frozen=True)
+class OpenIndex:
+    """One commit of an index, its network and its searcher. Safe to use from several threads."""
+
+    index: Index
+    embedder: Embedder
+    searcher: Searcher = field(repr=False)
+
+    @cached_property
+    def probe(self) -> Probe | None:
+        """The classifier of the items' labels, None if none was fitted.
+
+        Raises IndexDirectoryError if it is damaged. Threads that ask at the same time may each read
+        it, but they read the same.
+        """
+        return Probe.load(self.index)
+
+    def classifier(self, by: By = "classes") -> Classifier:
+        """The classifier by the network's classes, or by the labels of the items.
+
+        Raises NoProbeError for `by="items"` if the index has no probe.
+        """
+        if by not in get_args(By):
+            raise UserError(f"`by` must be one of {', '.join(get_args(By))}, got {by!r}")
+        if by == "classes":
+            return Classifier(self.embedder)
+        if self.probe is None:
+            raise NoProbeError(self.index.directory)
+        return Classifier(self.embedder, self.probe)
+
+    @overload
+    def similar(
+        self,
+        images: QueryImages,
+        k: int = ...,
+        *,
+        metric: QueryMetric = ...,
+        label: str | None = ...,
+        rerank: int | None = ...,
+        flips: int | None = ...,
+    ) -> list[list[Match]]: ...
+
+    @overload
+    def similar(
+        self,
+        images: QueryImage,
+        k: int = ...,
+        *,
+        metric: QueryMetric = ...,
+        label: str | None = ...,
+        rerank: int | None = ...,
+        flips: int | None = ...,
+    ) -> list[Match]: ...
+
+    def similar(
+        self,
+        images: QueryImage | QueryImages,
+        k: int = 6,
+        *,
+        metric: QueryMetric = "euclidean",
+        label: str | None = None,
+        rerank: int | None = None,
+        flips: int | None = None,
+    ) -> list[Match] | list[list[Match]]:
+        """The `k` nearest items, nearest first. A list of images gives one list per image.
+
+        `Searcher.search` explains the options. Raises ImageError for an unreadable image,
+        UserError for an option that is unknown, out of range or does not fit the metric, and
+        IndexDirectoryError for hamming if the index has no codes.
+        """
+        rerank = resolve_rerank(parse_metric(metric), rerank, flips)
+        _check_k(k)
+        _check_label(self.index, label)
+
+        def search(queries: Sequence[QueryImage]) -> list[list[Match]]:
+            return [
+                matches
+                for batch in embed_images(queries, self.embedder)
+                for matches in self.searcher.search(
+                    batch.embedding.features,
+                    k,
+                    metric=metric,
+                    label=label,
+                    rerank=rerank or 0,
+                    flips=flips,
+                )
+            ]
+
+        return _answer(images, search)
+
+    @overload
+    def classify(
+        self, images: QueryImages, k: int = ..., *, by: By = ...
+    ) -> list[list[ClassScore]]: ...
+
+    @overload
+    def classify(self, images: QueryImage, k: int = ..., *, by: By = ...) -> list[ClassScore]: ...
+
+    def classify(
+        self, images: QueryImage | QueryImages, k: int = 5, *, by: By = "classes"
+    ) -> list[ClassScore] | list[list[ClassScore]]:
+        """The `k` most probable classes, most probable first. A list gives one list per image.
+
+        Raises ImageError for an unreadable image, UserError for an unknown `by` or a k below 1,
+        NoProbeError for `by="items"` if the index has no probe.
+        """
+        _check_k(k)
+        classifier = self.classifier(by)
+        return _answer(images, lambda queries: classifier.classify(queries, k))
+
+    def features(self, images: QueryImage | QueryImages) -> Floats:
+        """The features, (n, 4096) float32, one row per image; raises ImageError for an unreadable
+        image."""
+        batches = embed_images(_as_sequence(images), self.embedder)
+        rows = [batch.embedding.features for batch in batches]
+        return np.concatenate(rows) if rows else np.empty((0, NUM_FEATURES), np.float32)
+
+
+class NoProbeError(IndexDirectoryError):
+    """Labels of items were asked for, but the index has no probe."""
+
+    def __init__(self, directory: Path):
+        super().__init__(
+            f"classifying by items needs a probe but {directory} has none; "
+            f"fit one with: lookalike index probe {directory}"
+        )
+
+
+def open_index(
+    directory: str | Path,
+    model: str | Path | None = None,
     *,
     device: Device = "cpu",
     num_threads: int | None = None,
-) -> tuple[Index, Embedder, Searcher]:
-    """Opens an index with its own copy of the model, or with `model_directory`, which must be the same model.
+) -> OpenIndex:
+    """Open the current commit of an index for queries.
 
-    Raises IndexDirectoryError or ModelError. Queries run on the CPU; `device` is where the index is searched.
+    `model` is a model directory to use instead of the index's own copy. It must be the model that
+    the index was built with. The network runs on the CPU, with `num_threads` threads (None means
+    all cores); `device` is where the index is searched. Raises IndexDirectoryError or ModelError.
     """
-    index = Index.open(index_directory)
+    directory = Path(directory)
+    model_directory = Path(model) if model else directory / MODEL_FOLDER
+    index = Index.open(directory)
     try:
-        return _open(index, index_directory, model_directory, device, num_threads)
+        return _open(index, model_directory, device, num_threads)
     except IndexDirectoryError:
-        # A writer may have replaced what the manifest named before it could be opened.
-        if read_manifest(index_directory).commit == index.manifest.commit:
+        # A writer may have replaced a file after the manifest that names it was read.
+        if read_manifest(directory).commit == index.manifest.commit:
             raise
-    return _open(Index.open(index_directory), index_directory, model_directory, device, num_threads)
+    return _open(Index.open(directory), model_directory, device, num_threads)
 
 
-def _open(
-    index: Index,
-    index_directory: Path,
-    model_directory: Path | None,
-    device: Device,
-    num_threads: int | None,
-) -> tuple[Index, Embedder, Searcher]:
-    directory = model_directory or index_directory / MODEL_FOLDER
-    _check_model(
-        index,
-        read_card(directory).id,
-        str(directory),
-        "pass the --model that it was built with, or build the index again",
-    )
-    return index, Embedder(directory, num_threads=num_threads), Searcher(index, device=device)
+def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cpu") -> Classifier:
+    """Open the network of a model directory or of an index. `by="items"` takes an index's probe.
 
-
-def open_for_classifying(
-    directory: Path, *, by: By = "classes", device: Device = "cpu"
-) -> tuple[Embedder, Probe | None]:
-    """Opens the network of a model directory or an index; `by="items"` brings the index's probe. Raises UserError where it has none."""
+    Raises IndexDirectoryError if there is no probe, ModelError if `directory` is neither a model
+    nor an index.
+    """
     if not is_index(directory):
         if by == "items":
             raise IndexDirectoryError(
-                f"--by items needs an index with a probe but {directory} is no index; pass one, or leave out --by"
+                f"--by items needs an index with a probe but {directory} is not an index; "
+                "pass an index, or leave out --by"
             )
-        return Embedder(directory, device=device), None
+        return Classifier(Embedder(directory, device=device))
     index = Index.open(directory)
-    probe = Probe.load(index) if by == "items" else None
-    if by == "items" and probe is None:
-        raise IndexDirectoryError(
-            f"--by items needs a probe but {directory} has none; fit one with: lookalike index probe {directory}"
-        )
-    embedder = Embedder(directory / MODEL_FOLDER, device=device)
-    _check_model(
-        index,
-        embedder.card.id,
-        f"its {MODEL_FOLDER}",
-        "restore it from a copy, or build the index again",
+    if by == "items" and PROBE not in index.manifest.artefacts:
+        raise NoProbeError(directory)
+    remedy = "restore it from a copy, or build the index again"
+    model_directory = directory / MODEL_FOLDER
+    embedder = _open_embedder(index, model_directory, f"its {MODEL_FOLDER}", remedy, device=device)
+    return Classifier(embedder, Probe.load(index) if by == "items" else None)
+
+
+def _open(
+    index: Index, model_directory: Path, device: Device, num_threads: int | None
+) -> OpenIndex:
+    remedy = "pass the --model that it was built with, or build the index again"
+    embedder = _open_embedder(
+        index, model_directory, str(model_directory), remedy, num_threads=num_threads
     )
-    return embedder, probe
+    return OpenIndex(index, embedder, Searcher(index, device=device))
 
 
-def _check_model(index: Index, model_id: str, name: str, remedy: str) -> None:
-    if model_id != index.manifest.model_id:
-        raise IndexDirectoryError(
-            f"{index.directory} was built with model {index.manifest.model_id[:12]} but {name} is model {model_id[:12]}; {remedy}"
-        )
+def _open_embedder(
+    index: Index,
+    model_directory: Path,
+    name: str,
+    remedy: str,
+    *,
+    device: Device = "cpu",
+    num_threads: int | None = None,
+) -> Embedder:
+    """Open a network after checking that it is the index's; an error calls the model `name`."""
+    card = read_card(model_directory)
+    check_model(index.manifest, index.directory, card.id, name, remedy)
+    return Embedder(model_directory, card=card, device=device, num_threads=num_threads)
+
+
+def _answer(
+    images: QueryImage | QueryImages,
+    answer: Callable[[Sequence[QueryImage]], list[_Answer]],
+) -> _Answer | list[_Answer]:
+    """One answer for one image, a list of answers for a list of images."""
+    answers = answer(_as_sequence(images))
+    return answers if isinstance(images, list | tuple) else answers[0]
+
+
+def _as_sequence(images: QueryImage | QueryImages) -> Sequence[QueryImage]:
+    return images if isinstance(images, list | tuple) else [images]
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UserError(f"k must be 1 or more, got {k}")
+
+
+def _check_label(index: Index, label: str | None) -> None:
+    """Raise UserError if no item has the label."""
+    if label is not None and not index.count(label):
+        shown = ", ".join(list(index.labels())[:MAX_LABELS_NAMED])
+        raise UserError(f"no item has the label {label}; the labels are: {shown}")

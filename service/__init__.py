@@ -1,1 +1,4 @@
-"""Answers over HTTP what an image is and what it looks like, from an index directory; and a web page. No torch here."""
+"""Answers over HTTP, and on a web page, from an index directory.
+
+This package runs without torch.
+"""

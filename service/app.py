@@ -1,4 +1,4 @@
-"""Puts the rooms together: `create_app` makes the ASGI application that `lookalike serve` runs."""
+"""The ASGI application that `lookalike serve` runs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,11 +6,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from indexer.embedder import Embedder
-from indexer.search.searcher import Searcher
-from indexer.storage.index import Index
-from service.api import health, items, pages, problems, queries
-from service.api import item_map as mapping
+from indexer.opening import OpenIndex
+from service.api import health, item_map, items, pages, problems, queries
 from service.api.uploads import BodyLimit
 from service.engine import Engine
 from service.settings import Settings
@@ -18,13 +15,14 @@ from service.settings import Settings
 DESCRIPTION = """
 What is on an image, and which indexed images look like it.
 
-Every error is an `application/problem+json` (RFC 9457) whose `detail` says what was required, what arrived and what to do.
+Every error is an `application/problem+json` (RFC 9457). Its `detail` says what was expected, what
+was received and what to do.
 """
 
 
-def create_app(index: Index, embedder: Embedder, searcher: Searcher, settings: Settings) -> FastAPI:
-    """The application over an open index; it closes the index when it ends."""
-    engine = Engine(index, embedder, searcher, settings)
+def create_app(opened: OpenIndex, settings: Settings) -> FastAPI:
+    """Create the application that answers queries from an open index."""
+    engine = Engine(opened, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,7 +43,7 @@ def create_app(index: Index, embedder: Embedder, searcher: Searcher, settings: S
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_request_bytes)
     app.add_middleware(pages.SecurityHeaders)
-    for room in (queries, items, mapping, health, pages):
-        app.include_router(room.router)
+    for module in (queries, items, item_map, health, pages):
+        app.include_router(module.router)
     app.mount("/web", pages.files)
     return app

@@ -1,6 +1,7 @@
-"""Micro-batching: images that arrive while the network is busy go through it together, up to a limit.
+"""Micro-batching: images that arrive while the network is busy go through it together.
 
-A lone image runs at once; nothing waits for a batch to fill. One thread owns the network: a batch already uses every core.
+A lone image runs at once: nothing waits for a batch to fill. One thread owns the network, because
+one batch already uses every core.
 """
 
 import asyncio
@@ -15,8 +16,29 @@ from typing import Self
 import numpy as np
 
 from indexer.embedder import Embedding
-from service.api.problems import ProblemError
 from training.data.images import Pixels
+from training.errors import UserError
+
+FIRST_IMAGE_S = 0.05
+"""Time per image that is assumed before any image has been timed."""
+NEWEST_SHARE = 0.2
+"""Share of the newest batch in the moving average of the time per image."""
+
+
+class Overloaded(UserError):
+    """The images cannot be taken now because too many are waiting.
+
+    They may be sent again after `retry_s` seconds.
+    """
+
+    def __init__(self, num_waiting: int, max_waiting: int, retry_s: int):
+        super().__init__(
+            f"{num_waiting} images are waiting and at most {max_waiting} may wait; "
+            f"try again in {retry_s} s"
+        )
+        self.num_waiting = num_waiting
+        self.max_waiting = max_waiting
+        self.retry_s = retry_s
 
 
 @dataclass(frozen=True)
@@ -26,14 +48,26 @@ class _Waiting:
 
 
 class Batcher:
-    """Feeds `embed` from many requests; an async context manager, which must be entered before `embed` is awaited."""
+    """Sends the images of many requests through `network` in batches of at most `max_batch`.
 
-    def __init__(self, embed: Callable[[Pixels], Embedding], *, max_batch: int, max_waiting: int):
-        self._embed = embed
+    An async context manager, which must be entered before `embed` is awaited. `clock` returns
+    seconds.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Pixels], Embedding],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._network = network
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._clock = clock
         self._num_admitted = 0
-        self._image_s = 0.05  # what an image takes; a guess until the first are timed
+        self._image_s = FIRST_IMAGE_S
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
 
@@ -47,19 +81,18 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        """The images that hold a place."""
+        """Number of images that have been admitted and not answered."""
         return self._num_admitted
 
     @contextmanager
     def admit(self, num_images: int) -> Iterator[None]:
-        """Holds places for images from before they are decoded until they are answered; raises ProblemError if there are none left."""
+        """Count images as waiting, from before they are decoded until they are answered.
+
+        Raises Overloaded if more than `max_waiting` images would be waiting.
+        """
         if self._num_admitted + num_images > self._max_waiting:
             retry_s = max(1, math.ceil(self._num_admitted * self._image_s))
-            raise ProblemError(
-                "overloaded",
-                f"{self._num_admitted} images are waiting and at most {self._max_waiting} may; try again in {retry_s} s",
-                headers={"Retry-After": str(retry_s)},
-            )
+            raise Overloaded(self._num_admitted, self._max_waiting, retry_s)
         self._num_admitted += num_images
         try:
             yield
@@ -67,7 +100,10 @@ class Batcher:
             self._num_admitted -= num_images
 
     async def embed(self, squares: Sequence[Pixels]) -> Embedding:
-        """Logits and features of squares (S, S, 3), in their order, perhaps in batches shared with other requests."""
+        """Logits and features of squares (S, S, 3), in their order.
+
+        A batch may contain other requests' squares.
+        """
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(square, loop.create_future()) for square in squares]
         for one in waiting:
@@ -84,24 +120,27 @@ class Batcher:
             batch = [await self._queue.get()]
             while len(batch) < self._max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            batch = [
-                one for one in batch if not one.answer.done()
-            ]  # the others were cancelled while they waited
-            if batch:
-                answers = await loop.run_in_executor(
-                    self._thread, self._forward, [one.square for one in batch]
-                )
-                for one, answer in zip(batch, answers, strict=True):
-                    _settle(one.answer, answer)
+            # An answer that is done already belongs to a request that was cancelled.
+            batch = [one for one in batch if not one.answer.done()]
+            if not batch:
+                continue
+            squares = [one.square for one in batch]
+            answers = await loop.run_in_executor(self._thread, self._forward, squares)
+            for one, answer in zip(batch, answers, strict=True):
+                _settle(one.answer, answer)
 
     def _forward(self, squares: Sequence[Pixels]) -> Sequence[Embedding | Exception]:
-        """In the network's thread: an answer for each square, or what went wrong for all of them."""
-        start_s = time.perf_counter()
+        """Run one batch, in the network's thread.
+
+        Returns one answer per square; if the batch fails, its error each time.
+        """
+        start_s = self._clock()
         try:
-            result = self._embed(np.stack(squares))
+            result = self._network(np.stack(squares))
         except Exception as error:
             return [error] * len(squares)
-        self._image_s += 0.2 * ((time.perf_counter() - start_s) / len(squares) - self._image_s)
+        newest_s = (self._clock() - start_s) / len(squares)
+        self._image_s += NEWEST_SHARE * (newest_s - self._image_s)
         return [
             Embedding(logits, features)
             for logits, features in zip(result.logits, result.features, strict=True)

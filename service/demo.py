@@ -1,6 +1,10 @@
-"""`lookalike demo`: train, index, draw the figures and serve, in one go; what is done is not done again."""
+"""The command `lookalike demo`: train, index, encode, draw the figures and serve.
+
+Finished steps are not repeated.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +20,19 @@ from training.progress import console
 app = typer.Typer()
 
 QUICK_IMAGE_SIZE = 128
-"""Trains three times as fast as the recipes' 224 pixels: minutes, for a few thousand images on a CPU."""
+"""Trains three times as fast as the recipes' 224 pixels: minutes for a few thousand images on a
+CPU."""
 FIGURE_FILES = ("figure-3.png", "figure-4.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of the demo. `result` is the directory that it writes to."""
+
+    title: str
+    result: Path
+    is_done: Callable[[], bool]
+    make: Callable[[], None]
 
 
 @app.command()
@@ -29,56 +44,34 @@ def demo(
         ),
     ] = "digits",
     workdir: Annotated[
-        Path, typer.Option(help="Where the model, the index and the figures go.")
+        Path, typer.Option(help="Directory for the model, the index and the figures.")
     ] = Path("lookalike-demo"),
     serve: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="Serve the index when all is made.")
+        bool, typer.Option("--serve/--no-serve", help="Serve the index at the end.")
     ] = True,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")
     ] = 8000,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images; else the recipe's.")
+        int | None, typer.Option(help="Passes over the images; the recipe's number by default.")
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the square that the network sees, in pixels; else 128, and 67 for digits."
+            help="Side of the square that the network sees, in pixels; by default 128, "
+            "and 67 for digits."
         ),
     ] = None,
 ) -> None:
-    """From a folder of images to answers in a browser: trains a network, indexes and encodes the images, draws the figures, and serves."""
-    model, index, figures = workdir / "model", workdir / "index", workdir / "figures"
-    _check_same_data(model, data)
-    _step(
-        1,
-        "Train a network",
-        model,
-        (model / CARD_FILE).exists,
-        lambda: _train(data, model, epochs, image_size),
-    )
-    _step(
-        2,
-        "Index the images",
-        index,
-        lambda: _is_indexed(index, model),
-        lambda: _index(data, model, index),
-    )
-    _step(
-        3,
-        "Make binary codes",
-        index,
-        lambda: read_manifest(index).has_codes,
-        lambda: _encode(index),
-    )
-    _step(
-        4,
-        "Draw the figures",
-        figures,
-        lambda: _are_drawn(figures, index),
-        lambda: _draw(model, index, figures),
-    )
+    """Go from a folder of images to answers in a browser.
+
+    Train a network, index the images, make binary codes, draw the figures, and serve the index.
+    """
+    _check_same_data(workdir / "model", data)
+    for number, step in enumerate(_steps(data, workdir, epochs, image_size), 1):
+        _run(number, step)
+    index = workdir / "index"
     if serve:
         from service.cli import serve as serve_index
 
@@ -88,29 +81,59 @@ def demo(
         console.print(f"Serve them with: lookalike serve {index}")
 
 
-def _step(
-    number: int, title: str, result: Path, is_done: Callable[[], bool], make: Callable[[], None]
-) -> None:
-    if is_done():
-        console.print(f"Step {number}: {title}: done before, in {result}")
+def _steps(data: str, workdir: Path, epochs: int | None, image_size: int | None) -> list[Step]:
+    model, index, figures = workdir / "model", workdir / "index", workdir / "figures"
+    return [
+        Step(
+            title="Train a network",
+            result=model,
+            is_done=(model / CARD_FILE).exists,
+            make=lambda: _train(data, model, epochs, image_size),
+        ),
+        Step(
+            title="Index the images",
+            result=index,
+            is_done=lambda: _is_indexed(index, model),
+            make=lambda: _index(data, model, index),
+        ),
+        Step(
+            title="Make binary codes",
+            result=index,
+            is_done=lambda: read_manifest(index).has_codes,
+            make=lambda: _encode(index),
+        ),
+        Step(
+            title="Draw the figures",
+            result=figures,
+            is_done=lambda: _are_drawn(figures, index),
+            make=lambda: _draw(model, index, figures),
+        ),
+    ]
+
+
+def _run(number: int, step: Step) -> None:
+    if step.is_done():
+        console.print(f"Step {number}: {step.title}: done before, in {step.result}")
         return
-    console.print(f"Step {number}: {title}, into {result}")
-    make()
+    console.print(f"Step {number}: {step.title}, into {step.result}")
+    step.make()
 
 
 def _check_same_data(model: Path, data: str) -> None:
-    """Refuses a working directory made from other data: its steps would count as done."""
+    """Refuse a working directory that was made from other data: its steps would count as done."""
     if not (model / CARD_FILE).exists():
         return
     trained_on = str(read_card(model).data["name"])
     if trained_on != data and Path(trained_on).resolve() != Path(data).resolve():
         raise UserError(
-            f"{model.parent} was made from {trained_on}, not {data}; pass another --workdir, or remove that directory first"
+            f"{model.parent} was made from {trained_on}, not {data}; "
+            "pass another --workdir, or remove that directory first"
         )
 
 
 def _train(data: str, model: Path, epochs: int | None, image_size: int | None) -> None:
-    from training.learning.session import Request, train
+    from training.learning.request import Request
+    from training.learning.session import train
 
     if image_size is None and data != "digits":
         image_size = QUICK_IMAGE_SIZE
@@ -133,24 +156,25 @@ def _index(data: str, model: Path, index: Path) -> None:
     from indexer.updates.build import build
 
     report = build(data, model, index)
-    console.print(
-        f"{report.num_items:,} images indexed; {describe_skipped(report.skipped, index / SKIPPED_FILE)}"
-    )
+    skipped = describe_skipped(report.skipped, index / SKIPPED_FILE)
+    console.print(f"{report.num_items:,} images indexed; {skipped}")
 
 
 def _encode(index: Path) -> None:
     num_items = read_manifest(index).num_items
     if num_items < MIN_ITEMS:
-        console.print(f"{num_items} images are too few to learn codes from; {MIN_ITEMS} will do")
+        console.print(
+            f"No codes: the index has {num_items} images, and learning codes takes {MIN_ITEMS}"
+        )
         return
     from indexer.learned.encode import encode
 
     facts = encode(index)
-    console.print(f"{facts.num_bits} bits an image, learnt from {facts.num_fitted:,} images")
+    console.print(f"{facts.num_bits} bits per image, learned from {facts.num_fitted:,} images")
 
 
 def _are_drawn(figures: Path, index: Path) -> bool:
-    """Whether the figures are there and no older than the index."""
+    """Whether all figures exist and are not older than the index."""
     files = [figures / name for name in FIGURE_FILES]
     made_at = (index / MANIFEST_FILE).stat().st_mtime
     return all(file.exists() and file.stat().st_mtime >= made_at for file in files)

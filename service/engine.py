@@ -1,46 +1,65 @@
-"""What every request shares: the index, the network behind its batcher, the searcher, and the threads they work in."""
+"""The parts that all requests share: the open index, the batcher in front of the network, threads.
+
+The engine knows nothing of HTTP. Its errors are UserErrors, which service/api/problems.py turns
+into responses.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import BinaryIO
 
-from fastapi import Request
-
-from indexer.embedder import Embedder, Embedding
+from indexer.embedder import ClassScore, Embedding
 from indexer.learned.item_map import Map
-from indexer.learned.probe import By, Probe
-from indexer.metrics import DEFAULT_RERANK, METRICS, QUERY_METRICS, QueryMetric
+from indexer.learned.probe import By
+from indexer.metrics import METRICS, QUERY_METRICS, QueryMetric, resolve_rerank
+from indexer.opening import OpenIndex
 from indexer.search.searcher import Match, Searcher
-from indexer.storage.index import Index
 from indexer.storage.manifest import IndexDirectoryError
-from service.api.problems import ProblemError
-from service.api.schemas import SimilarQuery
-from service.api.uploads import Upload, decode
 from service.batching import Batcher
 from service.settings import Settings
+from training.data.images import ImageError, Pixels, read_square
+from training.errors import UserError
 
 logger = logging.getLogger(__name__)
 MAX_LABELS_NAMED = 10
+"""Maximum number of labels that an error names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The options of one search. `Searcher.search` explains them."""
+
+    k: int
+    metric: QueryMetric = "euclidean"
+    label: str | None = None
+    rerank: int | None = None
+    flips: int | None = None
 
 
 class Engine:
-    """Answers queries; its parts stay open until `running` ends."""
+    """Answers queries with the network and the index.
 
-    def __init__(self, index: Index, embedder: Embedder, searcher: Searcher, settings: Settings):
-        self.index = index
-        self.card = embedder.card
+    Its batcher and threads run while `running` is entered.
+    """
+
+    def __init__(self, opened: OpenIndex, settings: Settings):
+        """Raises IndexDirectoryError if the probe or the map of the index is damaged."""
+        self.opened = opened
+        self.index = opened.index
+        self.card = opened.embedder.card
         self.settings = settings
         self.is_draining = False
-        self.probe = Probe.load(index)
-        self.map = Map.load(index)
-        self._searcher = searcher
-        self.metrics = _metrics_of(searcher)
-        """What the index can be searched by."""
+        self.probe = opened.probe
+        self.map = Map.load(opened.index)
+        self.metrics = _available_metrics(opened.searcher)
+        """The metrics that the index can be searched by."""
         self.batcher = Batcher(
-            embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting
+            opened.embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting
         )
         self._threads = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decode")
 
@@ -52,105 +71,137 @@ class Engine:
             finally:
                 self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def embed(self, uploads: Sequence[Upload]) -> Embedding:
-        """Logits and features of images; raises ProblemError for the first that cannot be used, or if the service is busy."""
-        with self.batcher.admit(len(uploads)):
-            return await self._embed(uploads)
+    async def embed(self, files: Sequence[BinaryIO]) -> Embedding:
+        """Logits and features of image files.
 
-    async def search(self, uploads: Sequence[Upload], query: SimilarQuery) -> list[list[Match]]:
-        """The nearest items of each image, for a query that `check_similar` gave; raises ProblemError as `embed` does."""
-        with self.batcher.admit(len(uploads)):
-            embedding = await self._embed(uploads)
+        Raises QueryImageError for the first unreadable file, Overloaded if too many images wait.
+        """
+        with self.batcher.admit(len(files)):
+            return await self._embed(files)
+
+    async def classify(
+        self, files: Sequence[BinaryIO], k: int, by: By = "classes"
+    ) -> list[list[ClassScore]]:
+        """The `k` likeliest classes of each image file, likeliest first.
+
+        Raises KTooLargeError, NoProbeError for `by="items"` without a probe, and what `embed`
+        raises.
+        """
+        self._check_k(k)
+        classifier = self.opened.classifier(by)
+        return classifier.scores(await self.embed(files), k)
+
+    def resolve(self, search: Search) -> Search:
+        """Check a search and fill in its defaults.
+
+        An empty label means all items.
+
+        Raises KTooLargeError, MetricUnavailableError, HammingOnlyError or UnknownLabelError. The
+        first check of a label reads all labels of the index, so call this in a thread.
+        """
+        self._check_k(search.k)
+        if search.metric not in self.metrics:
+            raise MetricUnavailableError(search.metric, self.metrics)
+        rerank = resolve_rerank(search.metric, search.rerank, search.flips)
+        return replace(search, rerank=rerank, label=self.known_label(search.label))
+
+    async def search(self, files: Sequence[BinaryIO], search: Search) -> list[list[Match]]:
+        """The nearest items of each image file, for a search that `resolve` returned.
+
+        Raises what `embed` raises.
+        """
+        with self.batcher.admit(len(files)):
+            embedding = await self._embed(files)
             find = partial(
-                self._searcher.search,
+                self.opened.searcher.search,
                 embedding.features,
-                query.k,
-                metric=query.metric,
-                label=query.label,
-                rerank=query.rerank or 0,
-                flips=query.flips,
+                search.k,
+                metric=search.metric,
+                label=search.label,
+                rerank=search.rerank or 0,
+                flips=search.flips,
             )
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
-    async def _embed(self, uploads: Sequence[Upload]) -> Embedding:
+    def known_label(self, label: str | None) -> str | None:
+        """The label, None for all items; raises UnknownLabelError if no item has it."""
+        if label and not self.index.count(label):
+            raise UnknownLabelError(label, list(self.index.labels()))
+        return label or None
+
+    def _check_k(self, k: int) -> None:
+        if k > self.settings.max_k:
+            raise KTooLargeError(k, self.settings.max_k)
+
+    async def _embed(self, files: Sequence[BinaryIO]) -> Embedding:
         loop = asyncio.get_running_loop()
-        decode_one = partial(decode, size=self.card.image_size, max_pixels=self.settings.max_pixels)
-        decoding = (loop.run_in_executor(self._threads, decode_one, upload) for upload in uploads)
-        # All are awaited even if one fails: the files are closed once the request has been answered.
+        decoding = (loop.run_in_executor(self._threads, self._decode, file) for file in files)
+        # All are awaited even if one fails, because the files are closed after the answer.
         decoded = await asyncio.gather(*decoding, return_exceptions=True)
         squares = []
-        for square in decoded:
+        for position, square in enumerate(decoded):
+            if isinstance(square, ImageError):
+                raise QueryImageError(position, square)
             if isinstance(square, BaseException):
                 raise square
             squares.append(square)
         return await self.batcher.embed(squares)
 
-    def check_k(self, k: int) -> int:
-        """k, if a query may ask for so many; raises ProblemError."""
-        if k > self.settings.max_k:
-            raise ProblemError(
-                "invalid-request", f"k: must be from 1 to {self.settings.max_k}, got {k}"
-            )
-        return k
+    def _decode(self, file: BinaryIO) -> Pixels:
+        size, max_pixels = self.card.image_size, self.settings.max_pixels
+        return read_square(file.read(), size, max_pixels=max_pixels)
 
-    def check_similar(self, query: SimilarQuery) -> SimilarQuery:
-        """The query with what it leaves to us filled in, if the index can be searched so; raises ProblemError."""
-        self.check_k(query.k)
-        if query.metric not in self.metrics:
-            remedy = f"pass one of {', '.join(self.metrics)}, or make codes with `lookalike index encode INDEX` and start the service again"
-            detail = f"metric: the index that is served has no binary codes, as {query.metric} needs; {remedy}"
-            raise ProblemError("unavailable-metric", detail)
-        rerank = query.rerank
-        if query.metric == "hamming":
-            rerank = DEFAULT_RERANK if rerank is None else rerank
-        else:
-            for name, value in (("rerank", rerank), ("flips", query.flips)):
-                if value is not None:
-                    detail = f"{name}: is for metric=hamming only, got {value} with metric={query.metric}; leave it out"
-                    raise ProblemError("invalid-request", detail)
-        return query.model_copy(update={"rerank": rerank, "label": self.check_label(query.label)})
 
-    def check_by(self, by: By) -> Probe | None:
-        """The probe that answers with the items' labels, None where the network's classes are asked for; raises ProblemError."""
-        if by == "items" and self.probe is None:
-            remedy = "fit one with `lookalike index probe INDEX` and start the service again, or ask by=classes"
-            raise ProblemError(
-                "no-probe",
-                f"by: items needs a probe of the items' labels, and the index that is served has none; {remedy}",
-            )
-        return self.probe if by == "items" else None
+class QueryImageError(ImageError):
+    """One image of a query cannot be used.
 
-    def check_label(self, label: str | None) -> str | None:
-        """The label, None for all items; raises ProblemError if no item has it."""
-        if not label or self.index.count(label):
-            return label or None
-        labels = list(self.index.labels())
+    `position` is its position among the images of the query.
+    """
+
+    def __init__(self, position: int, error: ImageError):
+        super().__init__(error.reason, str(error))
+        self.position = position
+
+
+class KTooLargeError(UserError):
+    """A query asked for more classes or matches than the settings allow."""
+
+    def __init__(self, k: int, max_k: int):
+        super().__init__(f"k: must be from 1 to {max_k}, got {k}")
+
+
+class MetricUnavailableError(UserError):
+    """The index cannot be searched by this metric."""
+
+    def __init__(self, metric: QueryMetric, available: Sequence[QueryMetric]):
+        super().__init__(
+            f"metric: {metric} needs binary codes, but the index that is served has none; "
+            f"pass one of {', '.join(available)}, or make codes with "
+            "`lookalike index encode INDEX` and start the service again"
+        )
+
+
+class UnknownLabelError(UserError):
+    """No item of the index has this label."""
+
+    def __init__(self, label: str, labels: Sequence[str]):
         some = ", ".join(repr(name) for name in labels[:MAX_LABELS_NAMED]) or "none"
-        more = (
-            f" and {len(labels) - MAX_LABELS_NAMED} more, see /info"
-            if len(labels) > MAX_LABELS_NAMED
-            else ""
-        )
-        raise ProblemError(
-            "unknown-label", f"no item has the label {label[:100]!r}; the labels are {some}{more}"
-        )
+        num_more = len(labels) - MAX_LABELS_NAMED
+        more = f" and {num_more} more, see /info" if num_more > 0 else ""
+        super().__init__(f"no item has the label {label[:100]!r}; the labels are {some}{more}")
 
 
-def _metrics_of(searcher: Searcher) -> tuple[QueryMetric, ...]:
-    """Damaged codes do not keep the index from being searched by its features."""
+def _available_metrics(searcher: Searcher) -> tuple[QueryMetric, ...]:
+    """The metrics that the index can be searched by.
+
+    Damaged codes leave the distances between features.
+    """
     if not searcher.index.manifest.has_codes:
         return METRICS
     try:
-        _ = searcher.codes
+        _ = searcher.code_search
     except IndexDirectoryError as error:
-        logger.warning(
-            "%s; without them the index is searched by %s only", error, " and ".join(METRICS)
-        )
+        others = " and ".join(METRICS)
+        logger.warning("%s; without codes the index is searched by %s only", error, others)
         return METRICS
     return QUERY_METRICS
-
-
-def engine_of(request: Request) -> Engine:
-    """A dependency: the engine of the app that serves this request."""
-    engine: Engine = request.app.state.engine
-    return engine

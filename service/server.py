@@ -1,7 +1,9 @@
-"""uvicorn, on a socket bound beforehand, that says when it listens and drains when it is asked to stop."""
+"""uvicorn on a socket that is bound beforehand.
+
+It reports when it listens, and drains when it is asked to stop.
+"""
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -12,26 +14,28 @@ from fastapi import FastAPI
 from service.engine import Engine
 from training.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket at this address, not listening yet; raises UserError."""
+    """Bind a TCP socket to this address without listening yet; raises UserError."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        advice = "pass another --port, or --port 0 for any that is free"
         raise UserError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}; {advice}"
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; "
+            "pass another --port, or --port 0 for any free port"
         ) from error
     return listener
 
 
 class Server(uvicorn.Server):
-    """Calls `on_listening` once connections are accepted; on SIGTERM or Ctrl-C turns /readyz to 503, waits, and lets requests finish."""
+    """Calls `on_listening` when connections are accepted.
+
+    On SIGTERM or Ctrl-C, /readyz answers 503, and new requests are still taken for `drain_s`.
+    Requests under way may finish.
+    """
 
     def __init__(self, app: FastAPI, on_listening: Callable[[], None]):
         self.engine: Engine = app.state.engine
@@ -60,7 +64,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn raises the signal that stopped it once more when it has drained; to us that is a clean end.
+        # After draining, uvicorn raises the signal that stopped it again. Here that is a clean end.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         super().run(sockets)

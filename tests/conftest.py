@@ -1,5 +1,6 @@
-"""Small real things that every test may use: coloured images, a narrow run's model of them, and their index."""
+"""Fixtures for all tests: images of one colour, a model and an index of them, and `run`."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,17 +15,12 @@ from training.network.export import save_model
 
 COLOURS = {"blue": (30, 60, 220), "green": (30, 180, 60), "red": (220, 40, 30)}
 NUM_IMAGES_PER_COLOUR = 6
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def coloured(label: str, seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
-    """A picture of one colour, a little uneven: no two are alike, and their neighbours are obvious."""
-    noise = np.random.default_rng(seed).normal(0, 12, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
+BESIDE_THE_PROJECT = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_DATA = Path(os.environ.get("LOOKALIKE_SHARED_DATA", BESIDE_THE_PROJECT))
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it printed on the standard output and on the error."""
+    """A finished command: its exit status, its standard output and its standard error."""
 
     status: int
     out: str
@@ -36,46 +32,57 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command through the front door, in this process, which spares the start of another."""
+    """`run("search", index, image)` runs `lookalike search ...` in this process.
+
+    Starting another process takes seconds.
+    """
 
     def run_command(*arguments: str | Path) -> Done:
         monkeypatch.setattr("sys.argv", ["lookalike", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             lookalike.main()
-        assert isinstance(left.value.code, int)
-        return Done(left.value.code, *capsys.readouterr())
+        assert isinstance(exit_info.value.code, int)
+        return Done(exit_info.value.code, *capsys.readouterr())
 
     return run_command
 
 
-@pytest.fixture(scope="session")
-def colour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a class folder for each colour, of six PNG images each."""
-    root = tmp_path_factory.mktemp("colours")
-    write_colours(root)
+def coloured(label: str, seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
+    """An image of one colour with noise. Another seed gives another image of that colour."""
+    noise = np.random.default_rng(seed).normal(0, 12, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8))
+
+
+def write_colours(root: Path) -> Path:
+    """Write one class folder per colour, with six PNG images each."""
+    for position, label in enumerate(COLOURS):
+        (root / label).mkdir(parents=True)
+        for number in range(NUM_IMAGES_PER_COLOUR):
+            coloured(label, 100 * position + number).save(root / label / f"{number}.png")
     return root
 
 
-def write_colours(root: Path) -> None:
-    for place, label in enumerate(COLOURS):
-        (root / label).mkdir(parents=True)
-        for number in range(NUM_IMAGES_PER_COLOUR):
-            coloured(label, 100 * place + number).save(root / label / f"{number}.png")
+@pytest.fixture(scope="session")
+def colour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one class folder per colour, with six PNG images each. Do not change it."""
+    return write_colours(tmp_path_factory.mktemp("colours"))
 
 
 @pytest.fixture
 def own_colour_folder(tmp_path: Path) -> Path:
-    """The same images, for a test that changes them."""
-    root = tmp_path / "colours"
-    write_colours(root)
-    return root
+    """A copy of `colour_folder` for one test, which may change it."""
+    return write_colours(tmp_path / "colours")
 
 
 def make_model(directory: Path, seed: int) -> Path:
-    """An untrained paper network of 67 pixels: random, yet the same colour still lands in the same place."""
-    network = AlexNet(
-        Architecture(layout="paper", normalization="batch", num_classes=len(COLOURS), image_size=67)
+    """Write an untrained paper network for 67 pixels.
+
+    Its features are random, and yet images of one colour lie side by side.
+    """
+    architecture = Architecture(
+        layout="paper", normalization="batch", num_classes=len(COLOURS), image_size=67
     )
+    network = AlexNet(architecture)
     initialize(network, "kaiming", seed)
     save_model(
         network,
@@ -90,13 +97,13 @@ def make_model(directory: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory: the paper's network for 67 pixels and three colours, seeded, not trained."""
+    """A model directory: an untrained paper network for 67 pixels and three colours."""
     return make_model(tmp_path_factory.mktemp("model"), seed=1)
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model directory of the same shape, with another id."""
+    """A model directory of the same shape as `tiny_model`, with another id."""
     return make_model(tmp_path_factory.mktemp("other-model"), seed=2)
 
 
@@ -104,8 +111,8 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_index(
     tmp_path_factory: pytest.TempPathFactory, colour_folder: Path, tiny_model: Path
 ) -> Path:
-    """The index of `colour_folder` by `tiny_model`."""
-    from indexer.updates.build import build
+    """The index of `colour_folder` by `tiny_model`. Do not change it."""
+    from indexer.updates.build import build  # the tests of `training` do without it
 
     directory = tmp_path_factory.mktemp("index")
     build(str(colour_folder), tiny_model, directory, device="cpu")
@@ -114,14 +121,15 @@ def tiny_index(
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """Real images by name (imagenette, clothing, ...); skips the test where they are not there."""
+    """`shared_data("imagenette/val")` is a folder of real photographs; skips the test without it.
+
+    The folders lie in `../shared/data`, or where the variable LOOKALIKE_SHARED_DATA says.
+    """
 
     def find(name: str) -> Path:
         path = SHARED_DATA / name
         if not path.exists():
-            pytest.skip(
-                f"needs the real images {path.name}, which lie beside the project in development and CI only"
-            )
+            pytest.skip(f"needs the photographs {name}; name their folder in LOOKALIKE_SHARED_DATA")
         return path
 
     return find

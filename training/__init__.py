@@ -1,1 +1,1 @@
-"""Labelled images in, a model directory out: the networks, their recipes, and the way every image takes to become a square."""
+"""From labelled images to a model directory: data sets, networks, recipes and training."""

@@ -1,9 +1,9 @@
-"""`lookalike train`, `evaluate`, `ablate`, `import` and `export`."""
+"""The commands `lookalike train`, `evaluate`, `ablate`, `import` and `export`."""
 
 import json
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,106 +11,141 @@ from training.data.skipped import SKIPPED_FILE, describe_skipped
 from training.errors import UserError
 from training.progress import console
 
+if TYPE_CHECKING:
+    from training.learning.session import Result
+
 app = typer.Typer(no_args_is_help=True)
-
-ModelDirectory = Annotated[
-    Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")
-]
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        show_default=False,
-        help="A folder of class folders, a CSV (path,label), tar shards ('photos-*.tar'), or digits.",
-    ),
-]
-Validation = Annotated[
-    str | None,
-    typer.Option(
-        "--val",
-        help="Other DATA to validate with; else a fifth of each class, or DATA's own val folder.",
-    ),
-]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the images; else the recipe's.")]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        help="Side of the square that the network sees, 67 pixels or more; else the recipe's."
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="Any other setting of the recipe; may be repeated."
-    ),
-]
 
 
 class Crops(IntEnum):
-    """How many crops of an image are averaged: the centre, or the paper's ten."""
+    """Number of crops of an image whose predictions are averaged."""
 
     ONE = 1
     TEN = 10
 
 
+# Arguments and options of several commands.
+
+ModelDirectory = Annotated[
+    Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")
+]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        show_default=False,
+        help="A folder of class folders, a CSV (path,label), "
+        "tar shards ('photos-*.tar'), or digits.",
+    ),
+]
+Out = Annotated[Path, typer.Option(show_default=False, help="The model directory to write.")]
+RecipeName = Literal["modern", "paper"]
+Validation = Annotated[
+    str | None,
+    typer.Option(
+        "--val",
+        help="Other DATA to validate with. "
+        "By default DATA's own val folder, or a fifth of each class.",
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the images. By default the recipe's.")
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square that the network sees, at least 67 pixels. "
+        "By default the recipe's."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to keep the decoded images in, for other runs. "
+        "By default they are in --out until the work is done."
+    ),
+]
+
+# Options of `train`.
+
+RecipeOption = Annotated[RecipeName, typer.Option(help="The recipe: defaults of all settings.")]
+Resume = Annotated[bool, typer.Option(help="Continue the unfinished run in --out.")]
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        help="A model directory to fine-tune. If the classes differ, the last layer is new."
+    ),
+]
+TowerDevices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Two devices, such as cuda:0,cuda:1, to train one tower on each, as the paper did.",
+    ),
+]
+TensorBoard = Annotated[
+    bool, typer.Option(help="Also write TensorBoard events, into --out/tensorboard.")
+]
+
+
 @app.command()
 def train(
     data: Data,
-    out: Annotated[Path, typer.Option(show_default=False, help="The model directory.")],
-    recipe: Annotated[
-        Literal["modern", "paper"], typer.Option(help="Where the settings come from.")
-    ] = "modern",
+    out: Out,
+    recipe: RecipeOption = "modern",
     val: Validation = None,
     epochs: Epochs = None,
     image_size: ImageSize = None,
     set_: Settings = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the unfinished run in --out.")] = False,
-    init: Annotated[
-        Path | None,
-        typer.Option(help="A model directory to fine-tune; other classes get a new last layer."),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep the decoded images here, for other runs; else in --out until it is done."
-        ),
-    ] = None,
-    tower_devices: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Two devices, to train one tower on each, as the paper did: cuda:0,cuda:1.",
-        ),
-    ] = None,
-    tensorboard: Annotated[
-        bool, typer.Option(help="Write TensorBoard's events too, into --out/tensorboard.")
-    ] = False,
+    resume: Resume = False,
+    init: Init = None,
+    cache: Cache = None,
+    tower_devices: TowerDevices = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
-    """Train a network on DATA; the model directory holds its weights, its ONNX file, its log and its learning curve."""
-    from training.learning.checkpoint import CHECKPOINT_FILE
-    from training.learning.distributed import is_first_process
-    from training.learning.session import Request
+    """Train a network on DATA.
+
+    The model directory holds the weights, an ONNX file, a log and the learning curve.
+    """
+    from training.learning.request import Request
     from training.learning.session import train as train_model
 
-    if resume and is_first_process() and not (out / CHECKPOINT_FILE).is_file():
-        console.print(f"{out} has no unfinished run: starting with the first epoch")
-    result = train_model(
-        Request(
-            data=data,
-            out=out,
-            recipe=recipe,
-            validation=val,
-            epochs=epochs,
-            image_size=image_size,
-            settings=set_ or (),
-            resume=resume,
-            init=init,
-            cache=cache,
-            tower_devices=tower_devices.split(",") if tower_devices else (),
-            has_tensorboard=tensorboard,
-        )
+    request = Request(
+        data=data,
+        out=out,
+        recipe=recipe,
+        validation=val,
+        epochs=epochs,
+        image_size=image_size,
+        settings=set_ or (),
+        resume=resume,
+        init=init,
+        cache=cache,
+        tower_devices=tower_devices.split(",") if tower_devices else (),
+        has_tensorboard=tensorboard,
     )
+    if resume:
+        _print_if_nothing_to_resume(out)
+    _print_result(out, train_model(request))
+
+
+def _print_if_nothing_to_resume(out: Path) -> None:
+    from training.learning.checkpoint import CHECKPOINT_FILE
+    from training.learning.distributed import is_first_process
+
+    if is_first_process() and not (out / CHECKPOINT_FILE).is_file():
+        console.print(f"{out} has no unfinished run: starting with the first epoch")
+
+
+def _print_result(out: Path, result: "Result") -> None:
+    from training.learning.distributed import is_first_process
+
     if not is_first_process():
         return
     metrics = result.card.metrics
@@ -129,23 +164,31 @@ def evaluate(
         typer.Argument(
             metavar="MODEL... DATA",
             show_default=False,
-            help="Model directories, and labelled images to ask.",
+            help="One or more model directories, and then the labelled images.",
         ),
     ],
     crops: Annotated[
-        Crops, typer.Option(help="Average the predictions over this many crops.")
+        Crops,
+        typer.Option(help="Number of crops of an image whose predictions are averaged."),
     ] = Crops.ONE,
     cache: Annotated[
-        Path | None, typer.Option(help="Keep the decoded images here, for other times.")
+        Path | None,
+        typer.Option(help="Folder to keep the decoded images in, for later evaluations."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure top-1 and top-5 on labelled images; several models answer with the mean of their probabilities."""
-    from training.learning.session import evaluate_models
+    """Measure top-1 and top-5 on labelled images.
+
+    With several models, the mean of their probabilities is scored.
+    """
+    from training.learning.evaluation import evaluate_models
 
     *models, data = models_and_data
     if not models:
-        raise UserError(f"evaluate takes one or more models and then the data; got {data} alone")
+        raise UserError(
+            f"evaluate needs one or more models and then the data; got only {data}; "
+            "pass MODEL... DATA"
+        )
     scores = evaluate_models(
         [Path(model) for model in models], data, num_crops=int(crops), cache=cache
     )
@@ -162,29 +205,31 @@ def evaluate(
 def ablate(
     data: Data,
     out: Annotated[
-        Path, typer.Option(show_default=False, help="Where the runs, the table and Figure 1 go.")
+        Path,
+        typer.Option(show_default=False, help="Folder for the runs, the table and Figure 1."),
     ],
-    recipe: Annotated[Literal["modern", "paper"], typer.Option(help="What is varied.")] = "paper",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variation.")] = 3,
+    recipe: Annotated[RecipeName, typer.Option(help="The recipe to vary.")] = "paper",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs of each variation.")] = 3,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Run this variation and the baseline only; may be repeated."
+            metavar="NAME", help="Run only this variation and the baseline; can be repeated."
         ),
     ] = None,
     val: Validation = None,
     epochs: Epochs = None,
     image_size: ImageSize = None,
     set_: Settings = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Keep the decoded images here; else in --out until all is done."),
-    ] = None,
+    cache: Cache = None,
 ) -> None:
-    """Leave out the paper's mechanisms one at a time, and print what each costs beside the paper's figures; goes on where it was."""
+    """Train without each of the paper's mechanisms in turn.
+
+    Prints what each mechanism is worth, beside the paper's figures. An interrupted ablation
+    continues where it stopped.
+    """
     from training.experiments.ablation import ablate as run_ablations
-    from training.experiments.ablation import format_table
-    from training.learning.session import Request
+    from training.experiments.ablation_table import format_table
+    from training.learning.request import Request
 
     request = Request(
         data=data,
@@ -207,13 +252,16 @@ def import_(
             metavar="WEIGHTS", show_default=False, help="A .pth, .safetensors or .caffemodel file."
         ),
     ],
-    out: Annotated[Path, typer.Option(show_default=False, help="The model directory.")],
+    out: Out,
     mean: Annotated[
         Path | None,
-        typer.Option(help="Caffe's mean image, .npy or .binaryproto; else its channel means."),
+        typer.Option(
+            help="Caffe's mean image, .npy or .binaryproto. By default ILSVRC-2012's channel means."
+        ),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="The names of the classes, one a line; else ImageNet's.")
+        Path | None,
+        typer.Option(help="A text file with one class name per line. By default ImageNet's."),
     ] = None,
 ) -> None:
     """Turn torchvision's or Caffe's AlexNet weights into a model directory."""
@@ -223,7 +271,8 @@ def import_(
         names = classes.read_text("utf-8").splitlines() if classes else None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{classes} is no text in UTF-8 ({error.reason}); save it as UTF-8 with a name a line"
+            f"{classes} is not UTF-8 text ({error.reason}); "
+            "save it as UTF-8 with one class name per line"
         ) from error
     card = import_weights(weights, out, mean=mean, class_names=names)
     print(f"{out} holds model {card.id[:12]} with {len(card.class_names):,} classes")

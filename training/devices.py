@@ -1,4 +1,4 @@
-"""Which device computes: the CPU or a GPU. Torch is imported only when a GPU may be there."""
+"""The device that computes: the CPU or a GPU. Torch is imported only when it is needed."""
 
 import os
 from typing import TYPE_CHECKING, Literal
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     import torch
 
 Device = Literal["cpu", "gpu", "auto"]
-"""Where a command computes. `auto` takes a GPU if there is one."""
+"""The device a command computes on. `auto` takes the GPU if there is one, else the CPU."""
 GPU_DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg")
-"""Device files of NVIDIA's driver, on Linux and in WSL."""
+"""Device files of NVIDIA's driver on Linux and in WSL. Without them there is no usable GPU."""
 
 
 def best_device() -> "torch.device":
@@ -22,17 +22,17 @@ def best_device() -> "torch.device":
 
 
 def device_name(device: "torch.device") -> str:
-    """The GPU's name, or CPU."""
+    """The name of the GPU, or `CPU`."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def resolve_device(device: Device) -> Literal["cpu", "gpu"]:
-    """Return `cpu` or `gpu`; raises UserError if a GPU is asked for and none can be used."""
+    """Choose the CPU or a GPU; raises UserError for `gpu` if torch can use none."""
     if device == "cpu":
         return "cpu"
-    # Importing torch takes seconds, so look for a driver first.
+    # Importing torch takes seconds, so the driver is looked for first.
     if any(os.path.exists(node) for node in GPU_DRIVER_NODES):
         try:
             import torch

@@ -1,8 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The base class of the errors that users read."""
 
 
 class UserError(Exception):
-    """A request that cannot be met. `str(error)` is one line: what was required, what arrived, what to do next.
+    """A request that cannot be met.
 
-    Commands print that line and exit with 1; the service turns it into a problem response.
+    `str(error)` is one line: what was expected, what was received, what to do next. Commands print
+    that line and exit with 1. The service turns it into a problem response.
     """

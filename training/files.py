@@ -1,4 +1,4 @@
-"""Files that survive a crash: they are replaced as a whole, or stay as they were."""
+"""Crash-safe files: a file is replaced as a whole, or it stays as it was."""
 
 import hashlib
 import os
@@ -10,29 +10,30 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file's content. Whatever happens, the file holds all of the old content or all of the new."""
+    """Replace a file's content. After a crash the file holds the old content or the new one."""
     with replacing(file) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, which replaces `file`, durably, if the block ends without an error.
+    """Give a temporary path to write to; it durably replaces `file` if the block raises nothing.
 
-    After an error nothing is left of the temporary file. An OSError, such as a full disk, names `file`.
+    After an error the temporary file is removed. An OSError without a file name, as for a full
+    disk, gets the name of `file`.
     """
     temporary = file.with_name(f".{file.name}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
         sync(temporary)
         os.replace(temporary, file)
-        sync(file.parent)  # the rename itself has to survive a power cut
+        sync(file.parent)  # the rename must survive a power cut too
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and not error.filename:
@@ -41,7 +42,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Write a file's content, or a folder's list of names, to the disk, so that it survives a power cut."""
+    """Flush a file, or a folder's list of names, to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

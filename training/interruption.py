@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: a step is finished and the run saved before the program ends."""
+"""Ctrl-C and SIGTERM as a request: the program finishes its step and saves its work, then ends."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether someone has asked the program to stop."""
+    """Whether the program has been asked to stop."""
 
     def __init__(self) -> None:
         self.is_made = False
@@ -16,7 +16,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Notes the first SIGINT or SIGTERM; a second one interrupts at once. In other threads than the main one, signals stay as they are."""
+    """Note the first SIGINT or SIGTERM in a StopRequest; raise KeyboardInterrupt at the second.
+
+    The earlier handlers come back at the end. Outside the main thread signals stay as they are,
+    because Python allows only the main thread to set handlers.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -27,9 +31,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.is_made = True
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Threads: how many cores a process may use, and a map over items that runs ahead of its consumer."""
+"""Threads: the number of cores to use, and a map in threads that runs ahead of its consumer."""
 
 import os
 from collections import deque
@@ -11,16 +11,17 @@ R = TypeVar("R")
 
 
 def num_cores() -> int:
-    """Number of cores this process may use, which can be fewer than the machine has."""
+    """Number of cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
 ) -> Iterator[R]:
-    """Like `pool.map`, in order, but with at most `ahead` results waiting.
+    """Apply `function` to each item in the pool's threads. The results keep the items' order.
 
-    Memory stays bounded however slow the consumer is.
+    Unlike `pool.map` it starts at most `ahead` items before their results are taken, so memory
+    stays bounded however slow the consumer is.
     """
     waiting: deque[Future[R]] = deque()
     for item in items:

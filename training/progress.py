@@ -1,4 +1,4 @@
-"""The progress bar of every long command: done and total, a few live figures, the rate and the time left."""
+"""The progress bar of long commands, and the console that commands print their messages to."""
 
 from types import TracebackType
 
@@ -14,18 +14,14 @@ from rich.progress import (
 )
 
 console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
-"""Where commands talk to people; what programs may want to read goes to the standard output."""
-
-
-def one_line(text: str) -> str:
-    """A path or label for people: line breaks and other characters that do not print as escapes."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
+"""Messages for people go to the standard error, results for programs to the standard output."""
 
 
 class Bar:
-    """One line that moves, as a context manager: `advance(n, text)` after `n` more of `total`."""
+    """A progress bar: images done and in total, live figures, the rate and the time left.
+
+    It is a context manager. Nothing is shown if the standard error is not a terminal.
+    """
 
     def __init__(self, title: str, total: int, unit: str = "images", *, is_shown: bool = True):
         self._progress = Progress(
@@ -58,7 +54,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, count: int = 1, text: str | None = None) -> None:
-        """Counts `count` more as done; `text` replaces the live figures."""
+        """Count `count` more as done. `text` replaces the live figures."""
         self.num_done += count
         task = self._progress.tasks[0]
         rate = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""

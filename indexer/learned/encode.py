@@ -1,4 +1,5 @@
-"""`lookalike index encode`: an autoencoder learnt from an index's own features, and a code for every item."""
+"""`lookalike index encode`: learn an encoder from an index's own features, and encode every
+item."""
 
 from pathlib import Path
 
@@ -9,18 +10,21 @@ from indexer.storage.writer import IndexWriter
 from training.devices import Device, resolve_device
 
 MAX_ITEMS = 20_000
-"""That it is learnt from, a sample of them where there are more: more items make longer work of it, and hardly better codes."""
+"""Maximum number of items used for training. A larger index is sampled: more items take longer and
+hardly improve the codes."""
 CHECKPOINT_FILE = "autoencoder.pt"
 
 
 def encode(
     directory: Path, *, num_bits: int = DEFAULT_BITS, seed: int = 0, device: Device = "auto"
 ) -> CodeFacts:
-    """Learns an autoencoder and writes the items' codes, in place of earlier ones; what was interrupted goes on. Raises UserError.
+    """Learn an encoder and write the items' codes, in place of earlier ones; raises UserError.
 
-    It takes torch, from the `full` extra; using the codes does not.
+    An interrupted run is continued. Learning needs torch, from the `full` extra; using the codes
+    does not.
     """
-    from indexer.learned.autoencoder import Settings, fit
+    from indexer.learned.autoencoder import Settings
+    from indexer.learned.autoencoder_fitting import fit
 
     check_num_bits(num_bits)
     with IndexWriter.open(directory) as writer:

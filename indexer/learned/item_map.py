@@ -1,55 +1,61 @@
-"""A map of the items: their features laid out in two dimensions, so that what is alike lies together. Kept in the index.
+"""The map of the items: similar items lie close together in two dimensions.
 
-t-SNE (van der Maaten and Hinton 2008) of the features at length 1, whose distances rank as the cosine does, after PCA to 50 numbers
-as its authors do. Making one takes scikit-learn and matplotlib, from the `full` extra; reading it takes NumPy alone.
+The layout is t-SNE (van der Maaten and Hinton 2008) of the features at length 1, whose Euclidean
+distances have the same order as the cosine distances. PCA first reduces the features to 50 numbers,
+as t-SNE's authors do. Making a map needs scikit-learn and matplotlib, from the `full` extra;
+reading it needs NumPy only.
 """
 
 import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from indexer.array_types import Floats, Rows
+from indexer.learned.item_map_picture import NO_LABEL, write_map_picture
 from indexer.metrics import unit
-from indexer.storage.artefacts import read_artefact
+from indexer.storage.artefact_reading import read_artefact
 from indexer.storage.index import Index
-from indexer.storage.manifest import Artefact, IndexDirectoryError
+from indexer.storage.manifest import MAP, MAP_PICTURE, Artefact, IndexDirectoryError
 from indexer.storage.writer import IndexWriter
 from training.errors import UserError
-from training.progress import console, one_line
+from training.naming import natural_key
+from training.progress import console
 
-ARTEFACT, PICTURE_ARTEFACT = "map", "mappicture"
-MIN_ITEMS, MAX_ITEMS = 5, 20_000
-NUM_COMPONENTS, PERPLEXITY, SEED = 50, 30.0, 0
+MIN_ITEMS = 5
+MAX_ITEMS = 20_000
+"""Maximum number of items on a map. A larger index is sampled."""
+NUM_COMPONENTS = 50
+PERPLEXITY = 30.0
+SEED = 0
 NUM_DIGITS = 4
-"""Of a place; a ten-thousandth of the map is less than a pixel."""
-MAX_COLOURS = 20
-"""Labels that have a colour of their own in the picture: the most frequent ones."""
-MAX_NAME = 32
+"""Decimal digits of a coordinate. A ten-thousandth of the map is less than a pixel."""
 
 Spot = tuple[int, float, float, int | None]
-"""An item's id, x and y, from 0 to 1 and down as on a screen, and the number of its label; None where it has none."""
+"""An item on the map: its id; x and y, from 0 to 1, with y downwards as on a screen; its label's
+position in the map's labels, None without a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapFacts:
-    """What a map shows."""
+    """The facts about a map that the manifest keeps."""
 
     commit: int
-    """The index's, when the map was made."""
+    """The index's commit when the map was made."""
     num_items: int
-    """Items there were then."""
+    """Number of items in the index at that commit."""
     num_shown: int
-    """How many of them are on the map: all, or a sample."""
+    """Number of items on the map: all, or a sample."""
 
 
 @dataclass(frozen=True)
 class Map:
-    """Where the items lie; `labels` are those that a spot's number counts in."""
+    """The positions of the items. `labels` are those of the items shown, in natural order."""
 
     facts: MapFacts
     labels: list[str]
@@ -57,161 +63,106 @@ class Map:
 
     @classmethod
     def load(cls, index: Index) -> "Map | None":
-        """The map that the index keeps, without what has been removed since; None where it has none.
+        """Read the index's map, without items that have been removed since; None if it has no map.
 
-        Raises IndexDirectoryError for a damaged one.
+        Raises IndexDirectoryError for a damaged map.
         """
-        artefact = index.manifest.artefacts.get(ARTEFACT)
+        artefact = index.manifest.artefacts.get(MAP)
         if artefact is None:
             return None
         content = _read(index.directory, artefact)
-        is_there = np.isin([spot[0] for spot in content["items"]], index.ids)
-        spots = [spot for spot, there in zip(content["items"], is_there, strict=True) if there]
-        numbers = sorted({number for *_, number in spots if number is not None})
-        renumbered: dict[int | None, int | None] = {
-            number: place for place, number in enumerate(numbers)
-        } | {None: None}
+        is_present = np.isin([spot[0] for spot in content["items"]], index.ids)
+        spots = list(compress(content["items"], is_present))
+        labels: list[str] = content["labels"]
+        numbers = {number for *_, number in spots if number is not None}
+        ordered = sorted(numbers, key=lambda number: natural_key(labels[number]))
+        new_numbers: dict[int | None, int | None] = {None: None}
+        new_numbers.update((number, position) for position, number in enumerate(ordered))
         return cls(
             MapFacts(**artefact.facts),
-            [content["labels"][number] for number in numbers],
-            [(id, x, y, renumbered[number]) for id, x, y, number in spots],
+            [labels[number] for number in ordered],
+            [(id, x, y, new_numbers[number]) for id, x, y, number in spots],
         )
 
 
-def make(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, list[Path]]:
-    """Lays the items out, or a sample of `max_items`, and keeps the map in the index, in place of an earlier one.
+def make_map(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, list[Path]]:
+    """Lay out the items, or a sample of `max_items`, and keep the map in place of an earlier one.
 
-    What it shows, and its files: a picture, and a JSON of the same. The same for the same items. Raises UserError.
+    Returns what the map shows, and its two files: the picture, and the same as JSON. Raises
+    UserError.
     """
     if not MIN_ITEMS <= max_items <= MAX_ITEMS:
         raise UserError(
-            f"a map has {MIN_ITEMS} to {MAX_ITEMS:,} items but --items says {max_items:,}; pass another number"
+            f"--items must be a number from {MIN_ITEMS} to {MAX_ITEMS:,}, got {max_items:,}"
         )
     with IndexWriter.open(directory) as writer:
         index = writer.index
         if len(index.rows) < MIN_ITEMS:
             raise UserError(
-                f"a map needs {MIN_ITEMS} items but {directory} has {len(index.rows)}; add more: lookalike index add"
+                f"a map needs at least {MIN_ITEMS} items but {directory} has {len(index.rows)}; "
+                "add more: lookalike index add"
             )
-        rows = _sample(index.rows, max_items)
-        with console.status(f"Laying {len(rows):,} items out"):
-            places = lay_out(index.features[rows])
-        labels, spots = _spots(index, rows, places)
+        rows = np.sort(np.random.default_rng(SEED).permutation(index.rows)[:max_items])
+        with console.status(f"Laying out {len(rows):,} items"):
+            points = lay_out(index.features[rows])  # (n, 2)
+        labels, numbers = _number_labels([index.text(row)[1] for row in rows])
         facts = MapFacts(
             commit=index.manifest.commit, num_items=len(index.rows), num_shown=len(rows)
         )
-        with writer.artefact(PICTURE_ARTEFACT, "png", asdict(facts)) as path:
-            _draw(labels, spots, path)
-        with writer.artefact(ARTEFACT, "json", asdict(facts)) as path:
-            path.write_text(
-                json.dumps({"labels": labels, "items": spots}, separators=(",", ":")), "utf-8"
-            )
+        with writer.artefact(MAP_PICTURE, "png", asdict(facts)) as path:
+            write_map_picture(points, numbers, labels, path)
+        with writer.artefact(MAP, "json", asdict(facts)) as path:
+            ids = index.records["id"][rows].tolist()
+            content = {"labels": labels, "items": _spots(ids, points, numbers)}
+            path.write_text(json.dumps(content, separators=(",", ":")), "utf-8")
         writer.commit()
         artefacts = writer.manifest.artefacts
-    return facts, [directory / artefacts[name].file for name in (PICTURE_ARTEFACT, ARTEFACT)]
+    return facts, [directory / artefacts[name].file for name in (MAP_PICTURE, MAP)]
 
 
 def lay_out(features: Floats) -> Floats:
-    """Features (n, 4096), five or more, -> places (n, 2): 0 to 1 along the longer side, the shorter one in the middle."""
+    """Lay out features (n, 4096), n >= 5: points (n, 2), with 0 to 1 along the longer side.
+
+    The shorter side is in the middle.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     num_items, tiny = len(features), float(np.finfo(np.float32).tiny)
+    num_components = min(NUM_COMPONENTS, num_items - 1)
+    pca = PCA(num_components, svd_solver="randomized", random_state=SEED, copy=False)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # where all features are the same, it divides by their variance
-        pca = PCA(
-            min(NUM_COMPONENTS, num_items - 1),
-            svd_solver="randomized",
-            random_state=SEED,
-            copy=False,
-        )
-        reduced = pca.fit_transform(unit(features))
-    # t-SNE's own start, but that a spread of 0 is no reason to fail.
+        # If all features are the same, PCA divides by a variance of 0.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        reduced = pca.fit_transform(unit(features))  # (n, components)
+    # The initial points that t-SNE takes by default. scikit-learn fails if their spread is 0.
     start = reduced[:, :2] / max(float(reduced[:, 0].std()), tiny) * 1e-4
-    placed = TSNE(
+    tsne = TSNE(
         perplexity=min(PERPLEXITY, (num_items - 1) / 3),
         init=start.astype(np.float32),
         random_state=SEED,
         n_jobs=-1,
-    ).fit_transform(reduced)
+    )
+    placed = tsne.fit_transform(reduced)  # (n, 2)
     low, high = placed.min(axis=0), placed.max(axis=0)
-    places: Floats = (placed - (low + high) / 2) / max(
-        float((high - low).max()), tiny
-    ) + np.float32(0.5)
-    return places
+    longer_side = max(float((high - low).max()), tiny)
+    points: Floats = (placed - (low + high) / 2) / longer_side + np.float32(0.5)
+    return points
 
 
-def _sample(rows: Rows, count: int) -> Rows:
-    return np.sort(np.random.default_rng(SEED).permutation(rows)[:count])
+def _number_labels(item_labels: Sequence[str | None]) -> tuple[list[str], Rows]:
+    """The labels in natural order, and the position of each item's label in them, or NO_LABEL."""
+    labels = sorted({label for label in item_labels if label is not None}, key=natural_key)
+    numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)}
+    numbers[None] = NO_LABEL
+    return labels, np.array([numbers[label] for label in item_labels], np.int64)
 
 
-def _spots(index: Index, rows: Rows, places: Floats) -> tuple[list[str], list[Spot]]:
-    """The labels on the map, alphabetically, and where its items lie."""
-    of_items = [index.text(row)[1] for row in rows]
-    labels = sorted({label for label in of_items if label is not None})
-    numbers: dict[str | None, int | None] = {
-        label: number for number, label in enumerate(labels)
-    } | {None: None}
-    ids = index.records["id"][rows].tolist()
-    spots = [
-        (id, round(x, NUM_DIGITS), round(y, NUM_DIGITS), numbers[label])
-        for id, (x, y), label in zip(ids, places.tolist(), of_items, strict=True)
+def _spots(ids: Sequence[int], points: Floats, numbers: Rows) -> list[Spot]:
+    return [
+        (id, round(x, NUM_DIGITS), round(y, NUM_DIGITS), None if number == NO_LABEL else number)
+        for id, (x, y), number in zip(ids, points.tolist(), numbers.tolist(), strict=True)
     ]
-    return labels, spots
-
-
-def _draw(labels: Sequence[str], spots: Sequence[Spot], file: Path) -> None:
-    """A dot an item, coloured by label, as PNG."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    x, y = np.array([spot[1:3] for spot in spots]).T
-    numbers = np.array([-1 if spot[3] is None else spot[3] for spot in spots])
-    palette = colormaps["tab20"].colors  # type: ignore[attr-defined]
-    palette = [
-        *palette[::2],
-        *palette[1::2],
-    ]  # every other one is a pale twin of the one before: the strong ones first
-    size = float(np.clip(20_000 / len(spots), 3, 40))
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    axes = figure.subplots()
-    frequent = _most_frequent(numbers)
-    is_other = ~np.isin(numbers, frequent)
-    # Names begin with a space: one that begins with _ would be left out of the legend.
-    if is_other.any():
-        axes.scatter(
-            x[is_other],
-            y[is_other],
-            s=size,
-            color="0.75",
-            linewidths=0,
-            label=" others" if frequent else None,
-        )
-    for number, colour in zip(frequent, palette, strict=False):
-        name = f" {one_line(labels[number])[:MAX_NAME]}"
-        is_of_it = numbers == number
-        axes.scatter(x[is_of_it], y[is_of_it], s=size, color=[colour], linewidths=0, label=name)
-    axes.set_aspect("equal")
-    axes.invert_yaxis()
-    axes.set_axis_off()
-    if frequent:
-        legend = figure.legend(
-            loc="outside right upper", frameon=False, markerscale=(60 / size) ** 0.5
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # its font has no letters of some scripts, and draws boxes
-        figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
-
-
-def _most_frequent(numbers: Rows) -> list[int]:
-    found, counts = np.unique(numbers[numbers >= 0], return_counts=True)
-    return sorted(found[np.argsort(-counts, kind="stable")][:MAX_COLOURS].tolist())
 
 
 def _read(directory: Path, artefact: Artefact) -> dict[str, Any]:
@@ -219,7 +170,6 @@ def _read(directory: Path, artefact: Artefact) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(read_artefact(directory, artefact, remedy))
     except ValueError as error:
-        raise IndexDirectoryError(
-            f"{directory / artefact.file} cannot be read ({error}); {remedy}"
-        ) from error
+        file = directory / artefact.file
+        raise IndexDirectoryError(f"{file} cannot be read ({error}); {remedy}") from error
     return content

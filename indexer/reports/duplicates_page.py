@@ -1,6 +1,7 @@
-"""The duplicates of an index as a page to look at and a table to work with.
+"""The duplicates of an index as an HTML page for people, and as CSV and JSON for programs.
 
-The thumbnails are files beside the page, loaded as they come into view: 5,000 groups inlined would be a page of 150 MB.
+The thumbnails are files beside the page, and the browser loads them when they come into view. A
+page that contained the thumbnails of 5,000 groups would take 150 MB.
 """
 
 import csv
@@ -16,7 +17,7 @@ from indexer.reports.duplicates import Duplicates, Group, Member
 from indexer.storage.index import Index
 from training.errors import UserError
 from training.files import write_atomically
-from training.progress import one_line
+from training.naming import one_line
 
 HTML_FILE, CSV_FILE, THUMBNAIL_FOLDER = "duplicates.html", "duplicates.csv", "thumbnails"
 COLUMNS = (
@@ -41,24 +42,33 @@ PAGE = Template("""\
 <meta name="color-scheme" content="light dark">
 <title>Duplicates</title>
 <style>
-:root { --ground: #f6f4f0; --surface: #fffefb; --line: #e3dfd7; --ink: #22231f; --quiet: #6a6a63; --accent: #2f6f6a; --soft: #d9e8e5; }
+:root {
+  --background: #f6f4f0; --surface: #fffefb; --line: #e3dfd7; --ink: #22231f;
+  --quiet: #6a6a63; --accent: #2f6f6a; --soft: #d9e8e5;
+}
 @media (prefers-color-scheme: dark) {
-  :root { --ground: #171816; --surface: #20221f; --line: #343732; --ink: #eceae4; --quiet: #a3a49c; --accent: #7cc0b8; --soft: #26403d; }
+  :root {
+    --background: #171816; --surface: #20221f; --line: #343732; --ink: #eceae4;
+    --quiet: #a3a49c; --accent: #7cc0b8; --soft: #26403d;
+  }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 36px 28px; background: var(--ground); color: var(--ink); }
+body { margin: 0 auto; max-width: 1180px; padding: 36px 28px; }
+body { background: var(--background); color: var(--ink); }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 h1, h2, p, ul, figure { margin: 0; padding: 0; }
 h1 { font-size: 1.7rem; letter-spacing: -0.02em; line-height: 1.2; }
 h2 { font-size: 1rem; }
 header p { margin-top: 8px; max-width: 90ch; color: var(--quiet); }
-section { margin-top: 18px; padding: 16px 18px 18px; border: 1px solid var(--line); border-radius: 14px; background: var(--surface); }
+section { margin-top: 18px; padding: 16px 18px 18px; background: var(--surface); }
+section { border: 1px solid var(--line); border-radius: 14px; }
 section { content-visibility: auto; contain-intrinsic-size: auto 330px; }
-h2 span { margin-left: 8px; padding: 2px 9px; border-radius: 99px; background: var(--soft); color: var(--accent); }
-h2 span { font-size: 0.82rem; font-weight: 500; }
-ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(190px, 45%), 1fr)); gap: 18px; margin-top: 12px; list-style: none; }
+h2 span { margin-left: 8px; padding: 2px 9px; border-radius: 99px; background: var(--soft); }
+h2 span { font-size: 0.82rem; font-weight: 500; color: var(--accent); }
+ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(190px, 45%), 1fr)); }
+ul { gap: 18px; margin-top: 12px; list-style: none; }
 li { font-size: 0.86rem; overflow-wrap: anywhere; }
-li > div { aspect-ratio: 1; overflow: hidden; background: var(--ground); }
+li > div { aspect-ratio: 1; overflow: hidden; background: var(--background); }
 li > div { border: 1px solid var(--line); border-radius: 8px; }
 img { display: block; width: 100%; height: 100%; object-fit: scale-down; }
 li p { margin-top: 6px; line-height: 1.35; }
@@ -69,7 +79,7 @@ li p + p { margin-top: 2px; color: var(--quiet); }
 <header>
 <h1>Duplicates</h1>
 <p>$summary</p>
-<p>The first of a group has the most pixels. The same list is in $csv_file.</p>
+<p>The first image of a group has the most pixels. The same list is in $csv_file.</p>
 </header>
 $sections
 </body>
@@ -95,10 +105,10 @@ MEMBER = Template("""\
 """)
 
 
-def write_report(index: Index, found: Duplicates, out: Path) -> list[Path]:
-    """Writes duplicates.html, its thumbnails, and duplicates.csv into `out`, in place of an earlier report's.
+def write_report(index: Index, duplicates: Duplicates, out: Path) -> list[Path]:
+    """Write duplicates.html, its thumbnails and duplicates.csv into the folder `out`.
 
-    Raises UserError where that is the index itself.
+    An earlier report there is replaced. Raises UserError if `out` is the index itself.
     """
     if out.resolve() == index.directory.resolve():
         raise UserError(
@@ -106,95 +116,88 @@ def write_report(index: Index, found: Duplicates, out: Path) -> list[Path]:
         )
     (out / THUMBNAIL_FOLDER).mkdir(parents=True, exist_ok=True)
     earlier = _ids_of_report(out / CSV_FILE)
-    ids = {member.item.id for group in found.groups for member in group.members}
+    ids = {member.item.id for group in duplicates.groups for member in group.members}
     for id in ids:
         (out / thumbnail_file(id)).write_bytes(index.thumbnail(id) or b"")
     files = [out / HTML_FILE, out / CSV_FILE]
-    write_atomically(files[0], to_html(found).encode("utf-8", errors="replace"))
-    write_atomically(files[1], to_csv(found).encode("utf-8", errors="surrogateescape"))
+    write_atomically(files[0], to_html(duplicates).encode("utf-8", errors="replace"))
+    write_atomically(files[1], to_csv(duplicates).encode("utf-8", errors="surrogateescape"))
     for id in earlier - ids:
         (out / thumbnail_file(id)).unlink(missing_ok=True)
     return files
 
 
-def to_html(found: Duplicates) -> str:
-    """The page; whatever a path or a label holds, it enters as text."""
+def to_html(duplicates: Duplicates) -> str:
+    """The page. Paths and labels are shown as text, whatever they contain."""
     sections = [
         SECTION.substitute(
             number=number,
             kind="identical bytes" if group.kind == "identical" else "near-identical",
             members="".join(_member_html(group, member) for member in group.members),
         )
-        for number, group in enumerate(found.groups, 1)
+        for number, group in enumerate(duplicates.groups, 1)
     ]
     return PAGE.substitute(
-        summary=escape(summary(found)), csv_file=CSV_FILE, sections="".join(sections)
+        summary=escape(summary(duplicates)), csv_file=CSV_FILE, sections="".join(sections)
     )
 
 
-def to_csv(found: Duplicates) -> str:
-    """A row an item; `similarity` is to the group's first, `identical_to` the id of an item before it with the same bytes."""
+def to_csv(duplicates: Duplicates) -> str:
+    """The table, one row per item. `Member` explains `similarity` and `identical_to`."""
     out = io.StringIO()
     table = csv.writer(out)
     table.writerow(COLUMNS)
-    for number, group in enumerate(found.groups, 1):
+    for number, group in enumerate(duplicates.groups, 1):
         for member in group.members:
-            row = {
-                **asdict(member.item),
-                "group": number,
-                "kind": group.kind,
-                "identical_to": member.identical_to,
-            }
+            row = asdict(member.item)
+            row |= {"group": number, "kind": group.kind, "identical_to": member.identical_to}
             row["similarity"] = f"{member.similarity:.4f}"
             table.writerow([row[column] for column in COLUMNS])
     return out.getvalue()
 
 
 def to_json(group: Group) -> dict[str, Any]:
-    """A group as `--json` prints it."""
-    members = [
-        {
-            **asdict(member.item),
-            "similarity": round(member.similarity, 4),
-            "identical_to": member.identical_to,
-        }
-        for member in group.members
-    ]
-    return {"kind": group.kind, "items": members}
+    """A group in the form that `--json` prints."""
+    items = []
+    for member in group.members:
+        scores = {"similarity": round(member.similarity, 4), "identical_to": member.identical_to}
+        items.append(asdict(member.item) | scores)
+    return {"kind": group.kind, "items": items}
 
 
-def summary(found: Duplicates) -> str:
-    """The figures in a sentence or two."""
-    if not found.groups:
-        text = f"No duplicates among {_counted(found.num_items, 'image')}."
-    else:
+def summary(duplicates: Duplicates) -> str:
+    """The figures, in one or two sentences."""
+    all_images = _counted(duplicates.num_items, "image")
+    if duplicates.groups:
+        groups = _counted(len(duplicates.groups), "group")
         text = (
-            f"{_counted(len(found.groups), 'group')} with {found.num_images:,} of {_counted(found.num_items, 'image')}; "
-            f"{found.num_identical:,} of them repeat the bytes of another."
+            f"{groups} with {duplicates.num_images:,} of {all_images}; "
+            f"{duplicates.num_identical:,} of them repeat the bytes of another."
         )
-    if found.num_unreadable:
-        text += f" {_counted(found.num_unreadable, 'damaged thumbnail')}, compared by the file's bytes only."
+    else:
+        text = f"No duplicates among {all_images}."
+    if duplicates.num_unreadable:
+        thumbnails = _counted(duplicates.num_unreadable, "damaged thumbnail")
+        text += f" {thumbnails}, compared by the file's bytes only."
     return text
 
 
 def thumbnail_file(id: int) -> str:
-    """Where the page looks for an item's thumbnail, relative to itself."""
+    """The path of an item's thumbnail, relative to the page."""
     return f"{THUMBNAIL_FOLDER}/{id}.jpg"
 
 
 def relation(member: Member, group: Group) -> str:
-    """What an item is to its group, in a word or two."""
+    """How an item relates to its group, in a few words."""
+    first = group.members[0]
     if member.identical_to is not None:
-        return (
-            "same bytes as the first"
-            if member.identical_to == group.members[0].item.id
-            else "same bytes as another"
-        )
-    return "first" if member is group.members[0] else f"{member.similarity:.1%} similar"
+        is_first = member.identical_to == first.item.id
+        return "same bytes as the first" if is_first else "same bytes as another"
+    return "first" if member is first else f"{member.similarity:.1%} similar"
 
 
 def _ids_of_report(table: Path) -> set[int]:
-    """The items of an earlier report's duplicates.csv; none, where that is no report's."""
+    """The ids in an earlier report's table; none if the file is missing or is not a report's."""
     if not table.is_file():
         return set()
     with (
@@ -218,5 +221,5 @@ def _member_html(group: Group, member: Member) -> str:
     )
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

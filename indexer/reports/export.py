@@ -1,10 +1,11 @@
-"""An index's items and features as files that pandas and NumPy open: one Parquet file, or .npy beside .csv.
+"""`lookalike index export`: items and features as files for pandas and NumPy.
 
 items.parquet   id, path, label, sha256, width, height, added_at, feature (4096 float32 each)
 features.npy    (num_items, 4096) float32
-items.csv       id,path,label,sha256,width,height,added_at: line n is row n of features.npy
+items.csv       id, path, label, sha256, width, height, added_at; line n is row n of features.npy
 
-Both are written a thousand items at a time, so that memory does not grow with the collection.
+A thousand items are written at a time, so memory does not grow with the index. The Parquet file
+needs pyarrow, from the `full` extra.
 """
 
 import csv
@@ -25,27 +26,28 @@ from training.progress import Bar
 Format = Literal["parquet", "npy"]
 
 PARQUET_FILE, FEATURES_FILE, ITEMS_FILE = "items.parquet", "features.npy", "items.csv"
-BLOCK_ITEMS = 1000
-"""Items held at a time, 16 MB of features; a row group of the Parquet file."""
+EXPORT_BLOCK_ITEMS = 1000
+"""Number of items that are held at a time, with 16 MB of features. Each block is a row group of the
+Parquet file."""
 COLUMNS = ("id", "path", "label", "sha256", "width", "height", "added_at")
 
 
 def export(index: Index, out: Path, *, format: Format = "parquet") -> list[Path]:
-    """Writes the index into the folder `out`, the items in the order of their rows; returns the files.
+    """Write the index into the folder `out`, in the order of the items' rows, and return the files.
 
-    A file takes the place of an earlier one when it is whole; what fails before leaves the earlier one as it was.
+    A file replaces an earlier one when it is complete. After an error the earlier one is still
+    there. Raises UserError if `out` is a file.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out takes a folder, but {out} is a file; pass another")
+        raise UserError(f"--out takes a folder, but {out} is a file; pass another --out")
     out.mkdir(parents=True, exist_ok=True)
     if format == "parquet":
         _write_parquet(index, out / PARQUET_FILE)
         return [out / PARQUET_FILE]
     with replacing(out / FEATURES_FILE) as features:
         _write_features(index, features)
-        with replacing(
-            out / ITEMS_FILE
-        ) as items:  # so that neither takes its place before both are written
+        # Nested, so that neither file is replaced before both are written.
+        with replacing(out / ITEMS_FILE) as items:
             _write_items(index, items)
     return [out / FEATURES_FILE, out / ITEMS_FILE]
 
@@ -66,7 +68,8 @@ def _write_parquet(index: Index, file: Path) -> None:
     ]
     made_by = {"model": index.manifest.model_id, "commit": str(index.manifest.commit)}
     schema = pa.schema(fields, metadata=made_by)
-    # Features hardly repeat, but those of a ReLU have many zeros: compression gains where a dictionary would not.
+    # The numbers of features hardly repeat, so a dictionary is of no use. But a ReLU gives many
+    # zeros, which compress well.
     options = {"compression": "zstd", "use_dictionary": ["label"]}
     with (
         replacing(file) as temporary,
@@ -78,18 +81,17 @@ def _write_parquet(index: Index, file: Path) -> None:
             columns = [[getattr(item, name) for item in items] for name in COLUMNS[:-1]]
             columns.append([datetime.fromisoformat(item.added_at) for item in items])
             arrays = [
-                pa.array(values, field.type) for values, field in zip(columns, fields, strict=False)
+                pa.array(column, field.type) for column, field in zip(columns, fields, strict=False)
             ]
-            arrays.append(
-                pa.FixedSizeListArray.from_arrays(
-                    pa.array(_features(index, rows).ravel()), NUM_FEATURES
-                )
-            )
-            writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=BLOCK_ITEMS)
+            numbers = pa.array(_features(index, rows).ravel())
+            arrays.append(pa.FixedSizeListArray.from_arrays(numbers, NUM_FEATURES))
+            batch = pa.record_batch(arrays, schema=schema)
+            writer.write_batch(batch, row_group_size=EXPORT_BLOCK_ITEMS)
 
 
 def _write_features(index: Index, file: Path) -> None:
-    # Not numpy.lib.format.open_memmap: a full disk kills a process that writes to a map, where a write fails with an OSError.
+    # Not numpy.lib.format.open_memmap: on a full disk, writing to a memory map kills the process,
+    # and writing to a file raises OSError.
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(index.rows), NUM_FEATURES)}
     with file.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
@@ -99,9 +101,8 @@ def _write_features(index: Index, file: Path) -> None:
 
 def _write_items(index: Index, file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
-        lines = csv.writer(
-            stream
-        )  # which ends them with CR LF, as RFC 4180 has it, and so quotes a path with either
+        # Lines end with CR LF, as in RFC 4180, so a path with either character is quoted.
+        lines = csv.writer(stream)
         lines.writerow(COLUMNS)
         for _, ids in _blocks(index):
             lines.writerows(map(_fields, _items(index, ids)))
@@ -113,21 +114,20 @@ def _fields(item: Item) -> tuple[object, ...]:
 
 
 def _items(index: Index, ids: Rows) -> list[Item]:
-    """The items of these ids, in their order."""
-    numbers = [int(id) for id in ids]
-    found = index.items_of(numbers)
-    return [found[number] for number in numbers]
+    """The items with these ids (n,), in the order of the ids."""
+    items = index.items_of(ids.tolist())
+    return [items[id] for id in ids.tolist()]
 
 
 def _features(index: Index, rows: Rows) -> Floats:
-    """(n, 4096), little-endian."""
+    """The features of these rows, (n, 4096) little-endian."""
     return np.asarray(index.features[rows], "<f4", order="C")
 
 
 def _blocks(index: Index) -> Iterator[tuple[Rows, Rows]]:
-    """The rows and ids of the items, BLOCK_ITEMS at a time."""
+    """The rows and ids of the items, in blocks."""
     with Bar("Exporting", len(index.ids), "items") as bar:
-        for start in range(0, len(index.ids), BLOCK_ITEMS):
-            part = slice(start, start + BLOCK_ITEMS)
-            yield index.rows[part], index.ids[part]
-            bar.advance(len(index.ids[part]))
+        for start in range(0, len(index.ids), EXPORT_BLOCK_ITEMS):
+            block = slice(start, start + EXPORT_BLOCK_ITEMS)
+            yield index.rows[block], index.ids[block]
+            bar.advance(len(index.ids[block]))

@@ -1,20 +1,23 @@
-"""`lookalike index quality`: an index is asked many images, and its answers are judged."""
+"""`lookalike index quality`: search an index for many queries, and measure the answers."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from indexer.answers import BATCH_SIZE
-from indexer.array_types import Doubles, Floats, Rows
-from indexer.embedder import Embedder
+from indexer.array_types import Doubles, Rows
 from indexer.metrics import DEFAULT_RERANK, METRICS, Metric, QueryMetric
-from indexer.opening import open_for_queries
+from indexer.opening import open_index
+from indexer.reports.quality_queries import (
+    NUM_OWN_QUERIES,
+    QueryBlock,
+    embedded_examples,
+    own_items,
+)
 from indexer.reports.ranking import (
-    QUERY_BLOCK,
     average_precisions,
     code_average_precisions,
     exact_neighbours,
@@ -24,35 +27,37 @@ from indexer.reports.ranking import (
 from indexer.search.searcher import Searcher
 from indexer.storage.index import Index
 from training.data.datasets import open_dataset
-from training.data.examples import DataError, Example
-from training.data.images import ImageError, Pixels, read_square
+from training.data.examples import DataError
 from training.devices import Device
 from training.errors import UserError
-from training.parallel import map_ahead, num_cores
 from training.progress import Bar
 
-NUM_OWN_QUERIES = 1000
-"""How many of an index's own items ask, where no others do."""
-NO_ROW, NO_LABEL = -1, -1
+LABEL_BLOCK_ITEMS = 1024
+"""Number of items whose labels are read at a time."""
+NO_LABEL = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """How good the look-alikes by one distance are: figures from 0 to 1, None where no query could tell."""
+    """How good the look-alikes by one distance are.
+
+    All figures are shares from 0 to 1, or None if no query has an answer that can be judged.
+    """
 
     metric: QueryMetric
     rerank: int | None
-    """By hamming: how many of the nearest by code were ranked by Euclidean distance; 0: none."""
+    """For hamming, the number of nearest codes that were ranked again, or 0."""
     recall_at_k: float | None
-    """By hamming, of the nearest by Euclidean distance."""
+    """For hamming, the true neighbours are those by Euclidean distance."""
     precision_at_k: float | None
     mean_average_precision: float | None
-    """None too for codes that are reranked: it is over the whole ranking, which is that of the codes alone."""
+    """None for codes that are ranked again. It measures the whole ranking, which is that of the
+    codes alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityReport:
-    """What was measured, of which commit, and with which queries."""
+    """The figures of one commit, and the queries that they were measured with."""
 
     index: str
     model: str
@@ -61,55 +66,47 @@ class QualityReport:
     num_items: int
     k: int
     queries: str | None
-    """The data set that asked; None where the index's own items did, each left out of its own answers and ranking."""
+    """The data set of the queries. None if they are items of the index: then each is left out of
+    its own matches and its own ranking."""
     num_queries: int
     num_skipped: int
-    """Queries that could not be read."""
+    """Number of queries that could not be read."""
     num_unlabelled: int
-    """Queries without a label: they count for recall only."""
+    """Number of queries without a label. They count for recall only."""
     num_unanswerable: int
-    """Queries with a label that no item has, but for the query itself: they count for recall only."""
+    """Number of queries with a label that no other item has. They count for recall only."""
     results: list[Quality]
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Queries: features (B, 4096), labels, and the rows (B,) of those that are items, or NO_ROW of each where none is."""
-
-    features: Floats
-    labels: list[str | None]
-    own_rows: Rows
-
-    @property
-    def asks_itself(self) -> bool:
-        return bool((self.own_rows != NO_ROW).all())
 
 
 def measure(
     directory: Path, *, data: str | None = None, k: int = 10, device: Device = "cpu"
 ) -> QualityReport:
-    """Asks an index the images of `data`, or else a fixed sample of its own items, by every distance; raises UserError.
+    """Measure every distance with the images of `data`, or with a sample of the index's own items.
 
-    `device` is where the index is searched. Memory does not grow with the number of queries, and by a few bytes an item only.
+    The sample is always the same. `device` is where the index is searched. Memory does not grow
+    with the number of queries, and grows by a few bytes per item. Raises UserError.
     """
     examples = open_dataset(data).part("all") if data else ()
-    index, embedder, searcher = open_for_queries(directory, device=device)
+    opened = open_index(directory, device=device)
+    index = opened.index
     if not len(index.ids):
         raise UserError(
-            f"{directory} has no items to find; add some with: lookalike index build DATA --model MODEL --out {directory}"
+            f"{directory} has no items to find; "
+            f"add some with: lookalike index build DATA --model MODEL --out {directory}"
         )
     unreadable: list[str] = []
-    blocks = _embedded(examples, embedder, unreadable) if data else iter([_own_items(index)])
-    judge = _Judge(searcher, k)
-    num_asking = len(examples) if data else min(len(index.ids), NUM_OWN_QUERIES)
-    with Bar("Measuring", num_asking * len(_ways_of(index)), "answers") as bar:
+    if data:
+        blocks = embedded_examples(examples, opened.embedder, unreadable)
+        num_queries = len(examples)
+    else:
+        blocks = iter([own_items(index)])
+        num_queries = min(len(index.ids), NUM_OWN_QUERIES)
+    judge = _Judge(opened.searcher, k)
+    with Bar("Measuring", num_queries * len(_search_modes(index)), "answers") as bar:
         for block in blocks:
-            judge.ask(block, bar)
+            judge.add(block, bar)
     if not judge.num_queries:
-        reason = f": {unreadable[0]}" if unreadable else ""
-        raise DataError(
-            f"{data} has no readable image{reason}; pass --queries a folder of images, a CSV (path,label), or `digits`"
-        )
+        raise _no_queries(data, unreadable)
     return QualityReport(
         index=str(directory),
         model=index.manifest.model_id,
@@ -127,210 +124,163 @@ def measure(
 
 
 @dataclass(frozen=True)
-class _Way:
-    """How the index is asked."""
+class _SearchMode:
+    """One way to search the index."""
 
     metric: QueryMetric
     rerank: int = 0
 
     @property
-    def aim(self) -> Metric:
-        """The distance whose nearest are to be found: codes stand for features."""
+    def true_metric(self) -> Metric:
+        """The distance that defines the true neighbours: for codes, Euclidean between features."""
         return "euclidean" if self.metric == "hamming" else self.metric
 
 
 class _Tally:
-    """The figures of one way to ask so far, an array a block of queries."""
+    """The figures of one search mode so far."""
 
     def __init__(self) -> None:
         self.recalls: list[Doubles] = []
+        """One array per block of queries."""
         self.average_precisions: list[Doubles] = []
-        self.num_hits = self.num_judged = 0
+        """One array per block of queries."""
+        self.num_hits = 0
+        """Number of matches with their query's label."""
+        self.num_judged = 0
+        """Number of matches of queries whose label some other item has."""
 
 
 class _Judge:
-    """Asks blocks of queries and adds up how good the answers were."""
+    """Searches for blocks of queries in every mode, and adds up how good the matches are."""
 
     def __init__(self, searcher: Searcher, k: int):
         self._searcher, self._index, self._k = searcher, searcher.index, k
         self._numbers = {label: number for number, label in enumerate(self._index.labels())}
-        self._row_labels = self._labels_of_items()
-        self._tallies = {way: _Tally() for way in _ways_of(searcher.index)}
+        self._row_labels = self._item_labels()
+        known = self._row_labels[self._row_labels != NO_LABEL]
+        self._label_counts = np.bincount(known, minlength=len(self._numbers) + 1)
+        self._tallies = {mode: _Tally() for mode in _search_modes(searcher.index)}
         self.num_queries = self.num_unlabelled = self.num_unanswerable = 0
 
-    def ask(self, block: _Block, bar: Bar) -> None:
+    def add(self, block: QueryBlock, bar: Bar) -> None:
+        """Search for a block of queries in every mode, and count how good the matches are."""
+        index = self._index
         labels = self._numbered(block.labels)
         exact = {metric: self._exact(block, metric) for metric in METRICS}
-        is_judged = np.zeros(len(labels), bool)
-        for way, tally in self._tallies.items():
-            found = self._found(block, way)
-            tally.recalls.append(
-                recall_at_k(found, exact[way.aim], block.features, self._index.features, way.aim)
-            )
-            if not way.rerank:
-                precisions = self._average_precisions(block, labels, way)
-                tally.average_precisions.append(precisions)
-                is_judged = ~np.isnan(precisions)
-            for rows, label in zip(
-                itertools.compress(found, is_judged), labels[is_judged], strict=True
-            ):
-                tally.num_hits += int(
-                    np.count_nonzero(
-                        self._row_labels[np.searchsorted(self._index.rows, rows)] == label
-                    )
-                )
+        is_answerable = self._is_answerable(labels, block)
+        for mode, tally in self._tallies.items():
+            matches = self._matches(block, mode)
+            metric = mode.true_metric
+            recalls = recall_at_k(matches, exact[metric], block.features, index.features, metric)
+            tally.recalls.append(recalls)
+            if not mode.rerank:
+                tally.average_precisions.append(self._average_precisions(block, labels, mode))
+            judged = itertools.compress(zip(matches, labels, strict=True), is_answerable)
+            for rows, label in judged:
+                row_labels = self._row_labels[np.searchsorted(index.rows, rows)]
+                tally.num_hits += int(np.count_nonzero(row_labels == label))
                 tally.num_judged += len(rows)
             bar.advance(len(labels))
-        num_unlabelled = int(np.count_nonzero(labels == NO_LABEL))
         self.num_queries += len(labels)
-        self.num_unlabelled += num_unlabelled
-        self.num_unanswerable += int(np.count_nonzero(~is_judged)) - num_unlabelled
+        self.num_unlabelled += int(np.count_nonzero(labels == NO_LABEL))
+        self.num_unanswerable += int(np.count_nonzero(~is_answerable & (labels != NO_LABEL)))
 
     def results(self) -> list[Quality]:
+        """The figures over all queries so far, per search mode."""
         return [
             Quality(
-                metric=way.metric,
-                rerank=way.rerank if way.metric == "hamming" else None,
+                metric=mode.metric,
+                rerank=mode.rerank if mode.metric == "hamming" else None,
                 recall_at_k=_mean(tally.recalls),
                 precision_at_k=tally.num_hits / tally.num_judged if tally.num_judged else None,
                 mean_average_precision=_mean(tally.average_precisions),
             )
-            for way, tally in self._tallies.items()
+            for mode, tally in self._tallies.items()
         ]
 
-    def _average_precisions(self, block: _Block, labels: Rows, way: _Way) -> Doubles:
-        index = self._index
-        if way.metric == "hamming":
-            codes = self._searcher.codes
-            asking = codes.encoder.encode(block.features)
+    def _is_answerable(self, labels: Rows, block: QueryBlock) -> npt.NDArray[np.bool_]:
+        """Whether an item other than the query itself has the query's label, (B,)."""
+        has_others = self._label_counts[labels] > block.are_items
+        is_answerable: npt.NDArray[np.bool_] = has_others & (labels != NO_LABEL)
+        return is_answerable
+
+    def _average_precisions(self, block: QueryBlock, labels: Rows, mode: _SearchMode) -> Doubles:
+        """The average precision of each query, (B,)."""
+        index, row_labels, own_rows = self._index, self._row_labels, block.own_rows
+        if mode.metric == "hamming":
+            code_search = self._searcher.code_search
+            queries = code_search.encoder.encode(block.features)
+            codes = code_search.item_codes
             return code_average_precisions(
-                asking,
-                labels,
-                codes.of_items,
-                index.rows,
-                self._row_labels,
-                own_rows=block.own_rows,
+                queries, labels, codes, index.rows, row_labels, own_rows=own_rows
             )
         return average_precisions(
             block.features,
             labels,
             index.features,
             index.rows,
-            self._row_labels,
-            way.metric,
-            own_rows=block.own_rows,
+            row_labels,
+            mode.metric,
+            own_rows=own_rows,
         )
 
-    def _exact(self, block: _Block, metric: Metric) -> tuple[Doubles, Rows]:
-        """Distances and rows of the truly nearest, (B, k) each or fewer, nobody's own among them."""
+    def _exact(self, block: QueryBlock, metric: Metric) -> tuple[Doubles, Rows]:
+        """Distances and rows of the true neighbours, (B, min(k, n)) each, the query left out."""
+        index = self._index
         distances, rows = exact_neighbours(
-            block.features,
-            self._index.features,
-            self._index.rows,
-            self._k + block.asks_itself,
-            metric,
+            block.features, index.features, index.rows, self._k + block.are_items, metric
         )
-        num_kept = min(self._k, len(self._index.rows) - block.asks_itself)
-        kept = np.stack(
-            [
-                np.flatnonzero(found != own)[:num_kept]
-                for found, own in zip(rows, block.own_rows, strict=True)
-            ]
-        )
+        num_kept = min(self._k, len(index.rows) - block.are_items)
+        is_other = rows != block.own_rows[:, None]
+        kept = np.stack([np.flatnonzero(others)[:num_kept] for others in is_other])
         return np.take_along_axis(distances, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
 
-    def _found(self, block: _Block, way: _Way) -> list[Rows]:
-        """The rows that the index's own search finds for each query, nobody's own among them."""
+    def _matches(self, block: QueryBlock, mode: _SearchMode) -> list[Rows]:
+        """The rows of each query's matches by the index's own search, without the query itself."""
         answers = self._searcher.search(
-            block.features, self._k + block.asks_itself, metric=way.metric, rerank=way.rerank
+            block.features, self._k + block.are_items, metric=mode.metric, rerank=mode.rerank
         )
         rows = [self._index.rows_of_ids(match.item.id for match in matches) for matches in answers]
         return [
-            found[found != own][: self._k] for found, own in zip(rows, block.own_rows, strict=True)
+            matches[matches != own_row][: self._k]
+            for matches, own_row in zip(rows, block.own_rows, strict=True)
         ]
 
-    def _labels_of_items(self) -> Rows:
-        """The numbers of the items' labels, parallel to the index's rows, (num_items,)."""
+    def _item_labels(self) -> Rows:
+        """The label numbers of the items, in the order of the index's rows, (num_items,)."""
         labels = np.empty(len(self._index.ids), np.int64)
-        for start in range(0, len(labels), QUERY_BLOCK):
-            ids = [int(id) for id in self._index.ids[start : start + QUERY_BLOCK]]
+        for start in range(0, len(labels), LABEL_BLOCK_ITEMS):
+            ids = self._index.ids[start : start + LABEL_BLOCK_ITEMS].tolist()
             items = self._index.items_of(ids)
             labels[start : start + len(ids)] = self._numbered([items[id].label for id in ids])
         return labels
 
     def _numbered(self, labels: Sequence[str | None]) -> Rows:
-        """(n,) numbers: NO_LABEL of None, and one that no item has of a label that none has."""
-        unknown = len(self._numbers)
+        """The numbers of labels, (n,): NO_LABEL for None, an unused number for an unknown label."""
+        unused = len(self._numbers)
         return np.array(
-            [NO_LABEL if label is None else self._numbers.get(label, unknown) for label in labels],
+            [NO_LABEL if label is None else self._numbers.get(label, unused) for label in labels],
             np.int64,
         )
 
 
-def _ways_of(index: Index) -> list[_Way]:
-    """By each distance between features and, where the index has codes, by these, alone and reranked."""
-    ways = [_Way(metric) for metric in METRICS]
-    return (
-        [*ways, _Way("hamming"), _Way("hamming", DEFAULT_RERANK)]
-        if index.manifest.has_codes
-        else ways
+def _no_queries(data: str | None, unreadable: Sequence[str]) -> DataError:
+    reason = f": {unreadable[0]}" if unreadable else ""
+    return DataError(
+        f"{data} has no readable image{reason}; "
+        "pass --queries a folder of images, a CSV (path,label), or `digits`"
     )
 
 
-def _own_items(index: Index) -> _Block:
-    """Up to NUM_OWN_QUERIES items, the same ones every time."""
-    places = np.random.default_rng(0).permutation(len(index.ids))[:NUM_OWN_QUERIES]
-    places.sort()
-    ids = [int(id) for id in index.ids[places]]
-    items = index.items_of(ids)
-    return _Block(
-        index.features[index.rows[places]], [items[id].label for id in ids], index.rows[places]
-    )
+def _search_modes(index: Index) -> list[_SearchMode]:
+    """Both distances between features and, if there are codes, Hamming with and without rerank."""
+    modes = [_SearchMode(metric) for metric in METRICS]
+    if index.manifest.has_codes:
+        modes += [_SearchMode("hamming"), _SearchMode("hamming", DEFAULT_RERANK)]
+    return modes
 
 
-def _embedded(
-    examples: Sequence[Example], embedder: Embedder, unreadable: list[str]
-) -> Iterator[_Block]:
-    """The readable examples, a block after the other; adds why the others are not to `unreadable`."""
-    features: list[Floats] = []
-    labels: list[str | None] = []
-    for batch in _batches(examples, embedder.card.image_size, unreadable):
-        features.append(embedder.embed(np.stack([square for _, square in batch])).features)
-        labels.extend(example.label for example, _ in batch)
-        if len(labels) >= QUERY_BLOCK:
-            yield _Block(np.concatenate(features), labels, np.full(len(labels), NO_ROW))
-            features, labels = [], []
-    if labels:
-        yield _Block(np.concatenate(features), labels, np.full(len(labels), NO_ROW))
-
-
-def _batches(
-    examples: Sequence[Example], size: int, unreadable: list[str]
-) -> Iterator[list[tuple[Example, Pixels]]]:
-    """The readable examples with their squares, BATCH_SIZE at a time."""
-
-    def read(example: Example) -> Pixels | ImageError:
-        try:
-            return read_square(example.source, size)
-        except ImageError as error:
-            return error
-
-    batch = []
-    with ThreadPoolExecutor(num_cores()) as pool:
-        for example, square in zip(
-            examples, map_ahead(pool, read, examples, ahead=2 * BATCH_SIZE), strict=True
-        ):
-            if isinstance(square, ImageError):
-                unreadable.append(f"{example.path}: {square}")
-                continue
-            batch.append((example, square))
-            if len(batch) == BATCH_SIZE:
-                yield batch
-                batch = []
-    if batch:
-        yield batch
-
-
-def _mean(parts: list[Doubles]) -> float | None:
-    mean = mean_of(np.concatenate(parts)) if parts else float("nan")
+def _mean(blocks: list[Doubles]) -> float | None:
+    """The mean of the values that are not NaN; None if there are none."""
+    mean = mean_of(np.concatenate(blocks)) if blocks else float("nan")
     return None if np.isnan(mean) else mean

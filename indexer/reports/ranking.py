@@ -1,8 +1,9 @@
-"""How good the look-alikes are: what the index's search misses of an exact one, and how often labels agree. NumPy only.
+"""Measures of look-alikes: how many true neighbours a search finds, and how often labels agree.
 
-Recall at k        the share of the k truly nearest items that the index's own search finds
-Precision at k     the share of the items found that have the query's label
-mAP                the mean over queries of the average precision over the whole ranking (Manning et al. 2008, section 8.4)
+- Recall at k: the share of the k truly nearest items that a search finds.
+- Precision at k: the share of the k matches that have the query's label.
+- mAP: the mean over queries of the average precision over the whole ranking (Manning et al. 2008,
+  section 8.4).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,21 +14,24 @@ import numpy.typing as npt
 from indexer.array_types import Codes, Doubles, Floats, Rows
 from indexer.metrics import DISTANCES, Metric
 from indexer.search.searcher import Match
+from indexer.search.top_k import merge_nearest
 
-QUERY_BLOCK, ROW_BLOCK = 1024, 1024
-"""Queries and rows at a time; in doubles, a block of either takes 32 MB."""
+RANKING_BLOCK_QUERIES = 1024
+"""Number of queries at a time. They take 32 MB as doubles."""
+RANKING_BLOCK_ROWS = 1024
+"""Number of rows at a time. Their features take 32 MB as doubles."""
 RANKING_BYTES = 128 * 2**20
-"""What the distances of a block of queries to every item may take."""
+"""Maximum memory for the distances of a block of queries to all items."""
 TIE = 1e-6
-"""Distances that differ by less, relatively, are equal."""
+"""Distances that differ by a smaller share than this are equal."""
 
 
 def precision_at_k(matches: Sequence[Sequence[Match]], labels: Sequence[str | None]) -> float:
-    """The share of matches that have their query's label, over all queries; NaN where there is none."""
+    """The share of matches that have their query's label, over all queries; NaN without matches."""
     hits = [
         match.item.label == label
-        for found, label in zip(matches, labels, strict=True)
-        for match in found
+        for query_matches, label in zip(matches, labels, strict=True)
+        for match in query_matches
     ]
     return sum(hits) / len(hits) if hits else float("nan")
 
@@ -35,49 +39,49 @@ def precision_at_k(matches: Sequence[Sequence[Match]], labels: Sequence[str | No
 def exact_neighbours(
     queries: Floats, features: Floats, rows: Rows, k: int, metric: Metric
 ) -> tuple[Doubles, Rows]:
-    """Distances and rows of the `k` nearest of `rows` (n,) to each query, (Q, min(k, n)) each, nearest first, ties by row.
+    """The distances and rows of the `k` rows nearest to each query, (Q, min(k, n)) each.
 
-    `queries` (Q, 4096), `features` (num_rows, 4096) float32, the latter perhaps memory-mapped. Reckoned in doubles, in blocks:
-    beside its result it takes less than 256 MB, however many rows or queries there are.
+    Queries (Q, 4096), features (num_rows, 4096), which may be memory-mapped, and the rows (n,) to
+    choose from. Nearest first, ties by row. Distances are computed as doubles, in blocks: besides
+    the result this takes less than 256 MB for any number of rows and queries.
     """
     k = min(k, len(rows))
     distances, nearest = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
-    for start in range(0, len(queries), QUERY_BLOCK):
-        block = queries[start : start + QUERY_BLOCK]
-        best, best_rows = np.empty((len(block), 0)), np.empty((len(block), 0), np.int64)
-        for some_rows, found in _distances(block, features, rows, metric):
-            best = np.concatenate([best, found], axis=1)
-            best_rows = np.concatenate([best_rows, np.broadcast_to(some_rows, found.shape)], axis=1)
-            order = np.argsort(best, axis=1, kind="stable")[:, :k]
-            best, best_rows = (
-                np.take_along_axis(best, order, axis=1),
-                np.take_along_axis(best_rows, order, axis=1),
+    for start in range(0, len(queries), RANKING_BLOCK_QUERIES):
+        block = slice(start, start + RANKING_BLOCK_QUERIES)
+        num_queries = len(queries[block])
+        best, best_rows = np.empty((num_queries, 0)), np.empty((num_queries, 0), np.int64)
+        for some_rows, some_distances in _distances(queries[block], features, rows, metric):
+            best, best_rows = merge_nearest(
+                best, best_rows, some_distances, some_rows, k, is_sorted=True
             )
-        distances[start : start + len(block)], nearest[start : start + len(block)] = best, best_rows
+        distances[block], nearest[block] = best, best_rows
     return distances, nearest
 
 
 def recall_at_k(
-    found: Sequence[Rows],
+    matches: Sequence[Rows],
     exact: tuple[Doubles, Rows],
     queries: Floats,
     features: Floats,
     metric: Metric,
 ) -> Doubles:
-    """The share of the `k` nearest that was found, for each query (Q,); NaN where there is none to find.
+    """The share of each query's `k` nearest rows that a search found, (Q,); NaN if there are none.
 
-    `found` has the rows that a search gave, one array a query; `exact` is what `exact_neighbours` gave, (Q, k) each. A row as near
-    as the k-th nearest is no miss: which of several that tie is among the k is chance.
+    `matches` has the rows that the search returned, one array per query. `exact` is the result of
+    `exact_neighbours`, (Q, k) each. A row as near as the k-th nearest counts as found: which of
+    several equal rows are among the k is chance.
     """
     recalls = np.full(len(queries), np.nan)
-    for place, (rows, distances, nearest) in enumerate(zip(found, *exact, strict=True)):
+    for position, (rows, distances, nearest) in enumerate(zip(matches, *exact, strict=True)):
         if not len(nearest):
             continue
+        num_hits = len(np.intersect1d(rows, nearest))
         others = np.setdiff1d(rows, nearest)
-        num_found = len(np.intersect1d(rows, nearest))
-        for _, found_distances in _distances(queries[place : place + 1], features, others, metric):
-            num_found += int(np.count_nonzero(found_distances <= distances[-1] * (1 + TIE)))
-        recalls[place] = min(num_found, len(nearest)) / len(nearest)
+        query = queries[position : position + 1]
+        for _, other_distances in _distances(query, features, others, metric):
+            num_hits += int(np.count_nonzero(other_distances <= distances[-1] * (1 + TIE)))
+        recalls[position] = min(num_hits, len(nearest)) / len(nearest)
     return recalls
 
 
@@ -91,24 +95,28 @@ def average_precisions(
     *,
     own_rows: Rows | None = None,
 ) -> Doubles:
-    """The average precision of each query (Q,) over the ranking of all `rows` (n,) by distance; NaN where no row has its label.
+    """The average precision of each query over the ranking of all rows by distance, (Q,).
 
-    Labels are numbers, `query_labels` (Q,) and `row_labels` (n,); a negative one is no label. Average precision is the mean, over
-    the rows with the query's label, of the precision at their rank; ties go by row. `own_rows` (Q,) are left out of the ranking of
-    their own query: -1 leaves out none. `rows` ascend. Distances to all rows are held as float32, for a block of queries at a time.
+    It is NaN if no row has the query's label. Labels are numbers: `query_labels` (Q,), and
+    `row_labels` (n,) of the rows (n,), which ascend. A negative number means: without a label.
+    Ties go by row. `own_rows` (Q,) are left out of the ranking of their own query; -1 leaves out
+    none. The distances of a block of queries to all rows are held as float32.
     """
-    result = np.full(len(queries), np.nan)
-    block_size = int(np.clip(RANKING_BYTES // (4 * max(len(rows), 1)), 1, QUERY_BLOCK))
+    precisions = np.full(len(queries), np.nan)
+    block_size = int(np.clip(RANKING_BYTES // (4 * max(len(rows), 1)), 1, RANKING_BLOCK_QUERIES))
     for start in range(0, len(queries), block_size):
         block = queries[start : start + block_size]
-        # Rounded to float32, duplicates tie, whose distances in doubles differ by where BLAS had them in its blocks.
+        # BLAS may round the distances of two duplicates differently. As float32 they tie.
         distances = np.empty((len(block), len(rows)), np.float32)
-        for number, (_, some) in enumerate(_distances(block, features, rows, metric)):
-            distances[:, number * ROW_BLOCK : number * ROW_BLOCK + some.shape[1]] = some
-        for place, ranking in enumerate(distances, start):
-            is_own = None if own_rows is None else rows == own_rows[place]
-            result[place] = _average_precision(ranking, query_labels[place], row_labels, is_own)
-    return result
+        end = 0
+        for _, some_distances in _distances(block, features, rows, metric):
+            first, end = end, end + some_distances.shape[1]
+            distances[:, first:end] = some_distances
+        for position, ranked in enumerate(distances, start):
+            is_own = None if own_rows is None else rows == own_rows[position]
+            is_hit = _hits(ranked, query_labels[position], row_labels, is_own)
+            precisions[position] = average_precision(is_hit)
+    return precisions
 
 
 def code_average_precisions(
@@ -120,38 +128,55 @@ def code_average_precisions(
     *,
     own_rows: Rows | None = None,
 ) -> Doubles:
-    """`average_precisions` by the bits that differ between codes, (Q, bytes) and (n, bytes), the latter parallel to `rows`."""
-    result = np.full(len(queries), np.nan)
-    for place, query in enumerate(queries):
-        ranking = np.bitwise_count(codes ^ query).sum(axis=1, dtype=np.float32)
-        is_own = None if own_rows is None else rows == own_rows[place]
-        result[place] = _average_precision(ranking, query_labels[place], row_labels, is_own)
-    return result
+    """Like `average_precisions`, by Hamming distance between codes.
+
+    Queries (Q, bytes) and codes (n, bytes), one per row.
+    """
+    precisions = np.full(len(queries), np.nan)
+    for position, query in enumerate(queries):
+        distances = np.bitwise_count(codes ^ query).sum(axis=1, dtype=np.float32)
+        is_own = None if own_rows is None else rows == own_rows[position]
+        is_hit = _hits(distances, query_labels[position], row_labels, is_own)
+        precisions[position] = average_precision(is_hit)
+    return precisions
 
 
-def _average_precision(
-    distances: Floats, label: np.int64, row_labels: Rows, is_own: npt.NDArray[np.bool_] | None
-) -> float:
-    """Of one query's ranking by distances (n,), which it changes; NaN where no row has its label."""
-    is_relevant = (row_labels == label) & (label >= 0)
-    if is_own is not None:
-        is_relevant &= ~is_own
-        distances[is_own] = np.inf  # last, and irrelevant: of no consequence
-    ranks = np.flatnonzero(is_relevant[np.argsort(distances, kind="stable")]) + 1
+def average_precision(is_hit: npt.NDArray[np.bool_]) -> float:
+    """The mean, over the hits in a ranking, of the precision at their rank; NaN without a hit.
+
+    `is_hit` (n,) says for each rank, nearest first, whether the item has the query's label.
+    """
+    ranks = np.flatnonzero(is_hit) + 1
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else float("nan")
 
 
 def mean_of(values: Doubles) -> float:
-    """The mean of those that are numbers; NaN where there is none."""
+    """The mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
+
+
+def _hits(
+    distances: Floats, label: np.int64, row_labels: Rows, is_own: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_]:
+    """Whether each row has the label, (n,), nearest first. The query's own row is last, and no hit.
+
+    `is_own` (n,) marks the query's own row.
+    """
+    is_hit = (row_labels == label) & (label >= 0)
+    if is_own is not None:
+        is_hit &= ~is_own
+        distances = np.where(is_own, np.float32(np.inf), distances)
+    ranked: npt.NDArray[np.bool_] = is_hit[np.argsort(distances, kind="stable")]
+    return ranked
 
 
 def _distances(
     queries: Floats, features: Floats, rows: Rows, metric: Metric
 ) -> Iterator[tuple[Rows, Doubles]]:
-    """A block of `rows` (n,) after the other, with the queries' distances to them, (Q, n)."""
+    """Blocks of rows, with the queries' distances to them, (Q, rows of the block)."""
     doubles = queries.astype(np.float64)
-    for start in range(0, len(rows), ROW_BLOCK):
-        some_rows = rows[start : start + ROW_BLOCK]
-        yield some_rows, DISTANCES[metric].matrix(doubles, features[some_rows].astype(np.float64))
+    for start in range(0, len(rows), RANKING_BLOCK_ROWS):
+        some_rows = rows[start : start + RANKING_BLOCK_ROWS]
+        some_features = features[some_rows].astype(np.float64)
+        yield some_rows, DISTANCES[metric].matrix(doubles, some_features)

@@ -1,7 +1,11 @@
-"""Short codes as addresses: items lie in buckets by the first bits of their codes, and a query looks into those within a few flipped bits.
+"""Codes in buckets, so that a search by codes need not look at all of them.
 
-Krizhevsky and Hinton 2011 (ESANN), after Salakhutdinov and Hinton 2009, semantic hashing. How long a lookup takes depends on how many
-buckets it opens and not on how many there are; what lies farther off is missed. Where scanning wins: docs/results.md.
+The first bits of a code are the address of its bucket. A query looks into the buckets whose address
+differs from its own in at most a few bits, the *flips*. The time of a lookup depends on the number
+of these buckets, hardly on the number of codes. Codes in other buckets are missed.
+
+Semantic hashing: Salakhutdinov and Hinton 2009; Krizhevsky and Hinton 2011 (ESANN). docs/results.md
+says when a scan of all codes is faster.
 """
 
 import threading
@@ -15,24 +19,25 @@ from indexer.array_types import Codes, Integers
 MIN_ADDRESS_BITS, MAX_ADDRESS_BITS = 8, 28
 
 
-class Addresses:
-    """FAISS's buckets of codes (n, bytes), in memory. Safe to use from several threads, one at a time."""
+class CodeBuckets:
+    """Codes (n, bytes) in FAISS's buckets, in memory. Threads may share it; their searches wait for
+    each other."""
 
     def __init__(self, codes: Codes):
-        """About a bucket an item; 10,000,000 codes take some two seconds."""
-        num_bits = int(
-            np.clip(
-                round(log2(max(len(codes), 1))),
-                MIN_ADDRESS_BITS,
-                min(MAX_ADDRESS_BITS, 8 * codes.shape[1]),
-            )
-        )
-        self._buckets = faiss.IndexBinaryHash(8 * codes.shape[1], num_bits)
+        """Make about one bucket per code. 10,000,000 codes take about two seconds."""
+        num_code_bits = 8 * codes.shape[1]
+        num_wanted_bits = round(log2(max(len(codes), 1)))
+        max_bits = min(MAX_ADDRESS_BITS, num_code_bits)
+        num_address_bits = int(np.clip(num_wanted_bits, MIN_ADDRESS_BITS, max_bits))
+        self._buckets = faiss.IndexBinaryHash(num_code_bits, num_address_bits)
         self._buckets.add(np.ascontiguousarray(codes))
         self._lock = threading.Lock()
 
-    def nearest(self, queries: Codes, k: int, flips: int) -> tuple[Integers, Integers]:
-        """Distances and places of the `k` nearest in the buckets opened, (B, k) each; a place is -1 where there are fewer."""
-        with self._lock:  # how far to look is a state of the buckets, not of a search
+    def search(self, queries: Codes, k: int, flips: int) -> tuple[Integers, Integers]:
+        """Distances and positions of the `k` nearest codes in the buckets within `flips`.
+
+        (B, k) each. The last positions are -1 if these buckets hold fewer codes.
+        """
+        with self._lock:  # FAISS keeps the number of flips in the index, not in the search
             self._buckets.nflip = flips
             return self._buckets.search(queries, k)

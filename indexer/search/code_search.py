@@ -1,6 +1,7 @@
-"""The nearest items by code: the bits that differ are counted, for every item, without reading a feature.
+"""The nearest items by code: count the bits that differ, for all items, without reading a feature.
 
-Optionally the nearest by code are measured again by their features, reading those rows only: codes find, features rank.
+Optionally the features of the nearest by code, and only these, are read to rank them by Euclidean
+distance.
 """
 
 from collections.abc import Callable
@@ -12,75 +13,88 @@ import faiss
 import numpy as np
 
 from indexer.array_types import Codes, Floats, Integers, Rows
-from indexer.search.code_buckets import Addresses
-from indexer.search.exact import NUM_SPARE, Found, refined
+from indexer.search.code_buckets import CodeBuckets
+from indexer.search.exact import NUM_SPARE, Neighbours, rank_candidates
 from indexer.storage.codes import load_encoder
 from indexer.storage.index import Index
 from indexer.storage.manifest import IndexDirectoryError
 from training.network.model import NUM_FEATURES
 
-MIN_CODES, MIN_ROWS = 50_000, 256
-"""Codes to count, and rows to measure, that are worth a thread: they take a tenth of a millisecond or more."""
-_faiss: Any = faiss  # its stubs lack what works on arrays where they lie
+MIN_CODES_PER_THREAD, MIN_ROWS_PER_THREAD = 50_000, 256
+"""Fewer codes to count, or rows to measure, are not worth a thread: they take less than a tenth of
+a millisecond."""
+_faiss: Any = faiss  # its type stubs lack the functions that work on arrays in place
 _Result = TypeVar("_Result")
 
 
-class Cores:
-    """Threads with a core each, of which FAISS uses no other there. Safe to use from several threads."""
+class CoreThreads:
+    """A thread pool with one thread per core. Inside these threads FAISS runs single-threaded.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, num_threads: int):
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, "hamming", faiss.omp_set_num_threads, (1,))
 
-    def map(self, work: Callable[[int, int], _Result], count: int, least: int) -> list[_Result]:
-        """What work(start, end) gives for parts of 0..count, at `least` so many each, or for all as one part; in order."""
-        num_parts = max(1, min(self._num_threads, count // least))
+    def map(
+        self, work: Callable[[int, int], _Result], count: int, min_per_thread: int
+    ) -> list[_Result]:
+        """Split 0..count into one part per thread; return work(start, end) of each part, in order.
+
+        There are fewer parts if they would be smaller than `min_per_thread`, but always one.
+        """
+        num_parts = max(1, min(self._num_threads, count // min_per_thread))
         bounds = [count * part // num_parts for part in range(num_parts + 1)]
         return list(self._threads.map(work, bounds[:-1], bounds[1:]))
 
 
-def scan(cores: Cores, queries: Codes, codes: Codes, k: int) -> tuple[Integers, Integers]:
-    """Distances and places of the `k` codes (n, bytes) nearest to each query (B, bytes), (B, min(k, n)) each, ties by place."""
+def scan(threads: CoreThreads, queries: Codes, codes: Codes, k: int) -> tuple[Integers, Integers]:
+    """Distances and positions of the `k` of the codes (n, bytes) nearest to each query (B, bytes).
+
+    (B, min(k, n)) each, nearest first, ties by position.
+    """
     k = min(k, len(codes))
 
-    def count(start: int, end: int) -> tuple[Integers, Integers]:
-        # By counting, which is quick for a large k. A query at a time: FAISS makes its lists, of k at every distance, for all at once.
-        found = [
+    def count_bits(start: int, end: int) -> tuple[Integers, Integers]:
+        # FAISS's variant "mc" sorts by counting, which is fast for a large k. It is called for one
+        # query at a time, because it allocates k entries per possible distance for all its queries.
+        parts = [
             faiss.knn_hamming(query, codes[start:end], min(k, end - start), variant="mc")
             for query in queries[:, None]
         ]
-        distances, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return distances, places + start
+        distances, positions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return distances, positions + start
 
-    distances, places = (
-        np.concatenate(found, axis=1)
-        for found in zip(*cores.map(count, len(codes), MIN_CODES), strict=True)
-    )
-    # FAISS gives ties by place, and each part's places come after those of the part before.
+    parts = threads.map(count_bits, len(codes), MIN_CODES_PER_THREAD)
+    distances, positions = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    # FAISS orders ties by position, and the parts are in order of position.
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)
+    nearest_positions = np.take_along_axis(positions, order, axis=1)
+    return np.take_along_axis(distances, order, axis=1), nearest_positions
 
 
 class CodeSearch:
     """Searches the codes of one commit of an index. Safe to use from several threads."""
 
     def __init__(self, index: Index, num_threads: int):
-        """Raises IndexDirectoryError for an index without codes, or with damaged ones."""
+        """Raises IndexDirectoryError if the index has no codes or if they are damaged."""
         codes, encoder = index.codes, load_encoder(index.directory, index.manifest)
         if codes is None or encoder is None:
             raise IndexDirectoryError(
-                f"{index.directory} has no codes; make them: lookalike index encode {index.directory}"
+                f"{index.directory} has no codes; "
+                f"make them with: lookalike index encode {index.directory}"
             )
         self.encoder = encoder
         self._index = index
-        self.of_items: Codes = codes if len(codes) == len(index.rows) else codes[index.rows]
-        """Parallel to the index's rows; memory-mapped, unless removed ones had to be left out."""
-        self._cores = Cores(num_threads)
+        self.item_codes: Codes = codes if len(codes) == len(index.rows) else codes[index.rows]
+        """One code per item, in the order of the rows. Memory-mapped if no item was removed."""
+        self._threads = CoreThreads(num_threads)
 
     @cached_property
-    def addresses(self) -> Addresses:
-        """Made when first asked for: a second copy of the codes in memory, by bucket."""
-        return Addresses(self.of_items)
+    def buckets(self) -> CodeBuckets:
+        """A second copy of the codes in memory, in buckets. It is made when it is first used."""
+        return CodeBuckets(self.item_codes)
 
     def search(
         self,
@@ -90,80 +104,86 @@ class CodeSearch:
         rerank: int,
         rows: Rows | None = None,
         flips: int | None = None,
-    ) -> list[Found]:
-        """The `k` nearest items to each feature (B, 4096), among all or `rows` (n,), ascending; fewer where there are fewer.
+    ) -> list[Neighbours]:
+        """The `k` nearest of all items, or of `rows` (n,), ascending, to each feature (B, 4096).
 
-        With `rerank` the nearest of so many by code, or of k where that is more, by Euclidean distance; without (0), by the number of
-        bits that differ, and ties by row. With `flips` only items are looked at, of all, whose address differs in so many bits.
+        There are fewer if there are fewer items. With `rerank` 0 the distance is the number of bits
+        that differ, ties by row. Otherwise the max(rerank, k) nearest by code are ranked by
+        Euclidean distance. With `flips`, and without `rows`, only the buckets within this number of
+        flips are searched; if they hold fewer than k codes, all codes are scanned.
         """
-        queries = self._encoded(features)
+        queries = self._encode(features)
         count = max(rerank, k)
-        found = (
-            self._scanned(queries, count, rows)
-            if flips is None or rows is not None
-            else self._looked_up(queries, k, count, flips)
-        )
+        if flips is None or rows is not None:
+            by_code = self._scan(queries, count, rows)
+        else:
+            by_code = self._look_up(queries, k, count, flips)
         if not rerank:
-            return found
+            return by_code
         return [
-            self._reranked(feature, np.sort(some), k)
-            for feature, (_, some) in zip(features, found, strict=True)
+            self._rerank(feature, np.sort(rows_by_code), k)
+            for feature, (_, rows_by_code) in zip(features, by_code, strict=True)
         ]
 
-    def _encoded(self, queries: Floats) -> Codes:
-        """By FAISS, on one core: what threads BLAS would use go on spinning for a while, on the cores that the scan is about to take."""
+    def _encode(self, features: Floats) -> Codes:
+        """Codes of features (B, 4096), by FAISS on one core.
+
+        The threads of BLAS would keep spinning for a while, on the cores that the scan needs next.
+        """
         encoder = self.encoder
-        projections = np.empty((len(queries), len(encoder.weights)), np.float32)
-        for query, out in zip(queries, projections, strict=True):
-            _faiss.fvec_inner_products_ny(
-                *map(faiss.swig_ptr, (out, query, encoder.weights)), NUM_FEATURES, len(out)
-            )
+        projections = np.empty((len(features), len(encoder.weights)), np.float32)
+        for feature, projection in zip(features, projections, strict=True):
+            arrays = (projection, feature, encoder.weights)
+            pointers = [faiss.swig_ptr(array) for array in arrays]
+            _faiss.fvec_inner_products_ny(*pointers, NUM_FEATURES, len(projection))
         return encoder.packed(projections)
 
-    def _scanned(self, queries: Codes, count: int, rows: Rows | None) -> list[Found]:
+    def _scan(self, queries: Codes, count: int, rows: Rows | None) -> list[Neighbours]:
         if rows is None:
-            codes, rows = self.of_items, self._index.rows
+            codes, rows = self.item_codes, self._index.rows
         else:
-            codes = self.of_items[np.searchsorted(self._index.rows, rows)]
-        return _told(*scan(self._cores, queries, codes, count), rows)
+            codes = self.item_codes[np.searchsorted(self._index.rows, rows)]
+        return _to_neighbours(*scan(self._threads, queries, codes, count), rows)
 
-    def _looked_up(self, queries: Codes, k: int, count: int, flips: int) -> list[Found]:
-        """What the buckets within so many flips hold; where that is less than k, what a scan finds."""
+    def _look_up(self, queries: Codes, k: int, count: int, flips: int) -> list[Neighbours]:
+        """The nearest codes in the buckets within `flips`, or of all codes if these are under k."""
         rows = self._index.rows
-        found = _told(*self.addresses.nearest(queries, min(count, len(rows)), flips), rows)
-        for place, (_, some) in enumerate(found):
-            if len(some) < min(k, len(rows)):
-                (found[place],) = self._scanned(queries[place : place + 1], count, None)
-        return found
+        neighbours = _to_neighbours(
+            *self.buckets.search(queries, min(count, len(rows)), flips), rows
+        )
+        for position, (_, rows_in_buckets) in enumerate(neighbours):
+            if len(rows_in_buckets) < min(k, len(rows)):
+                (neighbours[position],) = self._scan(queries[position, None], count, None)
+        return neighbours
 
-    def _reranked(self, feature: Floats, rows: Rows, k: int) -> Found:
-        """The `k` nearest of rows (n,) to a feature (4096,), by Euclidean distance; rows are measured where they lie, none is copied."""
-        squares = np.empty(len(rows), np.float32)
-        asked, features = faiss.swig_ptr(feature), faiss.swig_ptr(self._index.features)
+    def _rerank(self, feature: Floats, rows: Rows, k: int) -> Neighbours:
+        """The `k` of rows (n,) nearest to a feature (4096,) by Euclidean distance.
+
+        The rows' features are not copied: FAISS reads them from the memory-mapped file.
+        """
+        squared = np.empty(len(rows), np.float32)
+        query, features = faiss.swig_ptr(feature), faiss.swig_ptr(self._index.features)
 
         def measure(start: int, end: int) -> None:
-            some, out = rows[start:end], squares[start:end]
-            _faiss.fvec_L2sqr_by_idx(
-                faiss.swig_ptr(out),
-                asked,
-                features,
-                faiss.swig_ptr(some),
-                NUM_FEATURES,
-                1,
-                len(some),
-            )
+            out, ids = faiss.swig_ptr(squared[start:end]), faiss.swig_ptr(rows[start:end])
+            _faiss.fvec_L2sqr_by_idx(out, query, features, ids, NUM_FEATURES, 1, end - start)
 
-        self._cores.map(measure, len(rows), MIN_ROWS)
+        self._threads.map(measure, len(rows), MIN_ROWS_PER_THREAD)
         num_kept = min(k + NUM_SPARE, len(rows))
-        kept = rows[np.argpartition(squares, num_kept - 1)[:num_kept]]
-        return refined(self._index, feature[None], kept[None], k, "euclidean")[0]
+        kept = rows[np.argpartition(squared, num_kept - 1)[:num_kept]]
+        return rank_candidates(self._index, feature[None], kept[None], k, "euclidean")[0]
 
 
-def _told(distances: Integers, places: Integers, rows: Rows) -> list[Found]:
-    """Each query's distances with the rows at those places, ties by row; -1 is no place."""
-    found = []
-    for some, where in zip(distances, places, strict=True):
-        some, where = some[where >= 0].astype(np.float64), where[where >= 0]
-        order = np.lexsort((where, some))
-        found.append((some[order], rows[where[order]]))
-    return found
+def _to_neighbours(distances: Integers, positions: Integers, rows: Rows) -> list[Neighbours]:
+    """Distances and positions in `rows`, (B, k) each -> the neighbours of each query, ties by row.
+
+    A position of -1 is left out.
+    """
+    neighbours = []
+    for some_distances, some_positions in zip(distances, positions, strict=True):
+        is_item = some_positions >= 0
+        kept_distances = some_distances[is_item].astype(np.float64)
+        kept_positions = some_positions[is_item]
+        order = np.lexsort((kept_positions, kept_distances))
+        neighbours.append((kept_distances[order], rows[kept_positions[order]]))
+    return neighbours

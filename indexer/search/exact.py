@@ -1,76 +1,72 @@
-"""Exact search: blocks of the memory-mapped features are scanned in float32, and the best of them measured again in doubles."""
+"""Exact search: scan all features in float32, and measure the best candidates again in doubles."""
 
 import numpy as np
 
 from indexer.array_types import Doubles, Floats, Rows
 from indexer.metrics import DISTANCES, Metric
+from indexer.search.top_k import merge_nearest
 from indexer.storage.index import Index
 
-Found = tuple[Doubles, Rows]
-"""Distances and rows of a query's nearest, nearest first, ties by row."""
+Neighbours = tuple[Doubles, Rows]
+"""Distances and rows of the items nearest to one query, nearest first, ties by row."""
 
-BLOCK_ROWS = 2048
-"""Rows at a time: 32 MB, where they have to be gathered because others lie between them."""
+SCAN_BLOCK_ROWS = 2048
+"""Rows that are scanned at a time. A block takes 32 MB if its features have to be copied."""
 NUM_SPARE = 16
-"""Candidates beyond k, so that rounding in float32 costs no neighbour."""
+"""Candidates beyond k, because float32 may put almost equal distances in the wrong order."""
 
 
-def nearest(index: Index, rows: Rows, queries: Floats, k: int, metric: Metric) -> list[Found]:
-    """The `k` nearest of `rows` (n,), or all n where k is more, to each query (B, 4096)."""
-    return refined(index, queries, scanned(index, rows, queries, k, metric), k, metric)
+def find_nearest(
+    index: Index, rows: Rows, queries: Floats, k: int, metric: Metric
+) -> list[Neighbours]:
+    """The min(k, n) nearest of `rows` (n,) to each query (B, 4096)."""
+    candidates = scan_features(index, rows, queries, k, metric)
+    return rank_candidates(index, queries, candidates, k, metric)
 
 
-def scanned(index: Index, rows: Rows, queries: Floats, k: int, metric: Metric) -> Rows:
-    """The `k` nearest of `rows` and some more, in no order, (B, min(k + 16, n))."""
+def scan_features(index: Index, rows: Rows, queries: Floats, k: int, metric: Metric) -> Rows:
+    """The `k` nearest of `rows` (n,) and some more, in no order, (B, min(k + NUM_SPARE, n))."""
     num_kept = min(k + NUM_SPARE, len(rows))
     best, best_rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    for some_rows in (
-        rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)
-    ):
-        distances, places = DISTANCES[metric].scan(
-            queries,
-            _gathered(index.features, some_rows),
-            index.records["norm"][some_rows],
-            num_kept,
+    for start in range(0, len(rows), SCAN_BLOCK_ROWS):
+        block_rows = rows[start : start + SCAN_BLOCK_ROWS]
+        features, lengths = _features_of(index, block_rows), index.records["norm"][block_rows]
+        keys, positions = DISTANCES[metric].scan(queries, features, lengths, num_kept)
+        best, best_rows = merge_nearest(
+            best, best_rows, keys, block_rows[positions], num_kept, is_sorted=False
         )
-        best = np.concatenate([best, distances], axis=1)
-        best_rows = np.concatenate([best_rows, some_rows[places]], axis=1)
-        if best.shape[1] > num_kept:
-            kept = np.argpartition(best, num_kept - 1, axis=1)[:, :num_kept]
-            best, best_rows = (
-                np.take_along_axis(best, kept, axis=1),
-                np.take_along_axis(best_rows, kept, axis=1),
-            )
     return best_rows
 
 
-def refined(index: Index, queries: Floats, candidates: Rows, k: int, metric: Metric) -> list[Found]:
-    """The `k` nearest of each query's candidates (B, n), by their true distances; fewer where fewer are rows. -1 is no row."""
-    found = []
-    for query, some in zip(queries, candidates, strict=True):
-        rows = np.unique(some[some >= 0])
+def rank_candidates(
+    index: Index, queries: Floats, candidates: Rows, k: int, metric: Metric
+) -> list[Neighbours]:
+    """The `k` nearest of each query's candidate rows (B, n), by true distance.
+
+    A candidate of -1 is not a row, and a repeated row counts once, so there may be fewer than k.
+    """
+    neighbours = []
+    for query, candidate_rows in zip(queries, candidates, strict=True):
+        rows = np.unique(candidate_rows[candidate_rows >= 0])
         distances = true_distances(index, query, rows, metric)
         order = np.argsort(distances, kind="stable")[:k]
-        found.append((distances[order], rows[order]))
-    return found
+        neighbours.append((distances[order], rows[order]))
+    return neighbours
 
 
 def true_distances(index: Index, query: Floats, rows: Rows, metric: Metric) -> Doubles:
-    """The distances of rows (n,) from a query (4096,), in doubles, (n,).
-
-    Cosine distance is 1 - cosine, 0..2; a feature of zeros is at distance 1 from everything.
-    """
-    blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
-    distances = [
-        DISTANCES[metric].to_query(
-            query.astype(np.float64), index.features[block].astype(np.float64)
-        )
-        for block in blocks
-    ]
-    return np.concatenate(distances) if distances else np.empty(0)
+    """The distances of rows (n,) from a query (4096,), in doubles, (n,)."""
+    distances, query_doubles = np.empty(len(rows)), query.astype(np.float64)
+    for start in range(0, len(rows), SCAN_BLOCK_ROWS):
+        block = slice(start, start + SCAN_BLOCK_ROWS)
+        features = index.features[rows[block]].astype(np.float64)
+        distances[block] = DISTANCES[metric].to_query(query_doubles, features)
+    return distances
 
 
-def _gathered(features: Floats, rows: Rows) -> Floats:
-    """The features of ascending rows; those that lie side by side are not copied."""
+def _features_of(index: Index, rows: Rows) -> Floats:
+    """The features of ascending rows, (n, 4096). Those of consecutive rows are not copied."""
     first, last = int(rows[0]), int(rows[-1])
-    return features[first : last + 1] if last - first + 1 == len(rows) else features[rows]
+    are_consecutive = last - first + 1 == len(rows)
+    features: Floats = index.features[first : last + 1] if are_consecutive else index.features[rows]
+    return features

@@ -1,4 +1,4 @@
-"""The nearest items to a feature: by an exact scan, or by candidates from a FAISS structure; distances are always the true ones."""
+"""The items nearest to a feature, by an exact scan, by a FAISS structure or by codes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ import numpy as np
 from indexer.array_types import Floats, Rows
 from indexer.metrics import DEFAULT_RERANK, METRICS, Metric, QueryMetric
 from indexer.search.code_search import CodeSearch
-from indexer.search.exact import Found, nearest, refined, scanned
+from indexer.search.exact import Neighbours, find_nearest, rank_candidates, scan_features
 from indexer.search.faiss_structure import GpuFlat, Structure, load_structure, resolve_search_device
 from indexer.storage.index import Index, Item
 from training.devices import Device
@@ -22,40 +22,55 @@ from training.errors import UserError
 from training.network.model import NUM_FEATURES
 from training.progress import console
 
-__all__ = ["METRICS", "Match", "Metric", "Searcher", "approximate"]
-
-MIN_MORE_CANDIDATES, MAX_MORE_CANDIDATES = 32, 300
-"""How many candidates beyond k are measured exactly: three for each match wanted, within these limits."""
+MIN_EXTRA_CANDIDATES, MAX_EXTRA_CANDIDATES = 32, 300
+"""Limits of the number of candidates beyond k that are measured exactly. Between them it is 3 k."""
 NUM_CORES: int = faiss.omp_get_max_threads()
-"""FAISS's threads, which OMP_NUM_THREADS may limit."""
+"""FAISS's number of threads, which OMP_NUM_THREADS may limit."""
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Match:
-    """An item and its distance from the query: between features, or the number of bits that differ where codes alone decide."""
+    """An indexed item and its distance from the query.
+
+    The distance is between features. In a search by codes without reranking, it is the number of
+    bits that differ.
+    """
 
     item: Item
     distance: float
 
+    @property
+    def path(self) -> str:
+        """The item's path."""
+        return self.item.path
+
+    @property
+    def label(self) -> str | None:
+        """The item's label."""
+        return self.item.label
+
 
 class Searcher:
-    """Searches one commit of an index. Safe to use from several threads; what is on a GPU is owned by a single one of its own."""
+    """Searches one commit of an index.
+
+    Safe to use from several threads. Structures on a GPU are used by a single thread of their own.
+    """
 
     def __init__(self, index: Index, *, device: Device = "cpu"):
-        """Raises IndexDirectoryError where a structure of the index cannot be read, UserError where there is no GPU but must be."""
+        """Raises IndexDirectoryError for a damaged structure, UserError for `gpu` without a GPU."""
         self.index, self.device = index, resolve_search_device(device)
         self._structures: dict[Metric, Structure | GpuFlat | None] = {
             metric: load_structure(index, metric) for metric in METRICS
         }
-        self._owner: ThreadPoolExecutor | None = None
+        self._gpu_thread: ThreadPoolExecutor | None = None
         if self.device == "gpu" and len(index.rows):
-            self._owner = ThreadPoolExecutor(1, thread_name_prefix="gpu")
-            self._owned(lambda: self._move_to_gpu(is_required=device == "gpu"))
+            self._gpu_thread = ThreadPoolExecutor(1, thread_name_prefix="gpu")
+            self._run(lambda: self._move_to_gpu(is_required=device == "gpu"))
 
     @cached_property
-    def codes(self) -> CodeSearch:
-        """What searches by Hamming distance; raises IndexDirectoryError where the index has no codes, or damaged ones."""
+    def code_search(self) -> CodeSearch:
+        """The search by codes; raises IndexDirectoryError if there are none or they are damaged."""
         return CodeSearch(self.index, NUM_CORES)
 
     def search(
@@ -69,12 +84,18 @@ class Searcher:
         rerank: int = DEFAULT_RERANK,
         flips: int | None = None,
     ) -> list[list[Match]]:
-        """The `k` nearest items to each feature (B, 4096), nearest first; fewer where the index or the label has fewer.
+        """The `k` items nearest to each feature (B, 4096), nearest first, ties by row.
 
-        Euclidean distance is the paper's; cosine distance is 1 - cosine. With `label` the nearest of that label, exactly. Else, unless
-        `exact`, an index with a structure may miss some: the manifest has its recall at 10. By `hamming` the `rerank` nearest by code
-        are ranked by Euclidean distance, or with 0 the codes alone decide, exactly; with `flips` and no label, only items are looked at
-        whose address differs in so many bits. Raises IndexDirectoryError where there are no codes.
+        There are fewer if the index, or the label, has fewer items. Distances between features are
+        always the true ones.
+
+        Euclidean and cosine: if a label is given, or `exact`, or the index has no structure, all
+        items are scanned. Otherwise the structure may miss some; the manifest has its recall at 10.
+
+        Hamming: the `rerank` items nearest by code are ranked by Euclidean distance. With
+        `rerank=0` the search is by codes alone, and the distance is the number of bits that differ.
+        With `flips`, and without a label, only items whose address differs in at most this number
+        of bits are looked at. Raises IndexDirectoryError if the index has no codes.
         """
         queries = np.ascontiguousarray(features, np.float32)
         assert queries.shape == (len(queries), NUM_FEATURES)
@@ -83,54 +104,52 @@ class Searcher:
         if not k or not len(queries):
             return [[] for _ in queries]
         if metric == "hamming":
-            return self._matches(
-                self.codes.search(
-                    queries, k, rerank=rerank, rows=None if label is None else rows, flips=flips
-                )
-            )
+            filtered = None if label is None else rows
+            search = self.code_search.search
+            return self._to_matches(search(queries, k, rerank=rerank, rows=filtered, flips=flips))
         structure = None if exact or label is not None else self._structures[metric]
         with _share_of_cores():
-            if structure is None or not num_candidates(k) <= min(
-                len(rows), structure.max_candidates
-            ):
-                return self._matches(nearest(self.index, rows, queries, k, metric))
-            count = num_candidates(k)
-            found = approximate(
-                self.index,
-                structure,
-                queries,
-                k,
-                self._owned(lambda: structure.candidates(queries, count)),
-            )
-            for place, (distances, _) in enumerate(found):
-                if len(distances) < k:
-                    found[place] = nearest(self.index, rows, queries[place : place + 1], k, metric)[
-                        0
-                    ]
-        return self._matches(found)
+            if structure is None or num_candidates(k) > min(len(rows), structure.max_candidates):
+                neighbours = find_nearest(self.index, rows, queries, k, metric)
+            else:
+                neighbours = self._search_structure(structure, queries, k)
+        return self._to_matches(neighbours)
 
-    def _matches(self, found: list[Found]) -> list[list[Match]]:
+    def _search_structure(
+        self, structure: Structure | GpuFlat, queries: Floats, k: int
+    ) -> list[Neighbours]:
+        """The nearest of the structure's candidates, or of all items if these are under k."""
+        count = num_candidates(k)
+        ids = self._run(lambda: structure.candidates(queries, count))
+        neighbours = search_approximately(self.index, structure, queries, k, ids)
+        for position, (distances, _) in enumerate(neighbours):
+            if len(distances) < k:
+                query = queries[position, None]
+                (neighbours[position],) = find_nearest(
+                    self.index, self.index.rows, query, k, structure.metric
+                )
+        return neighbours
+
+    def _to_matches(self, neighbours: list[Neighbours]) -> list[list[Match]]:
         ids = self.index.records["id"]
-        items = self.index.items_of(
-            [int(id) for id in ids[np.unique(np.concatenate([rows for _, rows in found]))]]
-        )
+        rows = np.unique(np.concatenate([rows for _, rows in neighbours]))
+        items = self.index.items_of([int(id) for id in ids[rows]])
         return [
             [
                 Match(items[int(ids[row])], float(distance))
-                for distance, row in zip(*pair, strict=True)
+                for distance, row in zip(distances, rows, strict=True)
             ]
-            for pair in found
+            for distances, rows in neighbours
         ]
 
-    def _owned(self, work: Callable[[], _Result]) -> _Result:
-        """Does the work, in the thread that owns the GPU where there is one."""
-        return self._owner.submit(work).result() if self._owner else work()
+    def _run(self, work: Callable[[], _Result]) -> _Result:
+        """Run in the thread that owns the GPU, or in this thread if no GPU is used."""
+        return self._gpu_thread.submit(work).result() if self._gpu_thread else work()
 
     def _move_to_gpu(self, *, is_required: bool) -> None:
-        """What does not fit on the GPU stays on the CPU, unless it must not."""
-        resources = self._resources = (
-            faiss.StandardGpuResources()
-        )  # has to live as long as what is on the GPU
+        """Move the structures to the GPU; UserError if one does not fit and `is_required`."""
+        # Structures on the GPU use the resources, so these must live as long.
+        resources = self._resources = faiss.StandardGpuResources()
         for metric, structure in self._structures.items():
             try:
                 if isinstance(structure, Structure):
@@ -138,42 +157,53 @@ class Searcher:
                 else:
                     self._structures[metric] = GpuFlat(self.index, metric, resources)
             except RuntimeError as error:
-                problem = f"the GPU cannot hold what {metric} search of {self.index.directory} takes ({str(error)[:100]})"
+                problem = (
+                    f"the GPU has too little memory for {metric} search of {self.index.directory} "
+                    f"({str(error)[:100]})"
+                )
                 if is_required:
                     raise UserError(f"{problem}; pass --device cpu") from error
-                console.print(f"{problem}, so the CPU does it")
+                console.print(f"{problem}, so the CPU searches it")
 
 
 def num_candidates(k: int) -> int:
-    """How many candidates are measured to find k."""
-    return k + min(max(3 * k, MIN_MORE_CANDIDATES), MAX_MORE_CANDIDATES)
+    """The number of candidates to measure in order to find the k nearest."""
+    return k + min(max(3 * k, MIN_EXTRA_CANDIDATES), MAX_EXTRA_CANDIDATES)
 
 
-def approximate(
+def search_approximately(
     index: Index, structure: Structure | GpuFlat, queries: Floats, k: int, ids: Rows
-) -> list[Found]:
-    """The `k` nearest to each query among candidates (B, n), which are ids, and the items added since the structure was made."""
-    places = np.minimum(np.searchsorted(index.ids, ids), len(index.ids) - 1)
-    rows = np.where(index.ids[places] == ids, index.rows[places], -1)
+) -> list[Neighbours]:
+    """The `k` nearest of each query's candidate `ids` (B, n) and of the items that are not covered.
+
+    Items are not covered if they were added after the structure was made.
+    """
+    positions = np.minimum(np.searchsorted(index.ids, ids), len(index.ids) - 1)
+    rows = np.where(index.ids[positions] == ids, index.rows[positions], -1)
     tail = index.rows[np.searchsorted(index.ids, structure.last_id, "right") :]
     if len(tail):
-        rows = np.concatenate([rows, scanned(index, tail, queries, k, structure.metric)], axis=1)
-    return refined(index, queries, rows, k, structure.metric)
+        tail_rows = scan_features(index, tail, queries, k, structure.metric)
+        rows = np.concatenate([rows, tail_rows], axis=1)
+    return rank_candidates(index, queries, rows, k, structure.metric)
 
 
-_running = 0
+_num_running = 0
 _lock = threading.Lock()
 
 
 @contextmanager
 def _share_of_cores() -> Iterator[None]:
-    """Searches that run at the same time share the cores: FAISS would give all of them to each."""
-    global _running
+    """Share the cores among the searches that run at the same time.
+
+    Without this, FAISS would use all cores for each of them.
+    """
+    global _num_running
     with _lock:
-        _running += 1
-        faiss.omp_set_num_threads(max(1, NUM_CORES // _running))  # for this thread only
+        _num_running += 1
+        # This sets the number for the current thread only.
+        faiss.omp_set_num_threads(max(1, NUM_CORES // _num_running))
     try:
         yield
     finally:
         with _lock:
-            _running -= 1
+            _num_running -= 1

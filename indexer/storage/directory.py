@@ -1,4 +1,4 @@
-"""An index's directory: who may write to it, what in it is an index's own, and how an empty index begins."""
+"""An index's directory: how it begins, who may change it, and which files a writer deletes."""
 
 import fcntl
 import re
@@ -8,47 +8,55 @@ from pathlib import Path
 from typing import BinaryIO
 
 from indexer.storage.growing_files import new_files, open_files
-from indexer.storage.index import MODEL_FOLDER
-from indexer.storage.manifest import IndexDirectoryError, Manifest, is_index, write_manifest
+from indexer.storage.manifest import (
+    MODEL_FOLDER,
+    IndexDirectoryError,
+    Manifest,
+    is_index,
+    read_copy,
+    write_manifest,
+)
 from indexer.storage.records import GROWING_FILES
 from training.files import TEMPORARY_SUFFIX, file_sha256, replacing
-from training.network.model import CARD_FILE, ONNX_FILE, check_file, read_card
+from training.network.model import CARD_FILE, ONNX_FILE, ModelCard, check_file
 
 LOCK_FILE = ".lock"
 ARTEFACT_SUFFIXES = ("faiss", "json", "npz", "png")
-_GROWING = "|".join(rf"{kind}-\d+\.{suffix}" for kind, suffix in GROWING_FILES.items())
-OURS = re.compile(
-    rf"{_GROWING}|[a-z]+-\d+\.(?:{'|'.join(ARTEFACT_SUFFIXES)})|\..*\{TEMPORARY_SUFFIX}"
-)
-"""The names of what a writer may leave behind."""
+_GROWING_FILE = "|".join(rf"{kind}-\d+\.{suffix}" for kind, suffix in GROWING_FILES.items())
+_ARTEFACT = rf"[a-z]+-\d+\.(?:{'|'.join(ARTEFACT_SUFFIXES)})"
+WRITTEN_FILE = re.compile(rf"{_GROWING_FILE}|{_ARTEFACT}|\..*\{TEMPORARY_SUFFIX}")
+"""The names of growing files, artefacts and temporary files: what a writer may leave behind."""
 
 
 def make_directory(directory: Path) -> None:
-    """Makes the directory of an index; raises IndexDirectoryError where it cannot be one, or holds something else."""
+    """Make the directory of an index.
+
+    Raises IndexDirectoryError if it cannot be made, or if it holds other files and is not an index.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise IndexDirectoryError(
             f"{directory} cannot be made ({error.strerror}); pass another --out"
         ) from error
-    ours = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
-    entries = [
-        *directory.iterdir(),
-        *directory.glob(f"{MODEL_FOLDER}/*"),
-    ]  # a model that was trained there is no copy of ours
-    others = [
-        entry
-        for entry in entries
-        if str(entry.relative_to(directory)) not in ours and not OURS.fullmatch(entry.name)
-    ]
-    if others and not is_index(directory):
+    # The files in the model folder count too: a model that was trained there is not a copy.
+    known = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
+    has_others = any(
+        str(entry.relative_to(directory)) not in known and not WRITTEN_FILE.fullmatch(entry.name)
+        for entry in (*directory.iterdir(), *directory.glob(f"{MODEL_FOLDER}/*"))
+    )
+    if has_others and not is_index(directory):
         raise IndexDirectoryError(
-            f"{directory} holds other files and is no index; pass an --out that is empty or does not exist yet"
+            f"{directory} holds other files and is not an index; "
+            "pass an --out that is empty or does not exist yet"
         )
 
 
 def take_lock(directory: Path) -> BinaryIO:
-    """The lock of an index, held until it is closed; raises IndexDirectoryError while another process has it."""
+    """Lock an index until the returned file is closed.
+
+    Raises IndexDirectoryError if another process holds the lock or the directory is read-only.
+    """
     try:
         lock = (directory / LOCK_FILE).open("wb")
     except OSError as error:
@@ -65,36 +73,35 @@ def take_lock(directory: Path) -> BinaryIO:
     return lock
 
 
-def create(directory: Path, model_directory: Path) -> None:
-    """An index without items; the manifest comes last and makes it one."""
-    model_files = copy_model(model_directory, directory)
+def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
+    """Write an index without items. The manifest is written last and makes it an index."""
+    model_files = copy_model(model_directory, card, directory)
     files = open_files(directory, new_files(0))
     extents = {kind: file.sync() for kind, file in files.items()}
-    for growing in files.values():
-        growing.close()
-    model_id, made_at = read_card(model_directory).id, now()
-    write_manifest(
-        Manifest(
-            model_id=model_id,
-            files=extents,
-            model_files=model_files,
-            created_at=made_at,
-            updated_at=made_at,
-        ),
-        directory,
+    for file in files.values():
+        file.close()
+    created_at = now()
+    manifest = Manifest(
+        model_id=card.id,
+        files=extents,
+        model_files=model_files,
+        created_at=created_at,
+        updated_at=created_at,
     )
+    write_manifest(manifest, directory)
 
 
-def copy_model(model_directory: Path, directory: Path) -> dict[str, str]:
-    """Copies what an index keeps of its model; the SHA-256 of each file, by its name."""
+def copy_model(model_directory: Path, card: ModelCard, directory: Path) -> dict[str, str]:
+    """Copy what an index keeps of its model; returns the SHA-256 of each file by its name.
+
+    Raises ModelError if model.onnx is not the one that the card names.
+    """
     (directory / MODEL_FOLDER).mkdir(exist_ok=True)
-    card, model_files = read_card(model_directory), {}
-    for file in (
-        check_file(model_directory, ONNX_FILE, card.onnx_sha256),
-        model_directory / CARD_FILE,
-    ):
+    onnx_file = check_file(model_directory, ONNX_FILE, card.onnx_sha256)
+    model_files = {}
+    for file in (onnx_file, model_directory / CARD_FILE):
         copy = directory / MODEL_FOLDER / file.name
-        # Not copyfile, whose error names the source.
+        # An error of shutil.copyfile would name the source, even when the target's disk is full.
         with (
             replacing(copy) as temporary,
             file.open("rb") as source,
@@ -105,6 +112,20 @@ def copy_model(model_directory: Path, directory: Path) -> dict[str, str]:
     return model_files
 
 
+def remove_leftovers(directory: Path, *commits: Manifest) -> None:
+    """Delete the files that neither these commits nor the manifest's copy name.
+
+    An interrupted writer left them, or a later commit replaced them.
+    """
+    copy = read_copy(directory)
+    manifests = [*commits, copy] if copy else commits
+    kept = {extent.file for manifest in manifests for extent in manifest.files.values()}
+    kept |= {artefact.file for manifest in manifests for artefact in manifest.artefacts.values()}
+    for file in directory.iterdir():
+        if file.name not in kept and WRITTEN_FILE.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
 def now() -> str:
-    """In ISO 8601, UTC."""
+    """The current time in ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

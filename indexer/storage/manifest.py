@@ -1,7 +1,8 @@
-"""manifest.json: what an index is, and which commit of it counts. Replacing it is the commit.
+"""manifest.json: what an index holds and which commit counts. Replacing it is the commit.
 
-Its copy is written after it, so it never says more than was committed; what a killed writer left it to say is the commit before. Files
-that the copy names are kept until it has been written again: what is restored from it is whole.
+A copy of the manifest is written after it, so the copy never says more than was committed. If a
+writer is killed between the two, the copy is one commit behind. The files that the copy names are
+kept until the copy is written again, so a commit that is restored from it is whole.
 """
 
 import hashlib
@@ -18,28 +19,31 @@ from training.files import sync, write_atomically
 FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 COPY_FILE = f"copy/{MANIFEST_FILE}"
-ENCODER = "autoencoder"
-"""The artefact that an index with codes has."""
+MODEL_FOLDER = "model"
+"""The folder with the index's own copy of its model."""
+ENCODER, PROBE, MAP, MAP_PICTURE, STAMPS = "autoencoder", "probe", "map", "mappicture", "stamps"
+"""Names of artefacts. An index with codes has an ENCODER. A FAISS structure has the name of its
+metric (see indexer/metrics.py)."""
 REBUILD = "restore it from a copy, or build the index again in another directory"
 
 
 class IndexDirectoryError(UserError):
-    """An index directory that is missing, damaged, of another format, in use, or of another model."""
+    """An index directory is missing, damaged, in use, or of another format or model."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a growing file was committed; what lies beyond belongs to no commit."""
+    """The committed part of a growing file. Bytes beyond it belong to no commit."""
 
     file: str
     num_bytes: int = 0
     crc32: int = 0
-    """Of these bytes."""
+    """The CRC-32 of these bytes."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file that is written once, made from the items, and the facts that its readers need."""
+    """A file that is made from the items and written once, with the facts that its readers need."""
 
     file: str
     num_bytes: int
@@ -49,68 +53,85 @@ class Artefact:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What manifest.json says."""
+    """The content of manifest.json."""
 
     model_id: str
     commit: int = 0
-    """Counts up."""
+    """The number of the commit; each commit adds one."""
     generation: int = 0
-    """Of the growing files; a compaction begins the next."""
+    """The number of the growing files. A compaction writes the next generation."""
     num_items: int = 0
-    """Items of this commit."""
     num_rows: int = 0
-    """Rows of the growing files; more than `num_items` once items have been removed."""
+    """Rows of the growing files. If items were removed, this is more than `num_items`."""
     next_id: int = 1
     is_complete: bool = False
-    """Whether the last build reached its end; an interrupted one's commits count all the same."""
+    """Whether the last build reached its end. The commits of an interrupted build count too."""
     files: Mapping[str, Extent] = field(default_factory=dict)
-    """By kind: records, features, texts, thumbnails, removed and, in an index with an encoder, codes."""
+    """The growing files by kind: records, features, texts, thumbnails, removed and, if the index
+    has an encoder, codes."""
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
-    """By purpose."""
+    """The artefacts by name."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """What `--kind` and `--memory` last asked for, where they did: `kind`, `memory_bytes`."""
+    """The last `--kind` and `--memory`, if they were given: `kind` and `memory_bytes`."""
     model_files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of the index's copy of the model, by file name."""
+    """SHA-256 of each file of the index's copy of the model, by file name."""
     created_at: str
     updated_at: str
     format_version: int = FORMAT_VERSION
     sha256: str = ""
-    """Of the manifest's own text, this line empty."""
+    """SHA-256 of the manifest's own text with this field empty."""
 
     @property
     def kind(self) -> str:
         """How Euclidean neighbours are searched; `flat` is an exact scan of the features."""
-        return (
-            str(self.artefacts["euclidean"].facts["kind"])
-            if "euclidean" in self.artefacts
-            else "flat"
-        )
+        structure = self.artefacts.get("euclidean")
+        return "flat" if structure is None else str(structure.facts["kind"])
 
     @property
     def has_codes(self) -> bool:
-        """Whether it can be searched by Hamming distance."""
+        """Whether the index can be searched by Hamming distance."""
         return ENCODER in self.artefacts
 
     def recall_at_10(self, metric: str) -> float:
-        """The share of the 10 nearest by a metric that are found, as measured when its structure was made; an exact scan finds all."""
-        return (
-            float(self.artefacts[metric].facts["recall_at_10"]) if metric in self.artefacts else 1.0
+        """The share of the 10 nearest items that a search by this metric finds.
+
+        It was measured when the metric's structure was made. An exact scan has no structure, and a
+        recall of 1.
+        """
+        structure = self.artefacts.get(metric)
+        return 1.0 if structure is None else float(structure.facts["recall_at_10"])
+
+
+def check_model(
+    manifest: Manifest, directory: Path, model_id: str, given: str, remedy: str
+) -> None:
+    """Raise IndexDirectoryError unless the index in `directory` was built with this model.
+
+    `given` names the model in the message, and `remedy` says what to do.
+    """
+    if model_id != manifest.model_id:
+        raise IndexDirectoryError(
+            f"{directory} was built with model {manifest.model_id[:12]} "
+            f"but {given} is model {model_id[:12]}; {remedy}"
         )
 
 
 def is_index(directory: Path) -> bool:
-    """Whether there is an index, if perhaps a damaged one."""
+    """Whether the directory holds an index, which may be damaged."""
     return any((directory / name).is_file() for name in (MANIFEST_FILE, COPY_FILE))
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Reads the manifest; raises IndexDirectoryError, for a single changed byte too."""
+    """Read the manifest; raises IndexDirectoryError if even a single byte has changed."""
     if not is_index(directory):
-        what = (
-            f"has no {MANIFEST_FILE}, so it is no index" if directory.exists() else "does not exist"
+        problem = (
+            f"has no {MANIFEST_FILE}, so it is not an index"
+            if directory.exists()
+            else "does not exist"
         )
         raise IndexDirectoryError(
-            f"{directory} {what}; make one with: lookalike index build DATA --model MODEL --out {directory}"
+            f"{directory} {problem}; "
+            f"make one with: lookalike index build DATA --model MODEL --out {directory}"
         )
     file = directory / MANIFEST_FILE
     try:
@@ -125,15 +146,19 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def read_copy(directory: Path) -> Manifest | None:
-    """The manifest's copy, which may be of an earlier commit; None where it is missing or damaged."""
+    """Read the manifest's copy, which may be one commit behind; None if it is missing or
+    damaged."""
     try:
         return parse_manifest(directory / COPY_FILE)
     except (ValueError, IndexDirectoryError):
         return None
 
 
-def read_either(directory: Path) -> Manifest:
-    """The manifest or, where it is missing or damaged, its copy; raises IndexDirectoryError where that is lost too."""
+def read_manifest_or_copy(directory: Path) -> Manifest:
+    """Read the manifest or, if it is missing or damaged, its copy.
+
+    Raises IndexDirectoryError if both are lost.
+    """
     try:
         return read_manifest(directory)
     except IndexDirectoryError as error:
@@ -143,29 +168,36 @@ def read_either(directory: Path) -> Manifest:
 
 
 def restore_manifest(directory: Path) -> None:
-    """Writes a missing or damaged manifest anew, as its copy has it; raises IndexDirectoryError where that is lost too."""
+    """Write a missing or damaged manifest again from its copy.
+
+    Raises IndexDirectoryError if both are lost.
+    """
     try:
         read_manifest(directory)
     except IndexDirectoryError:
-        write_manifest(read_either(directory), directory)
+        write_manifest(read_manifest_or_copy(directory), directory)
 
 
 def parse_manifest(file: Path) -> Manifest:
-    """Reads the manifest or its copy; raises ValueError, with what is wrong with it, and IndexDirectoryError for another format."""
+    """Read the manifest or its copy.
+
+    Raises ValueError that says what is wrong with the file, or IndexDirectoryError for another
+    format.
+    """
     if not file.is_file():
         raise ValueError("is missing")
     try:
-        text = (
-            file.read_bytes().decode()
-        )  # not read_text, which takes a carriage return for a line feed
+        text = file.read_bytes().decode()  # read_text would take a carriage return for a line feed
         content = json.loads(text)
         version = content["format_version"]
-        is_sealed = "sha256" in content or version == FORMAT_VERSION  # the first format was not
-        if is_sealed and _checksum(text.replace(content["sha256"], "", 1)) != content["sha256"]:
-            raise ValueError("its own checksum does not fit")
+        has_checksum = "sha256" in content or version == FORMAT_VERSION  # format 1 had none
+        if has_checksum and _checksum(text.replace(content["sha256"], "", 1)) != content["sha256"]:
+            raise ValueError("its own checksum does not match")
         if version != FORMAT_VERSION:
             raise IndexDirectoryError(
-                f"{file} has format {version}, this program reads {FORMAT_VERSION}; build the index again in another directory, "
+                f"{file} has format {version}, this program reads {FORMAT_VERSION}; "
+                "build the index again in another directory with: "
+                "lookalike index build DATA --model MODEL --out INDEX; "
                 "or use the release that wrote it"
             )
         files = {kind: Extent(**extent) for kind, extent in content["files"].items()}
@@ -176,14 +208,18 @@ def parse_manifest(file: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Replaces the manifest, atomically, and then its copy."""
-    sync(directory)  # the files that it names have to be there after a power cut
+    """Replace the manifest atomically, then write its copy."""
+    sync(directory)  # the files that it names must still be there after a power cut
     write_atomically(directory / MANIFEST_FILE, _text(manifest))
     write_copy(directory)
 
 
 def write_copy(directory: Path) -> None:
-    """Brings the copy up to date with the manifest, if there is room: the commit counts without it, and the next writer tries again."""
+    """Bring the copy up to date with the manifest.
+
+    An OSError, such as a full disk, is ignored: the commit counts without its copy, and the next
+    writer tries again.
+    """
     content, copy = (directory / MANIFEST_FILE).read_bytes(), directory / COPY_FILE
     with suppress(OSError):
         copy.parent.mkdir(exist_ok=True)

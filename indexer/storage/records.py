@@ -1,14 +1,15 @@
-"""The files that an index grows by, and the fixed-size record by which an item finds its share of each.
+"""The growing files of an index, and the fixed-size record that says where an item's bytes lie.
 
-records-0.bin      a RECORD an item, in the order of addition; an item's place here is its *row*
-features-0.f32     4096 little-endian float32 a row
-texts-0.utf8       path, then label, of each row
-thumbnails-0.jpeg  a JPEG a row
+records-0.bin      one RECORD per row, in the order of addition
+features-0.f32     4096 little-endian float32 per row
+texts-0.utf8       the path, then the label, of each row
+thumbnails-0.jpeg  one JPEG per row
 removed-0.u64      the rows of removed items
-codes-7.bin        once the index has an encoder: a binary code a row (see codes.py)
+codes-7.bin        one binary code per row, if the index has an encoder (see codes.py)
 
-The number is the generation: `index compact` writes the next one, without what was removed. Of codes it is the commit that began them:
-those of another encoder are another file.
+The number in a name is the generation: `index compact` writes the next generation, without the
+removed items. For codes it is the number of the commit that began the file, because another encoder
+needs another file.
 """
 
 import hashlib
@@ -29,7 +30,8 @@ GROWING_FILES = {
     "removed": "u64",
     CODES: "bin",
 }
-ROW_BYTES = 4 * NUM_FEATURES
+"""The suffix of each kind of growing file."""
+FEATURE_BYTES = 4 * NUM_FEATURES
 
 RECORD = np.dtype(
     [
@@ -37,27 +39,27 @@ RECORD = np.dtype(
         ("sha256", "u1", 32),  # of the image file's bytes
         ("path_hash", "<u8"),
         ("label_hash", "<u8"),  # 0: no label
-        ("text_at", "<u8"),
+        ("text_at", "<u8"),  # where the path begins in the texts file
         ("path_bytes", "<u4"),
         ("label_bytes", "<u4"),
-        ("thumbnail_at", "<u8"),
+        ("thumbnail_at", "<u8"),  # where the thumbnail begins in its file
         ("thumbnail_bytes", "<u4"),
         ("width", "<u4"),  # pixels, upright
         ("height", "<u4"),
-        ("norm", "<f4"),  # of the feature, Euclidean
+        ("norm", "<f4"),  # Euclidean length of the feature
         ("added_at", "<i8"),  # seconds since 1970, UTC
-        ("stamp", "<u8"),  # of the file's size and times; 0: unknown
+        ("stamp", "<u8"),  # hash of the image file's size and times; 0: unknown
         ("feature_crc32", "<u4"),
         ("thumbnail_crc32", "<u4"),
         ("text_crc32", "<u4"),
-        ("record_crc32", "<u4"),  # of all the above
+        ("record_crc32", "<u4"),  # of all fields above
     ]
 )
 CRC_BYTES = 4
 
 
-class Parts(NamedTuple):
-    """An item's bytes in the growing files, its record's apart."""
+class ItemBytes(NamedTuple):
+    """The bytes of an item in the growing files, except its record."""
 
     feature: bytes
     text: bytes
@@ -65,27 +67,31 @@ class Parts(NamedTuple):
 
 
 def file_name(kind: str, number: int) -> str:
-    """How a new file is called: `features-0.f32` for features of generation 0. The manifest says it of those there are."""
+    """The name of a new growing file: `features-0.f32` for the features of generation 0.
+
+    The manifest names the files that exist.
+    """
     return f"{kind}-{number}.{GROWING_FILES[kind]}"
 
 
 def hash_of(text: str) -> int:
-    """64 bits of a path or label, never 0: equal ones are found by it, and then compared."""
+    """64 bits of a path or a label, never 0. Texts with equal hashes must still be compared."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") or 1
 
 
 def sealed(record: npt.NDArray[np.void]) -> bytes:
-    """The bytes of a record (), its own CRC set."""
+    """Set the CRC of a record () and return its bytes."""
     record["record_crc32"] = zlib.crc32(record.tobytes()[:-CRC_BYTES])
     return record.tobytes()
 
 
-def damaged_parts(record: np.void, parts: Parts) -> list[str]:
-    """Which of an item's record, feature, text and thumbnail are not the bytes that were written."""
+def find_damage(record: np.void, item_bytes: ItemBytes) -> list[str]:
+    """Name the parts of an item that do not match their checksums: record, feature, path,
+    thumbnail."""
     checks = {
         "record": (record.tobytes()[:-CRC_BYTES], "record_crc32"),
-        "feature": (parts.feature, "feature_crc32"),
-        "path": (parts.text, "text_crc32"),
-        "thumbnail": (parts.thumbnail, "thumbnail_crc32"),
+        "feature": (item_bytes.feature, "feature_crc32"),
+        "path": (item_bytes.text, "text_crc32"),
+        "thumbnail": (item_bytes.thumbnail, "thumbnail_crc32"),
     }
     return [name for name, (content, crc) in checks.items() if zlib.crc32(content) != record[crc]]

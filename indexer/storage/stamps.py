@@ -1,7 +1,9 @@
-"""The stamps of files that were touched since their items were added, so that each is hashed once: a small artefact, by item id.
+"""The latest stamps of image files that were touched after their items were added.
 
-A stamp tells a file by its size, times and place on the disk. Records are never written again, and a copy of an item would copy its
-feature too.
+A stamp identifies a file by its size, its times and its inode, so that a file that was not touched
+need not be read. If a file was touched but has the same bytes, it is read and hashed once, and its
+new stamp goes into a small artefact, by item id. The records are not an option: they are never
+written again, and a new row for the item would copy its feature too.
 """
 
 from collections.abc import Mapping
@@ -10,22 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.storage.index import Index
+from indexer.storage.manifest import STAMPS
 from indexer.storage.writer import IndexWriter
 from training.files import file_sha256
 
-ARTEFACT = "stamps"
 Stamps = npt.NDArray[np.uint64]
+"""One stamp per row, (rows,); 0: unknown."""
 
 
 def read_stamps(index: Index) -> Stamps:
-    """The latest stamp of each row, (rows,); 0: unknown. Where the artefact is damaged, the first one: then files are hashed again."""
+    """Read the latest stamp of each row.
+
+    If the artefact is damaged, these are the stamps at the time of addition. Files that were
+    touched since then are hashed again.
+    """
     stamps: Stamps = index.records["stamp"].copy()
-    artefact = index.manifest.artefacts.get(ARTEFACT)
-    if (
-        artefact is None
-        or not (file := index.directory / artefact.file).is_file()
-        or file_sha256(file) != artefact.sha256
-    ):
+    artefact = index.manifest.artefacts.get(STAMPS)
+    if artefact is None:
+        return stamps
+    file = index.directory / artefact.file
+    if not file.is_file() or file_sha256(file) != artefact.sha256:
         return stamps
     with np.load(file, allow_pickle=False) as arrays:
         ids, renewed = arrays["ids"], arrays["stamps"]
@@ -34,11 +40,11 @@ def read_stamps(index: Index) -> Stamps:
 
 
 def renew_stamps(writer: IndexWriter, touched: Mapping[int, int]) -> None:
-    """Has the next commit remember these stamps, by item id; those of items that are gone are forgotten."""
+    """Remember these stamps, by item id, with the next commit; forget those of removed items."""
     if not touched:
         return
     index, stamps = writer.index, read_stamps(writer.index)
     stamps[index.rows_of_ids(touched)] = list(touched.values())
     rows = index.rows[stamps[index.rows] != index.records["stamp"][index.rows]]
-    with writer.artefact(ARTEFACT, "npz", {}) as path, path.open("wb") as file:
+    with writer.artefact(STAMPS, "npz", {}) as path, path.open("wb") as file:
         np.savez(file, ids=index.records["id"][rows], stamps=stamps[rows])

@@ -1,52 +1,60 @@
-"""Giving back the room of removed items, once it is worth it."""
+"""`lookalike index compact`: reclaim the space of removed items, when it is worth it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.search.kinds import KindChoice
+from indexer.search.kinds import RequestedKind
 from indexer.search.update_structures import update_search
+from indexer.storage.manifest import Manifest
 from indexer.storage.writer import IndexWriter
 from training.devices import Device
 
 WORTHWHILE_SHARE = 0.2
-"""Of rows that are no items any more. What is copied is then at most four times what was removed, whatever the collection's size."""
+"""Minimum share of removed rows. With it a compaction copies at most four times what was removed,
+however large the index is."""
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction found and did."""
+    """The result of a compaction."""
 
     num_items: int
     num_removed: int
-    """Rows that held no item any more."""
+    """Rows of removed items before the compaction."""
     num_freed_bytes: int
-    """0 where it was not worth it."""
+    """0 if it was not worth it."""
     kind: str
-    """How the index is searched now."""
+    """How the index is searched afterwards."""
 
 
 def compact(
     directory: Path,
     *,
     force: bool = False,
-    kind: KindChoice | None = None,
+    kind: RequestedKind | None = None,
     memory_bytes: int | None = None,
     device: Device = "auto",
 ) -> Compaction:
-    """Writes the items anew without the removed ones, if these are a fifth of the rows or more, or by `force`.
+    """Write the items anew without the removed ones; raises UserError.
 
-    With `kind` the index is searched so from now on, by structures made anew, on `device`. Readers keep what they opened. Until the
-    commit both generations take their room on the disk; a full one leaves the old. Raises UserError.
+    This happens if removed items make up at least a fifth of the rows, or with `force`. With `kind`
+    the index is searched that way from now on, by structures that are made on `device`. Readers
+    keep what they opened. Until the commit both generations need space on the disk; if the disk is
+    full, the old generation stays.
     """
     with IndexWriter.open(directory) as writer:
         manifest = writer.manifest
         num_removed = manifest.num_rows - manifest.num_items
-        before = sum(extent.num_bytes for extent in manifest.files.values())
         if num_removed and (force or num_removed >= WORTHWHILE_SHARE * manifest.num_rows):
             writer.rewrite(writer.index.rows)
+        makes_structures = kind is not None
         update_search(
-            writer, kind=kind, memory_bytes=memory_bytes, device=device, anew=kind is not None
+            writer, kind=kind, memory_bytes=memory_bytes, device=device, anew=makes_structures
         )
         writer.commit()
-        freed = before - sum(extent.num_bytes for extent in writer.manifest.files.values())
-        return Compaction(manifest.num_items, num_removed, freed, writer.manifest.kind)
+        num_freed_bytes = _growing_bytes(manifest) - _growing_bytes(writer.manifest)
+        return Compaction(manifest.num_items, num_removed, num_freed_bytes, writer.manifest.kind)
+
+
+def _growing_bytes(manifest: Manifest) -> int:
+    return sum(extent.num_bytes for extent in manifest.files.values())

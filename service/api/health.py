@@ -1,15 +1,17 @@
-"""Whether the service is alive and ready, and what it is: GET /livez, /readyz and /info."""
+"""Whether the service is alive and ready, and what it serves: GET /livez, /readyz and /info."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
+from indexer.learned.item_map import Map
+from indexer.learned.probe import Probe
 from indexer.metrics import METRICS
+from service.api.dependencies import TheEngine
 from service.api.problems import ProblemError, documented
 from service.api.schemas import IndexInfo, Info, Limits, MapInfo, ModelInfo, ProbeInfo, Status
-from service.engine import Engine, engine_of
+from service.engine import Engine
 
 MAX_LABELS = 1000
 PACKAGES = (
@@ -24,34 +26,31 @@ PACKAGES = (
     "pillow",
 )
 
-TheEngine = Annotated[Engine, Depends(engine_of)]
-
 router = APIRouter(tags=["service"])
 
 
 @router.get("/livez")
 async def livez() -> Status:
-    """The process answers."""
+    """The process is running."""
     return Status(status="alive")
 
 
 @router.get("/readyz", responses=documented("draining"))
 async def readyz(engine: TheEngine) -> Status:
-    """Requests may be sent here; 503 once the service has been asked to stop."""
+    """The service takes requests. The answer is 503 after the service has been asked to stop."""
     if engine.is_draining:
         raise ProblemError(
             "draining",
-            "the service has been asked to stop and finishes what it has begun; send requests to another",
+            "the service has been asked to stop and only finishes the requests it has; "
+            "send new requests to another instance",
         )
     return Status(status="ready")
 
 
 @router.get("/info")
 def info(engine: TheEngine) -> Info:
-    """Which model and index answer here, their labels, the limits of a request, and the versions of what runs."""
-    card, manifest, settings = engine.card, engine.index.manifest, engine.settings
-    labels = engine.index.labels()
-    most_frequent = sorted(labels.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_LABELS]
+    """The model and the index that are served, the limits of a request, and library versions."""
+    card = engine.card
     return Info(
         model=ModelInfo(
             id=card.id,
@@ -60,34 +59,44 @@ def info(engine: TheEngine) -> Info:
             metrics=dict(card.metrics),
             created_at=card.created_at,
         ),
-        index=IndexInfo(
-            commit=manifest.commit,
-            model=manifest.model_id,
-            kind=manifest.kind,
-            num_items=manifest.num_items,
-            num_labels=len(labels),
-            labels=dict(most_frequent),
-            metrics=list(engine.metrics),
-            probe=ProbeInfo.model_validate(engine.probe.facts, from_attributes=True)
-            if engine.probe
-            else None,
-            map=MapInfo(num_items=len(engine.map.spots), commit=engine.map.facts.commit)
-            if engine.map
-            else None,
-            recall_at_10={metric: manifest.recall_at_10(metric) for metric in METRICS},
-            updated_at=manifest.updated_at,
-        ),
-        limits=Limits(**settings.model_dump(include=set(Limits.model_fields))),
+        index=_index_info(engine),
+        limits=Limits(**engine.settings.model_dump(include=set(Limits.model_fields))),
         versions={"python": platform.python_version(), **installed()},
     )
 
 
 def installed() -> dict[str, str]:
-    """The versions of those of our packages that are installed."""
-    found = {}
+    """The versions of those PACKAGES that are installed."""
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # of the two faiss packages one is installed
+            versions[package] = version(package)
+        except PackageNotFoundError:  # only one of the two faiss packages is installed
             continue
-    return found
+    return versions
+
+
+def _index_info(engine: Engine) -> IndexInfo:
+    manifest, labels = engine.index.manifest, engine.index.labels()
+    most_frequent = sorted(labels.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_LABELS]
+    return IndexInfo(
+        commit=manifest.commit,
+        model=manifest.model_id,
+        kind=manifest.kind,
+        num_items=manifest.num_items,
+        num_labels=len(labels),
+        labels=dict(most_frequent),
+        metrics=list(engine.metrics),
+        probe=_probe_info(engine.probe) if engine.probe else None,
+        map=_map_info(engine.map) if engine.map else None,
+        recall_at_10={metric: manifest.recall_at_10(metric) for metric in METRICS},
+        updated_at=manifest.updated_at,
+    )
+
+
+def _probe_info(probe: Probe) -> ProbeInfo:
+    return ProbeInfo.model_validate(probe.facts, from_attributes=True)
+
+
+def _map_info(item_map: Map) -> MapInfo:
+    return MapInfo(num_items=len(item_map.spots), commit=item_map.facts.commit)

@@ -1,42 +1,41 @@
 """The map of the items: GET /map."""
 
-from typing import Annotated
+import hashlib
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from indexer.learned.item_map import Map
+from service.api.caching import NOT_MODIFIED, is_known, not_modified, tagged
+from service.api.dependencies import TheEngine
 from service.api.problems import ProblemError, documented
 from service.api.schemas import ItemMap
-from service.engine import Engine, engine_of
+from service.engine import Engine
 
-TheEngine = Annotated[Engine, Depends(engine_of)]
+CACHE_CONTROL = "no-cache"
 
 router = APIRouter(tags=["items"])
 
 
-@router.get(
-    "/map",
-    response_model=ItemMap,
-    responses={
-        304: {"description": "It is still the one that If-None-Match names"},
-        **documented("no-map"),
-    },
-)
+@router.get("/map", response_model=ItemMap, responses={**NOT_MODIFIED, **documented("no-map")})
 def item_map(engine: TheEngine, request: Request) -> Response:
-    """The items laid out in two dimensions, what is alike together: as `lookalike index map` has kept it in the index."""
+    """The items in two dimensions, similar items near each other: see `lookalike index map`."""
     if engine.map is None:
         remedy = "make one with `lookalike index map INDEX` and start the service again"
         raise ProblemError("no-map", f"the index that is served has no map of its items; {remedy}")
-    etag = f'"{engine.index.manifest.sha256}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(_body(engine, engine.map), media_type="application/json", headers=headers)
+    body = _body(engine, engine.map)
+    tag = hashlib.sha256(body).hexdigest()
+    if is_known(request, tag):
+        return not_modified(tag, CACHE_CONTROL)
+    return tagged(body, "application/json", tag, CACHE_CONTROL)
 
 
-def _body(engine: Engine, found: Map) -> str:
+def _body(engine: Engine, item_map: Map) -> bytes:
     manifest = engine.index.manifest
     answer = ItemMap(
-        index=manifest.commit, num_items=manifest.num_items, labels=found.labels, items=found.spots
+        index=engine.index.name,
+        commit=manifest.commit,
+        num_items=manifest.num_items,
+        labels=item_map.labels,
+        items=item_map.spots,
     )
-    return answer.model_dump_json()
+    return answer.model_dump_json().encode()

@@ -1,16 +1,17 @@
-"""What is indexed: GET /items, /items/{id} and its thumbnail."""
+"""The indexed images: GET /items, /items/{id} and /items/{id}/thumbnail."""
 
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from indexer.storage.index import Item
+from service.api.caching import NOT_MODIFIED, is_known, not_modified, tagged
+from service.api.dependencies import TheEngine
 from service.api.problems import ProblemError, documented
 from service.api.schemas import MAX_ID, IndexedImage, Items, ItemsQuery
-from service.engine import Engine, engine_of
+from service.engine import Engine
 
-TheEngine = Annotated[Engine, Depends(engine_of)]
 ItemId = Annotated[int, Path(ge=0, le=MAX_ID, examples=[42])]
 
 router = APIRouter(prefix="/items", tags=["items"])
@@ -18,13 +19,15 @@ router = APIRouter(prefix="/items", tags=["items"])
 
 @router.get("", responses=documented("invalid-request", "unknown-label"))
 def items(query: Annotated[ItemsQuery, Query()], engine: TheEngine, request: Request) -> Items:
-    """The items, in the order in which they were added, a page at a time."""
-    if query.limit > engine.settings.max_items:
+    """One page of the items, in the order in which they were added."""
+    max_items = engine.settings.max_items
+    if query.limit > max_items:
         raise ProblemError(
             "invalid-request",
-            f"limit: must be from 0 to {engine.settings.max_items}, got {query.limit}; page with offset",
+            f"limit: must be from 0 to {max_items}, got {query.limit}; "
+            "get the other items with offset",
         )
-    label = engine.check_label(query.label)
+    label = engine.known_label(query.label)
     listed = engine.index.items(label=label, limit=query.limit, offset=query.offset)
     return Items(
         items=[_indexed(request, item) for item in listed], total=engine.index.count(label)
@@ -34,7 +37,7 @@ def items(query: Annotated[ItemsQuery, Query()], engine: TheEngine, request: Req
 @router.get("/{id}", responses=documented("unknown-item", "invalid-request"))
 def item(id: ItemId, engine: TheEngine, request: Request) -> IndexedImage:
     """One item."""
-    return _indexed(request, _find(engine, id))
+    return _indexed(request, _item(engine, id))
 
 
 @router.get(
@@ -45,7 +48,7 @@ def item(id: ItemId, engine: TheEngine, request: Request) -> IndexedImage:
             "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
             "description": "A small JPEG",
         },
-        304: {"description": "It is still the one that If-None-Match names"},
+        **NOT_MODIFIED,
         **documented("unknown-item", "invalid-request"),
     },
 )
@@ -53,35 +56,35 @@ def thumbnail(
     id: ItemId,
     engine: TheEngine,
     request: Request,
-    v: Annotated[str, Query(description="The start of the item's SHA-256.")] = "",
+    v: Annotated[str, Query(description="The first digits of the item's SHA-256.")] = "",
 ) -> Response:
-    """A small JPEG of one item. An address with the right `v` may be cached for ever: another image under this id has another one."""
-    item = _find(engine, id)
-    etag = f'"{item.sha256}"'
+    """A small JPEG of one item.
+
+    With the right `v` the answer may be cached for ever, because another image with this id has
+    another `v`.
+    """
+    item = _item(engine, id)
     is_versioned = bool(v) and item.sha256.startswith(v)
-    headers = {
-        "ETag": etag,
-        "Cache-Control": "private, max-age=31536000, immutable" if is_versioned else "no-cache",
-    }
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
+    cache_control = "private, max-age=31536000, immutable" if is_versioned else "no-cache"
+    if is_known(request, item.sha256):
+        return not_modified(item.sha256, cache_control)
     jpeg = engine.index.thumbnail(id)
     if jpeg is None:
         raise ProblemError("unknown-item", f"item {id} has no thumbnail")
-    return Response(jpeg, media_type="image/jpeg", headers=headers)
+    return tagged(jpeg, "image/jpeg", item.sha256, cache_control)
 
 
 def thumbnail_address(request: Request, item: Item) -> str:
-    """The address of an item's thumbnail on this server, behind whatever prefix a proxy gave it."""
+    """The address of an item's thumbnail on this server, with the prefix of a proxy if any."""
     return f"{request.scope.get('root_path', '')}/items/{item.id}/thumbnail?v={item.sha256[:12]}"
 
 
-def _find(engine: Engine, id: int) -> Item:
+def _item(engine: Engine, id: int) -> Item:
     item = engine.index.item(id)
     if item is None:
+        num_items = engine.index.manifest.num_items
         raise ProblemError(
-            "unknown-item",
-            f"there is no item {id}; GET /items lists the {engine.index.manifest.num_items:,} there are",
+            "unknown-item", f"there is no item {id}; GET /items lists the {num_items:,} items"
         )
     return item
 

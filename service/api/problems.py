@@ -1,4 +1,8 @@
-"""Every error as application/problem+json (RFC 9457): what was required, what arrived, what to do."""
+"""Errors as application/problem+json (RFC 9457): what was expected, what came, what to do.
+
+A new error of the engine needs one entry in `_PROBLEM_TYPES`. A new problem type needs one in
+`PROBLEMS`.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -12,13 +16,18 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from indexer.metrics import HammingOnlyError
+from indexer.opening import NoProbeError
+from service.batching import Overloaded
+from service.engine import KTooLargeError, MetricUnavailableError, UnknownLabelError
 from training.data.images import Reason
+from training.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-Kind = (
+ProblemType = (
     Reason
     | Literal[
         "too-many-bytes",
@@ -39,8 +48,9 @@ Kind = (
         "internal-error",
     ]
 )
+"""The last part of a problem's type; the reasons of ImageError are problem types too."""
 
-KINDS: Mapping[Kind, tuple[int, str]] = {
+PROBLEMS: Mapping[ProblemType, tuple[int, str]] = {
     "empty": (400, "The file is empty"),
     "truncated": (400, "The image is cut off or damaged"),
     "unreadable": (400, "The image cannot be read"),
@@ -64,46 +74,73 @@ KINDS: Mapping[Kind, tuple[int, str]] = {
     "draining": (503, "The service is about to stop"),
     "internal-error": (500, "The service failed"),
 }
+"""The status and the title of each problem type."""
+
+_PROBLEM_TYPES: Mapping[type[UserError], ProblemType] = {
+    Overloaded: "overloaded",
+    KTooLargeError: "invalid-request",
+    HammingOnlyError: "invalid-request",
+    UnknownLabelError: "unknown-label",
+    MetricUnavailableError: "unavailable-metric",
+    NoProbeError: "no-probe",
+}
+"""The problem type of each error of a query. Every other exception is an internal error, whose text
+is not sent."""
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
+    """An error, in the form of RFC 9457."""
 
     type: str = Field(examples=["urn:lookalike:problem:too-many-pixels"])
     title: str = Field(examples=["The image has too many pixels"])
     status: int = Field(examples=[413])
     detail: str = Field(
         examples=[
-            "cat.png: the image has 10000 x 10000 = 100,000,000 pixels; at most 50,000,000 are accepted, so scale it down"
+            "cat.png: the image has 10000 x 10000 = 100,000,000 pixels; "
+            "at most 50,000,000 are accepted, so scale it down"
         ]
     )
     filename: str | None = Field(
         default=None,
         examples=["cat.png"],
-        description="Which of the uploaded files it is about, if it is about one.",
+        description="The name of the uploaded file, if the error is about one file.",
     )
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem; `kind` settles its status and title."""
+    """Ends a request with a problem. The problem type decides the status and the title."""
 
     def __init__(
         self,
-        kind: Kind,
+        type: ProblemType,
         detail: str,
         *,
         filename: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
         super().__init__(detail)
-        self.kind: Kind = kind
+        self.type: ProblemType = type
         self.filename = filename
         self.headers = headers
 
+    @classmethod
+    def of(cls, error: UserError) -> "ProblemError":
+        """The problem for one of the errors in `_PROBLEM_TYPES`."""
+        detail, headers = str(error), None
+        if isinstance(error, Overloaded):
+            headers = {"Retry-After": str(error.retry_s)}
+        if isinstance(error, NoProbeError):  # its own text names the directory on the server
+            detail = (
+                "by: items needs a probe of the items' labels, but the index that is served has "
+                "none; fit one with `lookalike index probe INDEX` and start the service again, "
+                "or pass by=classes"
+            )
+        return cls(_PROBLEM_TYPES[type(error)], detail, headers=headers)
+
     def problem(self) -> Problem:
-        status, title = KINDS[self.kind]
+        status, title = PROBLEMS[self.type]
         return Problem(
-            type=f"urn:lookalike:problem:{self.kind}",
+            type=f"urn:lookalike:problem:{self.type}",
             title=title,
             status=status,
             detail=str(self),
@@ -112,7 +149,7 @@ class ProblemError(Exception):
 
 
 class ProblemResponse(JSONResponse):
-    """A problem on its way out."""
+    """A response with a problem as its content."""
 
     media_type = MEDIA_TYPE
 
@@ -125,29 +162,30 @@ class ProblemResponse(JSONResponse):
 
 
 def install(app: FastAPI) -> None:
-    """Makes the app answer every error, its frameworks' own included, with a problem."""
+    """Make the app answer every error with a problem, including the errors of its frameworks."""
     app.add_exception_handler(ProblemError, _on_problem)
+    for error_class in _PROBLEM_TYPES:
+        app.add_exception_handler(error_class, _on_user_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_crash)
 
 
-def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of these problems: FastAPI's `responses`."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        status, title = KINDS[kind]
-        response = responses.setdefault(
-            status,
-            {"description": "", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}},
-        )
-        response["description"] = (
-            f"{response['description']}; {title[0].lower()}{title[1:]}"
-            if response["description"]
-            else title
-        )
-    return responses
+def documented(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
+    """Describe these problems to OpenAPI, as FastAPI's `responses`."""
+    titles: dict[int, list[str]] = {}
+    for type in types:
+        status, title = PROBLEMS[type]
+        titles.setdefault(status, []).append(title)
+    schema = Problem.model_json_schema()
+    return {
+        status: {
+            "description": _enumerated(of_status),
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, of_status in titles.items()
+    }
 
 
 async def _on_problem(request: Request, error: Exception) -> ProblemResponse:
@@ -155,23 +193,26 @@ async def _on_problem(request: Request, error: Exception) -> ProblemResponse:
     return ProblemResponse.of(error)
 
 
+async def _on_user_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, UserError)
+    return ProblemResponse.of(ProblemError.of(error))
+
+
 async def _on_invalid(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    return ProblemResponse.of(
-        ProblemError("invalid-request", "; ".join(_sentence(one) for one in error.errors()))
-    )
+    detail = "; ".join(_sentence(one) for one in error.errors())
+    return ProblemResponse.of(ProblemError("invalid-request", detail))
 
 
 async def _on_http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     address = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return ProblemResponse.of(
-            ProblemError("not-found", f"{address}: no such address; /docs lists those there are")
-        )
+        detail = f"{address}: there is no such address; /docs lists the addresses"
+        return ProblemResponse.of(ProblemError("not-found", detail))
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{address}: this address takes {allowed or 'another method'} only; see /docs"
+        detail = f"{address}: this address takes only {allowed or 'another method'}; see /docs"
         return ProblemResponse.of(ProblemError("method-not-allowed", detail, headers=error.headers))
     problem = Problem(
         type="about:blank",
@@ -183,15 +224,12 @@ async def _on_http(request: Request, error: Exception) -> ProblemResponse:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> ProblemResponse:
-    return ProblemResponse.of(
-        ProblemError(
-            "malformed-upload", "the connection was closed before the whole request had arrived"
-        )
-    )
+    detail = "the connection was closed before the whole request had arrived; send it again"
+    return ProblemResponse.of(ProblemError("malformed-upload", detail))
 
 
 async def _on_crash(request: Request, error: Exception) -> ProblemResponse:
-    # The exception may quote a path or a query, so it goes to the log alone; the server logs its traceback.
+    # The exception's text may quote a path or a query, so it is not sent. The server logs it.
     logger.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
     problem = ProblemError(
         "internal-error",
@@ -201,9 +239,15 @@ async def _on_crash(request: Request, error: Exception) -> ProblemResponse:
     return ProblemResponse.of(problem)
 
 
+def _enumerated(titles: list[str]) -> str:
+    """One description of several titles: `The file is empty; the upload is malformed`."""
+    first, *others = titles
+    return "; ".join([first, *(f"{title[0].lower()}{title[1:]}" for title in others)])
+
+
 def _sentence(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors for people: `k: Input should be greater than or equal to 1, got '0'`."""
-    where = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    """One of pydantic's errors as text: `k: Input should be greater than ... 1, got '0'`."""
+    name = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"{where}: there is no such parameter; /docs lists those there are"
-    return f"{where}: {error['msg']}, got {error['input']!r}"
+        return f"{name}: there is no such parameter; /docs lists the parameters"
+    return f"{name}: {error['msg']}, got {error['input']!r}"

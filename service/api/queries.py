@@ -1,13 +1,15 @@
-"""The three questions about uploaded images: POST /classify, /similar and /features."""
+"""Queries by uploaded images: POST /classify, /similar and /features."""
 
 import asyncio
 import io
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from indexer.embedder import likeliest
+from indexer.embedder import ClassScore
+from indexer.search.searcher import Match
+from service.api.dependencies import TheEngine
 from service.api.items import thumbnail_address
 from service.api.problems import documented
 from service.api.schemas import (
@@ -22,13 +24,10 @@ from service.api.schemas import (
     Similarity,
     SimilarQuery,
 )
-from service.api.uploads import BODY, Upload, read_uploads
-from service.engine import Engine, engine_of
+from service.api.uploads import BODY, Uploads
+from service.engine import Search
 
 NPY = "application/x-npy"
-
-Uploads = Annotated[list[Upload], Depends(read_uploads)]
-TheEngine = Annotated[Engine, Depends(engine_of)]
 
 router = APIRouter(
     tags=["queries"],
@@ -57,23 +56,17 @@ router = APIRouter(
 async def classify(
     query: Annotated[ClassifyQuery, Query()], uploads: Uploads, engine: TheEngine
 ) -> Classification:
-    """What is it? The k likeliest classes of each image: the network's, or the labels of the indexed items."""
-    k = engine.check_k(query.k)
-    probe = engine.check_by(query.by)
-    embedding = await engine.embed(uploads)
-    logits_of_all, names = (
-        (probe.logits(embedding.features), probe.facts.labels)
-        if probe
-        else (embedding.logits, engine.card.class_names)
-    )
-    results = []
-    for upload, logits in zip(uploads, logits_of_all, strict=True):
-        scores = likeliest(logits, names, k)
-        classes = [
-            ClassProbability(name=score.name, index=score.index, probability=score.probability)
-            for score in scores
-        ]
-        results.append(ClassifiedImage(filename=upload.filename, classes=classes))
+    """What is it? The `k` likeliest classes of each image.
+
+    The classes are the network's, or the labels of the indexed items.
+    """
+    scores = await engine.classify([upload.file for upload in uploads], query.k, query.by)
+    results = [
+        ClassifiedImage(
+            filename=upload.filename, classes=[_class_probability(score) for score in of_image]
+        )
+        for upload, of_image in zip(uploads, scores, strict=True)
+    ]
     return Classification(model=engine.card.id, by=query.by, results=results)
 
 
@@ -85,30 +78,21 @@ async def classify(
 async def similar(
     query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request
 ) -> Similarity:
-    """What does it look like? The k nearest items of each image."""
-    query = await asyncio.to_thread(engine.check_similar, query)
-    found = await engine.search(uploads, query)
+    """What does it look like? The `k` nearest items of each image."""
+    search = await asyncio.to_thread(engine.resolve, Search(**query.model_dump()))
+    matches = await engine.search([upload.file for upload in uploads], search)
     results = [
         SearchedImage(
-            filename=upload.filename,
-            matches=[
-                SimilarItem(
-                    id=match.item.id,
-                    path=match.item.path,
-                    label=match.item.label,
-                    distance=match.distance,
-                    thumbnail=thumbnail_address(request, match.item),
-                )
-                for match in matches
-            ],
+            filename=upload.filename, matches=[_similar_item(request, match) for match in of_image]
         )
-        for upload, matches in zip(uploads, found, strict=True)
+        for upload, of_image in zip(uploads, matches, strict=True)
     ]
     return Similarity(
         model=engine.card.id,
-        index=engine.index.manifest.commit,
-        metric=query.metric,
-        rerank=query.rerank,
+        index=engine.index.name,
+        commit=engine.index.manifest.commit,
+        metric=search.metric,
+        rerank=search.rerank,
         results=results,
     )
 
@@ -125,18 +109,33 @@ async def similar(
     },
 )
 async def features(uploads: Uploads, engine: TheEngine, request: Request) -> Response | Features:
-    """The features of each image, 4096 numbers; with `Accept: application/x-npy` one float32 array (images, 4096) for numpy.load."""
-    embedding = await engine.embed(uploads)
+    """The feature of each image, 4096 numbers.
+
+    With `Accept: application/x-npy` the answer is one float32 array (images, 4096), which
+    numpy.load reads.
+    """
+    embedding = await engine.embed([upload.file for upload in uploads])
     if NPY in request.headers.get("accept", ""):
         file = io.BytesIO()
         np.save(file, embedding.features, allow_pickle=False)
-        return Response(
-            file.getvalue(),
-            media_type=NPY,
-            headers={"X-Model-Id": engine.card.id, "Vary": "Accept"},
-        )
-    pairs = zip(uploads, embedding.features.tolist(), strict=True)
-    return Features(
-        model=engine.card.id,
-        results=[ImageFeatures(filename=upload.filename, features=row) for upload, row in pairs],
+        headers = {"X-Model-Id": engine.card.id, "Vary": "Accept"}
+        return Response(file.getvalue(), media_type=NPY, headers=headers)
+    results = [
+        ImageFeatures(filename=upload.filename, features=feature)
+        for upload, feature in zip(uploads, embedding.features.tolist(), strict=True)
+    ]
+    return Features(model=engine.card.id, results=results)
+
+
+def _class_probability(score: ClassScore) -> ClassProbability:
+    return ClassProbability(name=score.name, index=score.index, probability=score.probability)
+
+
+def _similar_item(request: Request, match: Match) -> SimilarItem:
+    return SimilarItem(
+        id=match.item.id,
+        path=match.item.path,
+        label=match.item.label,
+        distance=match.distance,
+        thumbnail=thumbnail_address(request, match.item),
     )

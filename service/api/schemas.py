@@ -1,4 +1,4 @@
-"""What goes in and out, as pydantic models: OpenAPI and /docs are made from these."""
+"""Requests and answers as pydantic models, which OpenAPI and /docs describe."""
 
 from typing import Literal
 
@@ -8,24 +8,27 @@ from indexer.learned.probe import By
 from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QueryMetric
 
 MAX_ID = 2**63 - 1
-MODEL_ID = "3fa9c2d1e5b7a8f60912b4c3d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708"
-
 MAX_RERANK = 10_000
+MODEL_ID = "3fa9c2d1e5b7a8f60912b4c3d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708"
+"""The model id of the examples."""
 
 
 class Query(BaseModel):
-    """A misspelt parameter is refused, not ignored."""
+    """The parameters of a request. Unknown parameters are refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ClassifyQuery(Query):
     k: int = Field(
-        5, ge=1, description="How many classes, the likeliest first; at most `max_k` of /info."
+        5,
+        ge=1,
+        description="Number of classes, likeliest first. At most `limits.max_k` of /info.",
     )
     by: By = Field(
         "classes",
-        description="The network's own classes, or the labels of the indexed items: `index.probe` of /info.",
+        description="Source of the class names: the network's classes, or the labels of the "
+        "indexed items (`index.probe` of /info).",
     )
 
 
@@ -33,29 +36,33 @@ class SimilarQuery(Query):
     k: int = Field(
         6,
         ge=1,
-        description="How many matches, the nearest first; at most `max_k` of /info. An index with fewer items gives all it has.",
+        description="Number of matches, nearest first. At most `limits.max_k` of /info. "
+        "An index with fewer items returns all of them.",
     )
     metric: QueryMetric = Field(
         "euclidean",
-        description="The distance between two features: Euclidean, as in the paper, or 1 - cosine; or between their binary codes: the "
-        "nearest by Hamming distance are then ranked by Euclidean distance. `index.metrics` of /info has those that there are.",
+        description="How the distance is measured. `euclidean`: between features, as in the paper. "
+        "`cosine`: 1 - cosine of the features. `hamming`: the search takes the nearest binary "
+        "codes by Hamming distance, and then ranks their items by Euclidean distance. "
+        "`index.metrics` of /info lists the metrics that the index supports.",
     )
     rerank: int | None = Field(
         None,
         ge=0,
         le=MAX_RERANK,
-        description=f"With `hamming`: how many of the nearest by code are ranked by Euclidean distance, {DEFAULT_RERANK} unless given; "
-        "0 ranks by the number of bits that differ.",
+        description="Only with `hamming`: number of nearest codes that are ranked by Euclidean "
+        f"distance, {DEFAULT_RERANK} by default. With 0, the number of bits that differ decides.",
     )
     flips: int | None = Field(
         None,
         ge=0,
         le=MAX_FLIPS,
-        description="With `hamming`: look only at items of which at most so many bits of a short address differ, in a time that does not "
-        "grow with the index, and may miss some; else, and with a label, at all.",
+        description="Only with `hamming`: look only at items whose short address differs in at "
+        "most this many bits. The search time then does not grow with the index, and some matches "
+        "may be missed. Without it, or with a label, all items are compared.",
     )
     label: str | None = Field(
-        None, description="Search only among the items with this label.", examples=["dress"]
+        None, description="Search only the items with this label.", examples=["dress"]
     )
 
 
@@ -64,15 +71,21 @@ class ItemsQuery(Query):
         None, description="List only the items with this label.", examples=["dress"]
     )
     limit: int = Field(
-        100, ge=0, description="How many items at most; at most `max_items` of /info."
+        100,
+        ge=0,
+        description="Maximum number of items. At most `limits.max_items` of /info.",
     )
-    offset: int = Field(0, ge=0, le=MAX_ID, description="How many items to skip.")
+    offset: int = Field(0, ge=0, le=MAX_ID, description="Number of items to skip.")
 
 
 class ClassProbability(BaseModel):
     name: str = Field(examples=["dress"])
-    index: int = Field(examples=[0], description="Its place among the classes that were asked for.")
-    probability: float = Field(examples=[0.93], description="From a softmax over all classes.")
+    index: int = Field(
+        examples=[0],
+        description="Position of the class among the network's classes, or of the label among "
+        "the probe's labels.",
+    )
+    probability: float = Field(examples=[0.93], description="Softmax over all classes.")
 
 
 class ClassifiedImage(BaseModel):
@@ -81,9 +94,11 @@ class ClassifiedImage(BaseModel):
 
 
 class Classification(BaseModel):
-    model: str = Field(examples=[MODEL_ID], description="The model id: the SHA-256 of its weights.")
+    model: str = Field(
+        examples=[MODEL_ID], description="The model id: the SHA-256 of the model's weights."
+    )
     by: By
-    results: list[ClassifiedImage] = Field(description="One for each image, in their order.")
+    results: list[ClassifiedImage] = Field(description="One result per image, in their order.")
 
 
 class SimilarItem(BaseModel):
@@ -92,7 +107,8 @@ class SimilarItem(BaseModel):
     label: str | None = Field(examples=["dress"])
     distance: float = Field(
         examples=[31.8],
-        description="Between features; with `hamming` and `rerank=0` the bits that differ.",
+        description="Distance between the features. With `hamming` and `rerank=0`, the number of "
+        "bits that differ.",
     )
     thumbnail: str = Field(
         examples=["/items/42/thumbnail?v=9f86d081884c"], description="The address of a small JPEG."
@@ -101,18 +117,22 @@ class SimilarItem(BaseModel):
 
 class SearchedImage(BaseModel):
     filename: str = Field(examples=["cat.jpg"])
-    matches: list[SimilarItem] = Field(description="The nearest first.")
+    matches: list[SimilarItem] = Field(description="The nearest items, nearest first.")
 
 
 class Similarity(BaseModel):
     model: str = Field(examples=[MODEL_ID])
-    index: int = Field(examples=[7], description="The commit of the index that was searched.")
+    index: str = Field(
+        examples=["photos"], description="The name of the index that was searched: its directory's."
+    )
+    commit: int = Field(examples=[7], description="The commit of the index that was searched.")
     metric: QueryMetric
     rerank: int | None = Field(
         examples=[None],
-        description="With `hamming`: how many were ranked by Euclidean distance; else null.",
+        description="With `hamming`: number of nearest codes that were ranked by Euclidean "
+        "distance. Otherwise null.",
     )
-    results: list[SearchedImage] = Field(description="One for each image, in their order.")
+    results: list[SearchedImage] = Field(description="One result per image, in their order.")
 
 
 class ImageFeatures(BaseModel):
@@ -122,18 +142,20 @@ class ImageFeatures(BaseModel):
 
 class Features(BaseModel):
     model: str = Field(examples=[MODEL_ID])
-    results: list[ImageFeatures] = Field(description="One for each image, in their order.")
+    results: list[ImageFeatures] = Field(description="One result per image, in their order.")
 
 
 class IndexedImage(BaseModel):
     id: int = Field(examples=[42])
-    path: str = Field(examples=["dress/0042.jpg"], description="Where it was when it was indexed.")
+    path: str = Field(
+        examples=["dress/0042.jpg"], description="The path of the file when it was indexed."
+    )
     label: str | None = Field(examples=["dress"])
     width: int = Field(examples=[400])
     height: int = Field(examples=[533])
     sha256: str = Field(
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
-        description="Of the file's bytes.",
+        description="The SHA-256 of the file's bytes.",
     )
     added_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
     thumbnail: str = Field(examples=["/items/42/thumbnail?v=9f86d081884c"])
@@ -141,20 +163,25 @@ class IndexedImage(BaseModel):
 
 class Items(BaseModel):
     items: list[IndexedImage]
-    total: int = Field(examples=[3456], description="How many there are over all pages.")
+    total: int = Field(examples=[3456], description="Number of items on all pages together.")
 
 
 class ItemMap(BaseModel):
-    """Where the items lie. Items that were added after the map was made, or left out of its sample, are not on it."""
+    """The positions of the items in two dimensions.
 
-    index: int = Field(examples=[7], description="The commit of the index.")
-    num_items: int = Field(examples=[3456], description="How many items the index has.")
+    Items that were added after the map was made, or that are not in its sample, are missing.
+    """
+
+    index: str = Field(examples=["photos"], description="The name of the index: its directory's.")
+    commit: int = Field(examples=[7], description="The commit of the index.")
+    num_items: int = Field(examples=[3456], description="Number of items in the index.")
     labels: list[str] = Field(
         examples=[["dress", "hat"]], description="The labels of the items on the map."
     )
     items: list[tuple[int, float, float, int | None]] = Field(
         examples=[[[42, 0.3141, 0.2718, 0], [43, 0.5772, 1.0, None]]],
-        description="At most 20,000, each as [id, x, y, place of its label in `labels`, or null]; x and y are from 0 to 1, y downwards.",
+        description="At most 20,000 items, each as [id, x, y, position of its label in `labels`, "
+        "or null]. x and y are from 0 to 1; y grows downwards.",
     )
 
 
@@ -171,56 +198,71 @@ class ModelInfo(BaseModel):
 
 
 class ProbeInfo(BaseModel):
-    """What answers /classify?by=items; it may have been fitted before the last items came."""
+    """The classifier behind /classify?by=items.
+
+    It does not know items that were added after it was fitted.
+    """
 
     labels: list[str] = Field(
-        examples=[["dress", "hat"]], description="The labels that it names, at most 1000."
+        examples=[["dress", "hat"]], description="The labels that it can name, at most 1000."
     )
     num_items: int = Field(
-        examples=[3456], description="The items with a label when it was fitted."
+        examples=[3456], description="Number of items with a label when the probe was fitted."
     )
-    commit: int = Field(examples=[7], description="The commit of the index that it was fitted on.")
+    commit: int = Field(
+        examples=[7], description="The commit of the index that the probe was fitted on."
+    )
     accuracy: float | None = Field(
-        examples=[0.87], description="On held-out items; null where none could be held out."
+        examples=[0.87],
+        description="Accuracy on held-out items. Null if no items could be held out.",
     )
     vote_euclidean: float | None = Field(
-        examples=[0.82], description="Of the five nearest items' labels, on the same items."
+        examples=[0.82],
+        description="Accuracy of a vote of the five nearest items' labels, on the same items.",
     )
-    vote_cosine: float | None = Field(examples=[0.84], description="The same by cosine distance.")
+    vote_cosine: float | None = Field(
+        examples=[0.84], description="Accuracy of the same vote with cosine distance."
+    )
     chance: float | None = Field(
-        examples=[0.1], description="Of the most frequent label, on the same items."
+        examples=[0.1],
+        description="Accuracy of always naming the most frequent label, on the same items.",
     )
 
 
 class MapInfo(BaseModel):
-    """What GET /map answers with; it may have been made before the last items came."""
+    """The map that GET /map returns. It does not show items that were added after it was made."""
 
-    num_items: int = Field(examples=[3456], description="The items on it.")
-    commit: int = Field(examples=[7], description="The commit of the index that it was made of.")
+    num_items: int = Field(examples=[3456], description="Number of items on the map.")
+    commit: int = Field(
+        examples=[7], description="The commit of the index that the map was made from."
+    )
 
 
 class IndexInfo(BaseModel):
     commit: int = Field(examples=[7])
     model: str = Field(
-        examples=[MODEL_ID], description="The id of the model that it was built with."
+        examples=[MODEL_ID], description="The id of the model that the index was built with."
     )
-    kind: str = Field(examples=["flat"], description="How it is searched: flat is exact.")
+    kind: str = Field(
+        examples=["flat"], description="The kind of search structure. `flat` searches exactly."
+    )
     recall_at_10: dict[QueryMetric, float] = Field(
         examples=[{"euclidean": 0.97, "cosine": 0.96}],
-        description="The share of the 10 nearest that it finds, measured when it was made.",
+        description="Share of the 10 nearest items that a search returns, measured when the "
+        "structure was made.",
     )
     num_items: int = Field(examples=[3456])
     num_labels: int = Field(examples=[10])
     labels: dict[str, int] = Field(
         examples=[{"dress": 350, "hat": 171}],
-        description="Labels and their numbers of items: the most frequent 1000.",
+        description="The 1000 most frequent labels, each with its number of items.",
     )
-    metrics: list[QueryMetric] = Field(description="The metrics that it can be searched by.")
+    metrics: list[QueryMetric] = Field(description="The metrics that the index can be searched by.")
     probe: ProbeInfo | None = Field(
-        description="What /classify?by=items answers with; null where no probe has been fitted."
+        description="The classifier behind /classify?by=items. Null if no probe has been fitted."
     )
     map: MapInfo | None = Field(
-        description="What GET /map answers with; null where no map has been made."
+        description="The map that GET /map returns. Null if no map has been made."
     )
     updated_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
 

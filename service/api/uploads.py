@@ -1,24 +1,26 @@
-"""Reading uploads safely: bytes are counted while they arrive, pixels before they are decoded; large files wait on disk."""
+"""Reading uploads safely: bytes are counted while they arrive, and large files wait on the disk."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
-from fastapi import Request
+from fastapi import Depends, Request
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.dependencies import TheEngine
 from service.api.problems import ProblemError, ProblemResponse
+from service.engine import QueryImageError
 from service.settings import Settings
-from training.data.images import ImageError, Pixels, open_picture, to_square
 
 FIELD = "image"
 MAX_FILENAME_CHARACTERS = 255
 LINGER_S = 5.0
+"""How long the rest of a refused request is read."""
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -32,7 +34,7 @@ BODY: dict[str, Any] = {
                         FIELD: {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
-                            "description": "An image file; repeat the field for several.",
+                            "description": "An image file. Repeat the field for several images.",
                         }
                     },
                 }
@@ -40,22 +42,27 @@ BODY: dict[str, Any] = {
         },
     }
 }
-"""What OpenAPI says of an upload: FastAPI's `openapi_extra`."""
+"""Describes an upload to OpenAPI, as FastAPI's `openapi_extra`."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of a request, not decoded yet. `filename` is the user's, short and printable: show it, never open it."""
+    """One file of a request, not decoded.
+
+    `filename` comes from the user: show it, but never open it.
+    """
 
     filename: str
+    """Short and printable, without folders."""
     file: BinaryIO
 
 
 class BodyLimit:
-    """ASGI middleware: a request body of more than `max_bytes` is refused, before it is read if its Content-Length says so.
+    """ASGI middleware that refuses a request body of more than `max_bytes`.
 
-    Most clients read the answer only once they have sent everything, and lose it if the connection is closed before: so what they
-    still send is thrown away for a while.
+    If the Content-Length is too large, the body is not read. Most clients read an answer only after
+    they have sent everything, and lose the answer if the connection is closed before that. So what
+    they still send is read for a while and thrown away.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int):
@@ -87,52 +94,58 @@ class BodyLimit:
 
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self.max_bytes:
-            must_linger = (
-                "expect" not in headers
-            )  # such a client waits for this answer and sends nothing
-            return await ProblemResponse.of(self._too_large(f"{int(announced):,}"))(
-                scope, receive, send_lingering
-            )
+            # A client that sends `Expect` waits for this answer before it sends anything.
+            must_linger = "expect" not in headers
+            response = ProblemResponse.of(self._too_large(f"{int(announced):,}"))
+            return await response(scope, receive, send_lingering)
         await self.app(scope, receive_counted, send_lingering)
 
     def _too_large(self, num_bytes: str) -> ProblemError:
-        detail = f"the request has {num_bytes} bytes; at most {self.max_bytes:,} are accepted, so send smaller or fewer images"
-        return ProblemError("too-many-bytes", detail, headers={"Connection": "close"})
+        return ProblemError(
+            "too-many-bytes",
+            f"the request has {num_bytes} bytes; at most {self.max_bytes:,} are accepted, "
+            "so send smaller or fewer images",
+            headers={"Connection": "close"},
+        )
 
 
-async def read_uploads(request: Request) -> AsyncIterator[list[Upload]]:
-    """A dependency: the files of field `image`, open for as long as the request takes; raises ProblemError."""
-    settings: Settings = request.app.state.engine.settings
-    kind = request.headers.get("content-type", "")
-    if not kind.lower().startswith("multipart/form-data"):
+async def read_uploads(request: Request, engine: TheEngine) -> AsyncIterator[list[Upload]]:
+    """Read the files of field `image`, which stay open until the request has been answered.
+
+    Raises ProblemError, also for an image that the engine cannot use: the problem names its file.
+    """
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/form-data"):
         raise ProblemError(
             "not-an-upload",
-            f"the images must come as multipart/form-data in the field {FIELD!r}, but the content type is {kind or 'missing'}; "
+            f"the images must come as multipart/form-data in the field {FIELD!r}, "
+            f"but the content type is {content_type or 'missing'}; "
             f"for example: curl -F {FIELD}=@cat.jpg",
         )
     try:
         form = await request.form()
-    except HTTPException as error:  # the parser's
-        detail = f"{error.detail.rstrip('.')}; send multipart/form-data, for example with: curl -F {FIELD}=@cat.jpg"
-        raise ProblemError("malformed-upload", detail) from error
+    except HTTPException as error:  # from the parser
+        raise ProblemError(
+            "malformed-upload",
+            f"{error.detail.rstrip('.')}; send multipart/form-data, "
+            f"for example with: curl -F {FIELD}=@cat.jpg",
+        ) from error
     try:
-        yield _uploads(form, settings)
+        uploads = _uploads(form, engine.settings)
+        try:
+            yield uploads
+        except QueryImageError as error:
+            filename = uploads[error.position].filename
+            raise ProblemError(error.reason, f"{filename}: {error}", filename=filename) from error
     finally:
         await form.close()
 
 
-def decode(upload: Upload, *, size: int, max_pixels: int) -> Pixels:
-    """The square (size, size, 3) that the network sees; raises ProblemError, which names the file."""
-    try:
-        return to_square(open_picture(upload.file.read(), size=size, max_pixels=max_pixels), size)
-    except ImageError as error:
-        raise ProblemError(
-            error.reason, f"{upload.filename}: {error}", filename=upload.filename
-        ) from error
+Uploads = Annotated[list[Upload], Depends(read_uploads)]
 
 
 async def _discard(receive: Receive, max_bytes: int) -> None:
-    """Reads the rest of a request, but not more than this, and not for long."""
+    """Read the rest of a request, for LINGER_S and `max_bytes` at most."""
     num_bytes = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
@@ -149,42 +162,47 @@ def _uploads(form: FormData, settings: Settings) -> list[Upload]:
     if not files:
         raise ProblemError(
             "missing-image",
-            f"the form must have a file in the field {FIELD!r}, but {_found(form, values)}",
+            f"the form must have a file in the field {FIELD!r}, but {_received(form, values)}",
         )
     if len(files) < len(values):
         raise ProblemError(
             "missing-image",
-            f"each field {FIELD!r} must be a file, but {len(values) - len(files)} of {len(values)} are text",
+            f"each field {FIELD!r} must be a file, "
+            f"but {len(values) - len(files)} of {len(values)} are text",
         )
     if len(files) > settings.max_images:
-        detail = f"the request has {len(files)} images; at most {settings.max_images} are accepted at once, so send them in several requests"
-        raise ProblemError("too-many-images", detail)
-    uploads = [
-        Upload(_clean(file.filename, number), file.file) for number, file in enumerate(files, 1)
-    ]
-    for upload, file in zip(uploads, files, strict=True):
+        raise ProblemError(
+            "too-many-images",
+            f"the request has {len(files)} images; at most {settings.max_images} are accepted "
+            "at once, so send them in several requests",
+        )
+    uploads = []
+    for number, file in enumerate(files, 1):
+        upload = Upload(_shown_name(file.filename, number), file.file)
         if (file.size or 0) > settings.max_image_bytes:
             raise ProblemError(
                 "too-many-bytes",
-                f"{upload.filename}: the file has {file.size:,} bytes; at most {settings.max_image_bytes:,} are accepted, so scale it down",
+                f"{upload.filename}: the file has {file.size:,} bytes; "
+                f"at most {settings.max_image_bytes:,} are accepted, so scale it down",
                 filename=upload.filename,
             )
+        uploads.append(upload)
     return uploads
 
 
-def _found(form: FormData, values: Sequence[object]) -> str:
+def _received(form: FormData, values: Sequence[object]) -> str:
+    """A description of a form that has no file."""
     if values:
         return "it came as text, without a file name"
     names = ", ".join(repr(name[:50]) for name in list(form)[:5])
-    return f"it has {names}" if names else "it has no field that is complete"
+    return f"it has {names}" if names else "it has no complete field"
 
 
-def _clean(filename: str | None, number: int) -> str:
-    """The last part of a user's file name, printable and short; `image 3` for the third if nothing is left."""
+def _shown_name(filename: str | None, number: int) -> str:
+    """The last part of a user's file name, printable and short.
+
+    `image 3` for the third file if nothing is left.
+    """
     name = PurePosixPath((filename or "").replace("\\", "/")).name
-    return (
-        "".join(character for character in name if character.isprintable())[
-            -MAX_FILENAME_CHARACTERS:
-        ].strip()
-        or f"image {number}"
-    )
+    printable = "".join(character for character in name if character.isprintable())
+    return printable[-MAX_FILENAME_CHARACTERS:].strip() or f"image {number}"

@@ -1,73 +1,47 @@
-// The page: one picture at a time goes to /classify and /similar, and what comes back is drawn.
+// The page. It sends one picture at a time to /classify and /similar, and shows the answers.
 // File names, paths and labels are users' data: they enter the page as text only, never as HTML.
 
-import { element, sharpen, thumbnail, whole } from "./elements.js";
+import { Problem, call, getJson, post, randomItems, scaledDown } from "./api.js";
+import { appendBar, counted, distanceText, element, naturally, percent } from "./elements.js";
+import { sharpen, thumbnail, whole } from "./elements.js";
 import { ItemMap } from "./map.js";
 
 const NUM_CLASSES = 5;
 const NUM_MATCHES = 12;
+const EXAMPLES = { numRuns: 3, runLength: 4 }; // one request per run of neighbouring items
+const SIDES_SENT = 4; // a scaled picture has this many times the network's pixels per side
 const METRIC_NAMES = { euclidean: "Euclidean", cosine: "cosine", hamming: "codes, Hamming" };
 
 const $ = (id) => document.getElementById(id);
 
-let info = null; // what /info says; the page works without it
-let picture = null; // {blob, name} of the last picture asked about
-let map = null; // the ItemMap, once it has been opened
+let info = null; // the answer of /info; the page also works without it
+let picture = null; // {blob, name} of the last picture that was answered
+let map = null; // the ItemMap, after it has been opened
 let cards = []; // the items whose cards are shown
-let asking = new AbortController(); // ends the question under way when another is asked
+let asking = new AbortController(); // stops the current query when the next one starts
 
-/** An error to show: a title, and a sentence that helps. */
-class Problem extends Error {
-  constructor(title, detail) {
-    super(detail);
-    this.title = title;
-  }
-}
-
-// Asking
-
-async function call(address, options = {}) {
-  let response;
-  try {
-    response = await fetch(address, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("No answer", "The service cannot be reached, or broke off. Is it running? Then try again.");
-  }
-  if (response.ok) return response;
-  const problem = await response.json().catch(() => ({}));
-  throw new Problem(problem.title ?? "It did not work", problem.detail ?? `The service answered with ${response.status}.`);
-}
-
-async function getJson(address, options) {
-  return (await call(address, options)).json();
-}
-
-function post(address, { blob, name }, signal) {
-  const body = new FormData();
-  body.append("image", blob, name);
-  return getJson(address, { method: "POST", body, signal });
-}
+// Queries
 
 function classifyAddress() {
   return `classify?${new URLSearchParams({ k: NUM_CLASSES, by: $("by").value })}`;
 }
 
 function similarAddress() {
-  const query = new URLSearchParams({ k: Math.min(NUM_MATCHES, info?.limits.max_k ?? NUM_MATCHES) });
+  const k = Math.min(NUM_MATCHES, info?.limits.max_k ?? NUM_MATCHES);
+  const query = new URLSearchParams({ k });
   if ($("label").value) query.set("label", $("label").value);
   if ($("metric").value) query.set("metric", $("metric").value);
   return `similar?${query}`;
 }
 
-/** Runs one question; a later one silently ends it. */
-async function ask(question) {
+/** Run one query. A later query stops it silently. */
+async function ask(query) {
   asking.abort();
   const current = (asking = new AbortController());
   setBusy(true);
   $("problem").hidden = true;
   try {
-    await question(current.signal);
+    await query(current.signal);
   } catch (error) {
     if (current.signal.aborted) return;
     showProblem(error);
@@ -80,7 +54,7 @@ function askAboutFile(file) {
   return ask((signal) => askBoth({ blob: file, name: file.name || "pasted picture" }, signal));
 }
 
-/** A click on an indexed image makes its thumbnail the next picture. */
+/** Make the thumbnail of an indexed image the next picture. */
 function askAboutItem(item) {
   if ($("drop").getBoundingClientRect().top < 0) window.scrollTo({ top: 0, behavior: "smooth" });
   return ask(async (signal) => {
@@ -93,46 +67,54 @@ async function askAboutId(id) {
   return askAboutItem(await getJson(`items/${id}`));
 }
 
-async function askBoth(asked, signal) {
-  const { blob, name } = asked;
+/** Classify a picture and search by it. */
+async function askBoth({ blob: file, name }, signal) {
   picture = null;
-  showPicture(blob, name);
+  showPicture(file, name);
+  const blob = await scaledDown(file, SIDES_SENT * (info?.model.image_size ?? 224));
+  const asked = { blob, name };
   const limit = info?.limits.max_image_bytes ?? Infinity;
   if (blob.size > limit) {
-    throw new Problem("The file is too large", `${name} has ${whole.format(blob.size)} bytes; at most ${whole.format(limit)} are accepted, so scale it down.`);
+    const [numBytes, maxBytes] = [blob.size, limit].map(whole.format);
+    const limits = `${numBytes} bytes; at most ${maxBytes} are accepted`;
+    throw new Problem("The file is too large", `${name} has ${limits}, so scale it down.`);
   }
-  const [classified, found] = await Promise.all([
+  const [classified, searched] = await Promise.all([
     post(classifyAddress(), asked, signal),
     post(similarAddress(), asked, signal),
   ]);
   picture = asked;
   const { classes } = classified.results[0];
-  const { matches } = found.results[0];
+  const { matches } = searched.results[0];
   showClasses(classes);
   showMatches(matches);
-  say(`${name}: ${classes[0].name}, ${percent(classes[0].probability)}. ${counted(matches.length, "look-alike")}.`);
+  say(`${described(name, classes)} ${counted(matches.length, "look-alike")}.`);
 }
 
-function askAgain() {
+function searchAgain() {
   if (!picture) return showExamples();
   return ask(async (signal) => {
-    const found = await post(similarAddress(), picture, signal);
-    showMatches(found.results[0].matches);
-    say(`${counted(found.results[0].matches.length, "look-alike")} among ${$("label").value || "all labels"}.`);
+    const { matches } = (await post(similarAddress(), picture, signal)).results[0];
+    showMatches(matches);
+    say(`${counted(matches.length, "look-alike")} among ${$("label").value || "all labels"}.`);
   });
 }
 
-function askAgainWhatItIs() {
+function classifyAgain() {
   if (!picture) return;
   return ask(async (signal) => {
     const { name } = picture;
     const { classes } = (await post(classifyAddress(), picture, signal)).results[0];
     showClasses(classes);
-    say(`${name}: ${classes[0].name}, ${percent(classes[0].probability)}.`);
+    say(described(name, classes));
   });
 }
 
-// Drawing
+function described(name, [likeliest]) {
+  return `${name}: ${likeliest.name}, ${percent(likeliest.probability)}.`;
+}
+
+// Showing answers
 
 function showPicture(blob, name) {
   const preview = $("preview");
@@ -142,7 +124,7 @@ function showPicture(blob, name) {
   preview.hidden = false;
   preview.onload = () => sharpen(preview);
   preview.onerror = () => {
-    preview.hidden = true; // a kind that the service may read though this browser does not
+    preview.hidden = true; // this browser cannot show the file, but the service may read it
     document.body.classList.add("is-unseen");
   };
   preview.src = URL.createObjectURL(blob);
@@ -154,8 +136,8 @@ function showPicture(blob, name) {
 
 function showClasses(classes) {
   const bars = $("bars");
-  classes.forEach(({ name, probability }, place) => {
-    const bar = bars.children[place] ?? bars.appendChild(emptyBar());
+  classes.forEach(({ name, probability }, position) => {
+    const bar = bars.children[position] ?? appendBar(bars);
     bar.querySelector(".name").textContent = name;
     bar.querySelector(".name").title = name;
     bar.querySelector(".percent").textContent = percent(probability);
@@ -165,21 +147,11 @@ function showClasses(classes) {
   $("classes").hidden = false;
 }
 
-function emptyBar() {
-  const bar = element("li");
-  const track = element("span", "track");
-  const fill = track.appendChild(element("span", "fill"));
-  fill.style.width = "0";
-  bar.append(element("span", "name"), element("span", "percent"), track);
-  bar.getBoundingClientRect();
-  return bar;
-}
-
 function showMatches(matches) {
   $("matches-title").textContent = "What it looks like";
-  $("matches-note").textContent = "The nearest first, with their distance. Click one to search by it.";
+  $("matches-note").textContent = "Nearest first, with distances. Click an image to search by it.";
   $("shuffle").hidden = true;
-  // The card that was clicked goes away: keyboards and screen readers go on from the heading.
+  // The clicked card disappears, so keyboards and screen readers continue at the heading.
   if ($("grid").contains(document.activeElement)) $("matches-title").focus({ preventScroll: true });
   showCards(matches, "Nothing is indexed yet.");
 }
@@ -215,11 +187,11 @@ function card(item) {
   frame.append(thumbnail(item.thumbnail));
   const caption = element("span", "caption");
   caption.append(element("span", "label", name));
-  button.setAttribute("aria-label", `${name}; find what looks like it`);
+  button.setAttribute("aria-label", `${name}; find similar images`);
   if (item.distance !== undefined) {
     const distance = distanceText(item.distance);
     caption.append(element("span", "distance", distance));
-    button.setAttribute("aria-label", `${name}, distance ${distance}; find what looks like it`);
+    button.setAttribute("aria-label", `${name}, distance ${distance}; find similar images`);
   }
   button.append(frame, caption);
   button.onclick = () => askAboutItem(item);
@@ -231,8 +203,9 @@ function card(item) {
 function showProblem(error) {
   if (error.name === "AbortError") return;
   if (!(error instanceof Problem)) console.error(error);
-  $("problem-title").textContent = error.title ?? "It did not work";
-  $("problem-detail").textContent = error instanceof Problem ? error.message : "The page met something unexpected; load it again.";
+  $("problem-title").textContent = error.title ?? "Something went wrong";
+  const unexpected = "The page has an unexpected problem. Load it again.";
+  $("problem-detail").textContent = error instanceof Problem ? error.message : unexpected;
   $("problem").hidden = false;
   if (!picture) $("classes").hidden = true;
 }
@@ -246,26 +219,14 @@ function say(sentence) {
   $("status").textContent = sentence;
 }
 
-function percent(probability) {
-  const digits = probability > 0.9995 || probability < 0.0005 ? 0 : 1;
-  return `${(100 * probability).toFixed(digits)}%`;
-}
-
-function distanceText(distance) {
-  return distance.toFixed(distance < 2 ? 3 : distance < 100 ? 2 : 0);
-}
-
-function counted(number, one, several = `${one}s`) {
-  return `${whole.format(number)} ${number === 1 ? one : several}`;
-}
-
-// Before the first picture: what is indexed
+// Before the first picture: examples of the indexed images
 
 async function introduce() {
   info = await getJson("info");
   const { index, model } = info;
-  const labels = Object.keys(index.labels).sort();
-  $("about").textContent = `Model ${model.id.slice(0, 8)}, ${counted(model.class_names.length, "class", "classes")}, ${model.image_size} px`;
+  const labels = Object.keys(index.labels).sort(naturally);
+  const numClasses = counted(model.class_names.length, "class", "classes");
+  $("about").textContent = `Model ${model.id.slice(0, 8)}, ${numClasses}, ${model.image_size} px`;
   for (const label of labels) {
     const option = element("option", "", `${label} (${whole.format(index.labels[label])})`);
     option.value = label;
@@ -273,7 +234,7 @@ async function introduce() {
   }
   $("label-filter").hidden = labels.length < 2;
   $("by-choice").hidden = !index.probe;
-  if (!index.probe) $("by").value = "classes"; // which a browser may have kept from another visit
+  if (!index.probe) $("by").value = "classes"; // a browser may keep the value of an earlier visit
   for (const metric of index.metrics) {
     const option = element("option", "", METRIC_NAMES[metric] ?? metric);
     option.value = metric;
@@ -288,20 +249,17 @@ async function showExamples() {
   const label = $("label").value;
   const { num_items, num_labels, labels } = info.index;
   const total = label ? labels[label] : num_items;
-  const offsets = new Set();
-  while (offsets.size < Math.min(NUM_MATCHES, total)) offsets.add(Math.floor(Math.random() * total));
-  const pages = await Promise.all(
-    [...offsets].map((offset) => getJson(`items?${new URLSearchParams({ limit: 1, offset, ...(label && { label }) })}`)),
-  );
+  const items = await randomItems(total, label, EXAMPLES.numRuns, EXAMPLES.runLength);
   if (picture) return;
   const ofLabels = num_labels && !label ? `, ${counted(num_labels, "label")}` : "";
   $("matches-title").textContent = "In the index";
-  $("matches-note").textContent = `${counted(total, "image")}${ofLabels}. Click one to search by it.`;
-  showCards(pages.flatMap((page) => page.items), "Nothing is indexed yet.");
-  $("shuffle").hidden = total <= NUM_MATCHES;
+  const contents = `${counted(total, "image")}${ofLabels}`;
+  $("matches-note").textContent = `${contents}. Click an image to search by it.`;
+  showCards(items, "Nothing is indexed yet.");
+  $("shuffle").hidden = total <= EXAMPLES.numRuns * EXAMPLES.runLength;
 }
 
-// Listening
+// Events
 
 function askAboutFiles(files) {
   if (files?.length) askAboutFile(files[0]);
@@ -309,7 +267,7 @@ function askAboutFiles(files) {
 
 $("file").addEventListener("change", () => {
   askAboutFiles([...$("file").files]);
-  $("file").value = ""; // so that the same file may be chosen again
+  $("file").value = ""; // so that the same file can be chosen again
 });
 document.addEventListener("paste", (event) => askAboutFiles(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {
@@ -324,9 +282,9 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("is-dragging");
   askAboutFiles(event.dataTransfer.files);
 });
-$("label").addEventListener("change", askAgain);
-$("metric").addEventListener("change", () => picture && askAgain());
-$("by").addEventListener("change", askAgainWhatItIs);
+$("label").addEventListener("change", searchAgain);
+$("metric").addEventListener("change", () => picture && searchAgain());
+$("by").addEventListener("change", classifyAgain);
 $("map-toggle").addEventListener("click", () => toggleMap().catch(showProblem));
 $("shuffle").addEventListener("click", () => showExamples().catch(showProblem));
 

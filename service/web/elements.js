@@ -1,8 +1,12 @@
-// What the page is made of. Text enters as text only, never as HTML.
+// Elements of the page, and the form of numbers and names.
+// Text enters the page as text only, never as HTML.
 
 const SMALL_PX = 64;
 
 export const whole = new Intl.NumberFormat("en");
+
+/** Compares names so that "label 2" comes before "label 10". */
+export const naturally = new Intl.Collator("en", { numeric: true }).compare;
 
 export function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -11,7 +15,7 @@ export function element(tag, className, text) {
   return made;
 }
 
-/** An image that the text beside it describes. */
+/** A decorative image: the text beside it describes it. */
 export function thumbnail(address) {
   const image = element("img");
   image.alt = "";
@@ -21,7 +25,32 @@ export function thumbnail(address) {
   return image;
 }
 
-/** A small image, such as a digit, is shown as it is rather than blurred. */
+/** Append an empty bar of a class's probability. */
+export function appendBar(bars) {
+  const bar = element("li");
+  const track = element("span", "track");
+  const fill = track.appendChild(element("span", "fill"));
+  fill.style.width = "0";
+  bar.append(element("span", "name"), element("span", "percent"), track);
+  bars.append(bar);
+  bar.getBoundingClientRect(); // lays it out with width 0, so that its growth is animated
+  return bar;
+}
+
+/** Show a small image, such as a digit, with sharp pixels instead of blurring it. */
 export function sharpen(image) {
   image.classList.toggle("is-small", image.naturalWidth <= SMALL_PX);
+}
+
+export function percent(probability) {
+  const digits = probability > 0.9995 || probability < 0.0005 ? 0 : 1;
+  return `${(100 * probability).toFixed(digits)}%`;
+}
+
+export function distanceText(distance) {
+  return distance.toFixed(distance < 2 ? 3 : distance < 100 ? 2 : 0);
+}
+
+export function counted(number, one, several = `${one}s`) {
+  return `${whole.format(number)} ${number === 1 ? one : several}`;
 }

@@ -1,10 +1,11 @@
-// The map: a dot an item, what is alike together. Pointing at a dot shows its picture, and a click on it is passed on.
-// It is for eyes and pointers: whatever can be reached here can be reached by the cards too.
+// The map: one dot per item, with similar items near each other. Pointing at a dot shows its
+// picture, and a click searches by it. The map needs eyes and a pointer; the cards give keyboards
+// and screen readers the same.
 
-import { element, thumbnail, whole } from "./elements.js";
+import { element, naturally, thumbnail, whole } from "./elements.js";
 
-const NUM_COLOURS = 20; // labels with a colour of their own, the most frequent; the others are grey
-const REACH_PX = 24; // how near to a dot is at it
+const NUM_COLOURS = 20; // the most frequent labels have a colour; all others share grey
+const REACH_PX = 24; // a pointer within this distance of a dot points at it
 const MARGIN_PX = 22;
 const TURN = 2 * Math.PI;
 
@@ -12,71 +13,96 @@ const darkness = window.matchMedia("(prefers-color-scheme: dark)");
 
 export class ItemMap {
   #canvas; #tip; #legend; #note;
-  #spots = []; // {id, x, y, label, colour}: x and y as they came, colour a number, -1 for grey
-  #bounds = {}; // [least, most] of x and of y
+  #spots = []; // {id, x, y, label, colour}: x and y from 0 to 1; colour is a number, -1 for grey
+  #bounds = {}; // [minimum, maximum] of x and of y
   #numColours = 0;
-  #matches = new Set(); // ids of the items to ring
-  #label = ""; // the one label to show in colour; all where it is empty
+  #matches = new Set(); // ids of the items with a ring
+  #label = ""; // the only label in full colour; if empty, all labels are
   #shown = null; // the spot whose picture is shown
-  #pointer = ""; // what pressed last: mouse, touch or pen
+  #pointer = ""; // the kind of pointer that pressed last: mouse, touch or pen
 
-  /** `root` has the map's elements; `pick(id)` is called for the dot that was chosen. */
+  /** `root` contains the map's elements. `pick(id)` is called when a dot is chosen. */
   constructor(root, pick) {
-    [this.#canvas, this.#tip, this.#legend, this.#note] = ["canvas", ".tip", ".legend", ".note"].map((one) => root.querySelector(one));
+    this.#canvas = root.querySelector("canvas");
+    this.#tip = root.querySelector(".tip");
+    this.#legend = root.querySelector(".legend");
+    this.#note = root.querySelector(".note");
     const canvas = this.#canvas;
-    canvas.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.#show(this.#nearest(event)));
-    canvas.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && this.#show(null));
+    const hover = (spotAt) => (event) => event.pointerType !== "touch" && this.#show(spotAt(event));
+    canvas.addEventListener("pointermove", hover((event) => this.#nearest(event)));
+    canvas.addEventListener("pointerleave", hover(() => null));
     canvas.addEventListener("pointerdown", (event) => (this.#pointer = event.pointerType));
     canvas.addEventListener("click", (event) => {
       const spot = this.#nearest(event);
-      const isFirstTap = this.#pointer === "touch" && spot !== this.#shown; // a finger does not hover: it looks first
+      // A finger cannot hover, so its first tap shows the picture.
+      const isFirstTap = this.#pointer === "touch" && spot !== this.#shown;
       const isPicked = spot && !isFirstTap;
-      this.#show(isPicked ? null : spot); // its picture is about to be seen elsewhere, and would hide what is alike
+      // The picture of a picked dot would hide its neighbours.
+      this.#show(isPicked ? null : spot);
       if (isPicked) pick(spot.id);
     });
     new ResizeObserver(() => this.#draw()).observe(canvas);
     darkness.addEventListener("change", () => this.#draw());
   }
 
-  /** Takes what GET /map answered. */
+  /** Show the answer of GET /map. */
   fill({ labels, items, num_items }) {
     const counts = new Map();
-    for (const [, , , label] of items) if (label !== null) counts.set(label, (counts.get(label) ?? 0) + 1);
-    const coloured = [...counts.keys()].sort((one, other) => counts.get(other) - counts.get(one)).slice(0, NUM_COLOURS);
-    coloured.sort((one, other) => one - other);
+    for (const [, , , label] of items) {
+      if (label !== null) counts.set(label, (counts.get(label) ?? 0) + 1);
+    }
+    const frequent = [...counts].sort(([, one], [, other]) => other - one).slice(0, NUM_COLOURS);
+    const coloured = frequent.map(([label]) => label);
+    coloured.sort((one, other) => naturally(labels[one], labels[other]));
     this.#numColours = coloured.length;
-    this.#spots = items.map(([id, x, y, label]) => ({ id, x, y, label: label === null ? null : labels[label], colour: coloured.indexOf(label) }));
+    this.#spots = items.map(([id, x, y, label]) => {
+      return { id, x, y, label: labels[label] ?? null, colour: coloured.indexOf(label) };
+    });
     this.#bounds = { x: extent(this.#spots, "x"), y: extent(this.#spots, "y") };
     const names = coloured.map((label, colour) => [labels[label], colour]);
-    if (this.#spots.some(({ colour }) => colour < 0)) names.push([coloured.length ? "others" : "no labels", -1]);
+    if (this.#spots.some(({ colour }) => colour < 0)) {
+      names.push([coloured.length ? "others" : "no labels", -1]);
+    }
     this.#legend.replaceChildren(...names.map(([name, colour]) => legendEntry(name, colour)));
-    const some = items.length < num_items ? `${whole.format(items.length)} of the ${whole.format(num_items)} images. ` : "";
-    this.#note.textContent = `${some}What is alike lies together. Point at a dot to see its picture, click to search by it.`;
-    this.#canvas.setAttribute("aria-label", `Map of ${whole.format(items.length)} images: a dot each, coloured by label`);
+    const [numShown, numIndexed] = [items.length, num_items].map(whole.format);
+    const sample = items.length < num_items ? `${numShown} of the ${numIndexed} images. ` : "";
+    this.#note.textContent =
+      `${sample}Similar images are near each other. ` +
+      "Point at a dot to see its picture, click it to search by it.";
+    const description = `Map of ${numShown} images: one dot per image, coloured by label`;
+    this.#canvas.setAttribute("aria-label", description);
     this.#draw();
   }
 
-  /** Rings these items, and shows only them, or else only one label's, in full colour. */
+  /**
+   * Draw rings around these items. Only they are in full colour. If there are none, only the items
+   * of the label are; without a label, all items are.
+   */
   highlight(ids, label) {
     this.#matches = new Set(ids);
     this.#label = label;
     this.#draw();
   }
 
-  /** From the map's x and y to pixels of the canvas: the dots fill it, and keep their proportions. */
+  /** The function from x and y to pixels. The map fills the canvas and keeps its proportions. */
   #scale() {
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     const [[left, right], [top, bottom]] = [this.#bounds.x, this.#bounds.y];
-    const factor = Math.min((width - 2 * MARGIN_PX) / (right - left || 1), (height - 2 * MARGIN_PX) / (bottom - top || 1));
-    return ({ x, y }) => [width / 2 + factor * (x - (left + right) / 2), height / 2 + factor * (y - (top + bottom) / 2)];
+    const xFactor = (width - 2 * MARGIN_PX) / (right - left || 1);
+    const yFactor = (height - 2 * MARGIN_PX) / (bottom - top || 1);
+    const factor = Math.min(xFactor, yFactor);
+    return ({ x, y }) => [
+      width / 2 + factor * (x - (left + right) / 2),
+      height / 2 + factor * (y - (top + bottom) / 2),
+    ];
   }
 
   #nearest({ offsetX, offsetY }) {
-    const place = this.#scale();
+    const toPixels = this.#scale();
     let nearest = null;
     let reach = REACH_PX;
     for (const spot of this.#spots) {
-      const [x, y] = place(spot);
+      const [x, y] = toPixels(spot);
       const distance = Math.hypot(x - offsetX, y - offsetY);
       if (distance < reach) [nearest, reach] = [spot, distance];
     }
@@ -89,7 +115,7 @@ export class ItemMap {
     this.#tip.hidden = !spot;
     this.#canvas.style.cursor = spot ? "pointer" : "";
     if (spot) {
-      // A new image: the old one would show its picture until the next has come.
+      // A new image element: the old one would show its picture until the next is loaded.
       this.#tip.querySelector(".frame").replaceChildren(thumbnail(`items/${spot.id}/thumbnail`));
       this.#tip.querySelector(".label").textContent = spot.label ?? "no label";
       this.#placeTip(...this.#scale()(spot));
@@ -97,7 +123,7 @@ export class ItemMap {
     this.#draw();
   }
 
-  /** Beside the dot, on the side where there is room. */
+  /** Put the picture beside the dot, on the side with enough space. */
   #placeTip(x, y) {
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     const { offsetWidth, offsetHeight } = this.#tip;
@@ -115,15 +141,17 @@ export class ItemMap {
     this.#canvas.height = Math.round(height * ratio);
     const brush = this.#canvas.getContext("2d");
     brush.scale(ratio, ratio);
-    const place = this.#scale();
-    const radius = Math.min(Math.max(Math.sqrt((width * height) / this.#spots.length) / 7.5, 1.5), 4.5);
+    const toPixels = this.#scale();
+    const spacing = Math.sqrt((width * height) / this.#spots.length);
+    const radius = Math.min(Math.max(spacing / 7.5, 1.5), 4.5);
     const style = getComputedStyle(this.#canvas);
     for (const isLit of [false, true]) {
       brush.globalAlpha = isLit ? 0.9 : 0.28;
       for (const [colour, spots] of this.#byColour(isLit)) {
-        brush.fillStyle = colour < 0 ? style.getPropertyValue("--quiet") : colourOf(colour, this.#numColours);
+        const grey = style.getPropertyValue("--quiet");
+        brush.fillStyle = colour < 0 ? grey : colourOf(colour, this.#numColours);
         brush.beginPath();
-        for (const spot of spots) addDot(brush, place(spot), radius);
+        for (const spot of spots) addDot(brush, toPixels(spot), radius);
         brush.fill();
       }
     }
@@ -132,18 +160,22 @@ export class ItemMap {
     brush.lineWidth = 2;
     brush.beginPath();
     const ringed = this.#spots.filter((spot) => this.#matches.has(spot.id) || spot === this.#shown);
-    for (const spot of ringed) addDot(brush, place(spot), radius + (spot === this.#shown ? 4.5 : 1.5));
+    for (const spot of ringed) {
+      addDot(brush, toPixels(spot), radius + (spot === this.#shown ? 4.5 : 1.5));
+    }
     brush.stroke();
     for (const key of this.#legend.querySelectorAll("[data-colour]")) {
-      key.style.background = key.dataset.colour < 0 ? "var(--quiet)" : colourOf(Number(key.dataset.colour), this.#numColours);
+      const colour = Number(key.dataset.colour);
+      key.style.background = colour < 0 ? "var(--quiet)" : colourOf(colour, this.#numColours);
     }
   }
 
-  /** The spots that are in full colour, or the others, as [colour, spots], grey ones first. */
+  /** The spots in full colour, or the other spots, as [colour, spots] with grey first. */
   #byColour(isLit) {
     const groups = new Map();
     for (const spot of this.#spots) {
-      const isThisLit = this.#matches.size ? this.#matches.has(spot.id) : !this.#label || spot.label === this.#label;
+      const isOfLabel = !this.#label || spot.label === this.#label;
+      const isThisLit = this.#matches.size ? this.#matches.has(spot.id) : isOfLabel;
       if (isThisLit !== isLit) continue;
       if (!groups.has(spot.colour)) groups.set(spot.colour, []);
       groups.get(spot.colour).push(spot);
@@ -152,7 +184,7 @@ export class ItemMap {
   }
 }
 
-/** Hues evenly around the circle, neighbours of different lightness too. */
+/** The hues are spread evenly over the colour circle. Neighbours also differ in lightness. */
 function colourOf(number, numColours) {
   const [pale, strong] = darkness.matches ? [0.83, 0.66] : [0.68, 0.5];
   return `oklch(${number % 2 ? pale : strong} 0.15 ${25 + (360 * number) / numColours})`;

@@ -5,8 +5,8 @@ import pytest
 from benchmarks.index_crashes import measure
 
 
-@pytest.mark.slow  # some ten seconds: each of its jobs is timed first, and every killed one is run again
-def test_a_job_that_is_killed_at_any_instant_leaves_a_whole_commit_and_ends_the_same_when_run_again(
+@pytest.mark.slow  # tens of seconds: each job is timed first, and every killed one is run again
+def test_a_job_killed_at_any_instant_leaves_a_whole_commit_and_ends_the_same_when_run_again(
     tmp_path: Path,
 ) -> None:
     figures = measure(tmp_path, num_kills=15, num_images=24, seed=1)

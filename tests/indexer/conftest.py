@@ -1,6 +1,10 @@
-"""Small volumes of their own, to be full or read-only, which is what a chmod cannot do to root; and commands that have to succeed."""
+"""Fixtures for the tests of the indexer: small volumes, an own index, commands that must succeed.
+
+A small or read-only volume is needed because root may write whatever `chmod` says.
+"""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,24 +15,28 @@ from tests.conftest import Run
 
 
 @pytest.fixture
+def own_index(tiny_index: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_index` for one test, which may change it."""
+    return Path(shutil.copytree(tiny_index, tmp_path / "index"))
+
+
+@pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a volume with `mount`'s arguments on a new folder, for the time of the test; skips it where that takes root."""
+    """Mounts a volume with `mount`'s arguments on a new folder until the test ends.
+
+    Skips the test if this user may not mount.
+    """
     mounted: list[Path] = []
 
     def run(*arguments: str | Path, where: Path | None = None) -> Path:
         point = where or tmp_path / f"volume-{len(mounted)}"
         point.mkdir(exist_ok=True)
-        done = (
-            subprocess.run(
-                ["mount", *arguments, point], capture_output=True, text=True, check=False
-            )
-            if os.geteuid() == 0
-            else None
-        )
-        if done is None or done.returncode:
-            pytest.skip(
-                f"needs to mount a volume, which this user may not do{': ' + done.stderr.strip() if done else ''}"
-            )
+        if os.geteuid() != 0:
+            pytest.skip("needs to mount a volume, which takes root")
+        command = ["mount", *arguments, point]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"needs to mount a volume: {done.stderr.strip()}")
         if where is None:
             mounted.append(point)
         return point
@@ -42,7 +50,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def small_volume(mount: Callable[..., Path]) -> Callable[[int], Path]:
-    """Makes an empty volume of so many bytes."""
+    """Makes an empty volume with room for this number of bytes."""
     return lambda num_bytes: mount("-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs")
 
 
@@ -62,7 +70,7 @@ Succeed = Callable[..., tuple[str, str]]
 
 @pytest.fixture
 def succeed(run: Run) -> Succeed:
-    """Runs a command, which has to succeed; what it printed on the standard output, and on the error."""
+    """Runs a command that must succeed; gives what it printed on standard output and error."""
 
     def run_command(*arguments: str | Path) -> tuple[str, str]:
         status, out, err = run(*arguments)

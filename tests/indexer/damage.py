@@ -1,32 +1,40 @@
-"""Damage to a file, a byte at a time, and how to undo it."""
+"""Damage to a file, one byte at a time, and how to undo it."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-NUM_PLACES = 40
-"""Bytes tried in a large file. In a small file every byte is tried."""
+NUM_POSITIONS = 40
+"""Number of bytes that are tried in a large file. In a small file every byte is tried."""
 
 
-def flip(file: Path, place: int) -> Callable[[], None]:
-    """Changes a byte of a file, and gives what changes it back."""
+def flip(file: Path, position: int) -> Callable[[], None]:
+    """Change one byte of a file, and return a function that changes it back.
+
+    The bits that change depend on the position only.
+    """
 
     def change() -> None:
         with file.open("r+b") as stream:
-            stream.seek(place)
+            stream.seek(position)
             (byte,) = stream.read(1)
-            stream.seek(place)
+            stream.seek(position)
             stream.write(bytes([byte ^ pattern]))
 
-    pattern = random.Random(place).randrange(1, 256)
+    pattern = random.Random(position).randrange(1, 256)
     change()
     return change
 
 
-def some_places(file: Path) -> Iterator[int]:
+def truncate(file: Path, num_bytes: int) -> None:
+    """Keep the first bytes of a file only."""
+    with file.open("r+b") as stream:
+        stream.truncate(num_bytes)
+
+
+def some_positions(file: Path) -> list[int]:
+    """Positions of bytes of a file, ascending. The same file gives the same positions."""
     size = file.stat().st_size
-    yield from (
-        range(size)
-        if size <= NUM_PLACES
-        else sorted(random.Random(file.name).sample(range(size), NUM_PLACES))
-    )
+    if size <= NUM_POSITIONS:
+        return list(range(size))
+    return sorted(random.Random(file.name).sample(range(size), NUM_POSITIONS))

@@ -1,35 +1,34 @@
-import json
+"""The network on ONNX Runtime and on torch, and the classes that its logits name."""
+
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from indexer.answers import answer
 from indexer.embedder import Embedder, likeliest
-from indexer.opening import open_for_queries
-from indexer.storage.manifest import IndexDirectoryError
-from tests.conftest import coloured
-from training.data.images import ImageError, read_square
-from training.devices import resolve_device
-from training.errors import UserError
+from training.data.images import read_square
+from training.devices import Device
 from training.network.export import load_network
-from training.network.model import ModelError
+from training.network.model import ModelError, read_card
+
+DEVICES: tuple[Device, ...] = ("gpu", "cpu")
 
 
-def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+def relative_difference(array: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(array - expected).max() / np.abs(expected).max())
 
 
 def test_torch_and_onnx_runtime_agree(tiny_model: Path, colour_folder: Path) -> None:
     squares = np.stack([read_square(file, 67) for file in sorted(colour_folder.rglob("*.png"))])
-    found = Embedder(tiny_model).embed(squares)
+    embedding = Embedder(tiny_model).embed(squares)
     network, _ = load_network(tiny_model)
     with torch.inference_mode():
         logits, features = network(torch.from_numpy(squares))
-    assert relative_difference(found.features, features.numpy()) < 1e-3
-    assert relative_difference(found.logits, logits.numpy()) < 1e-3
+    assert relative_difference(embedding.features, features.numpy()) < 1e-3
+    assert relative_difference(embedding.logits, logits.numpy()) < 1e-3
 
 
 def test_a_batch_and_single_images_have_the_same_features(
@@ -48,53 +47,35 @@ def test_likeliest_is_the_softmax_over_all_classes_in_order() -> None:
     assert len(likeliest(np.zeros(3, np.float32), ("a", "b", "c"), 5)) == 3
 
 
-def test_a_model_that_is_not_the_indexs_is_refused_with_both_ids(
-    tiny_index: Path, tiny_model: Path, other_model: Path
-) -> None:
-    ids = [
-        json.loads((model / "model.json").read_text())["id"][:12]
-        for model in (tiny_model, other_model)
-    ]
-    with pytest.raises(IndexDirectoryError) as refusal:
-        open_for_queries(tiny_index, other_model)
-    assert all(id in str(refusal.value) for id in ids)
-    open_for_queries(tiny_index, tiny_model)
-
-
 def test_an_onnx_file_of_another_model_is_refused(
     tiny_model: Path, other_model: Path, tmp_path: Path
 ) -> None:
     mixture = Path(shutil.copytree(tiny_model, tmp_path / "mixture"))
     shutil.copyfile(other_model / "model.onnx", mixture / "model.onnx")
-    with pytest.raises(ModelError, match="damaged or of another model"):
+    with pytest.raises(ModelError, match="is damaged or belongs to another model"):
         Embedder(mixture)
 
 
-def test_the_nearest_items_of_a_colour_have_that_colour(tiny_index: Path, tmp_path: Path) -> None:
-    files = []
-    for label in ("blue", "green", "red"):
-        files.append(tmp_path / f"{label}.png")
-        coloured(label, 4242).save(files[-1])
-    _, embedder, searcher = open_for_queries(tiny_index)
-    for file, found in zip(files, answer(files, embedder, searcher, k=6), strict=True):
-        assert {match.item.label for match in found.matches} == {file.stem}
-        assert [match.distance for match in found.matches] == sorted(
-            match.distance for match in found.matches
-        )
+def test_a_card_that_is_passed_is_not_read_again(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = read_card(tiny_model)
+    monkeypatch.setattr("indexer.embedder.read_card", lambda _: pytest.fail("read again"))
+    assert Embedder(tiny_model, card=card).card is card
 
 
-def test_an_unreadable_query_is_named(tiny_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "song.mp3").write_bytes(b"ID3 no image")
-    with pytest.raises(ImageError, match=r"song\.mp3: this is not an image"):
-        list(answer([tmp_path / "song.mp3"], Embedder(tiny_model)))
+def test_an_onnx_file_and_a_card_with_different_model_ids_are_refused(tiny_model: Path) -> None:
+    card = replace(read_card(tiny_model), id="0" * 64)
+    message = (
+        rf"belongs to model {read_card(tiny_model).id[:12]} but model\.json to model 0{{12}}; "
+    )
+    with pytest.raises(ModelError, match=message + "run: lookalike export"):
+        Embedder(tiny_model, card=card)
 
 
-def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    assert resolve_device("auto") == "cpu"
-    with pytest.raises(UserError, match="--device cpu"):
-        resolve_device("gpu")
+def test_an_incomplete_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no model\.json"):
+        Embedder(tmp_path)
 
 
 @pytest.mark.gpu
@@ -102,10 +83,7 @@ def test_the_gpu_and_onnx_runtime_agree(tiny_model: Path, colour_folder: Path) -
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     squares = np.stack([read_square(file, 67) for file in sorted(colour_folder.rglob("*.png"))])
-    assert (
-        relative_difference(
-            Embedder(tiny_model, device="gpu").embed(squares).features,
-            Embedder(tiny_model).embed(squares).features,
-        )
-        < 1e-3
+    on_gpu, on_cpu = (
+        Embedder(tiny_model, device=device).embed(squares).features for device in DEVICES
     )
+    assert relative_difference(on_gpu, on_cpu) < 1e-3

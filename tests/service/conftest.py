@@ -5,7 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from indexer.embedder import Embedder, Embedding
-from indexer.opening import open_for_queries
+from indexer.opening import open_index
 from service.app import create_app
 from service.engine import Engine
 from service.server import Server, bind
@@ -22,7 +22,7 @@ from service.settings import Settings
 from training.data.images import Pixels
 
 PATIENCE_S = 60
-"""How long a test waits for what it waits for: machines may be busy."""
+"""How long a test waits, because machines may be busy."""
 LIMITS = {
     "max_image_bytes": 200_000,
     "max_request_bytes": 400_000,
@@ -35,7 +35,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Service:
-    """A service that runs: a client for it, and the parts that a test may look at or stop."""
+    """A running service: a client for it, and the parts that a test may look at or stop."""
 
     client: httpx.Client
     url: str
@@ -44,7 +44,7 @@ class Service:
 
 
 class HeldEmbedder(Embedder):
-    """The network, but every pass waits until the test lets it go."""
+    """The network, but every batch waits until the test lets it go on."""
 
     def __init__(self, model_directory: Path):
         super().__init__(model_directory)
@@ -69,19 +69,19 @@ Run = Callable[..., AbstractContextManager[Service]]
 
 @pytest.fixture(scope="session")
 def run(tiny_index: Path) -> Run:
-    """`with run(max_k=3) as service:` runs one on the tiny index, or another `index`, with these settings, and perhaps an `embedder`."""
+    """`with run(max_k=3) as service:` runs a service with these settings.
+
+    It serves the tiny index unless `index` names another. `embedder` replaces the network.
+    """
 
     @contextmanager
     def run_one(
         *, index: Path = tiny_index, embedder: Embedder | None = None, **settings: object
     ) -> Iterator[Service]:
-        opened, own_embedder, searcher = open_for_queries(index)
-        app = create_app(
-            opened,
-            embedder or own_embedder,
-            searcher,
-            Settings.model_validate({**LIMITS, **settings}),
-        )
+        opened = open_index(index)
+        if embedder:
+            opened = replace(opened, embedder=embedder)
+        app = create_app(opened, Settings.model_validate({**LIMITS, **settings}))
         listener = bind("127.0.0.1", 0)
         listens = threading.Event()
         server = Server(app, listens.set)
@@ -101,7 +101,7 @@ def run(tiny_index: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def service(run: Run) -> Iterator[Service]:
-    """One service for all tests that only ask."""
+    """One service for all tests that change nothing."""
     with run() as running:
         yield running
 
@@ -116,34 +116,33 @@ Browse = Callable[..., Page]
 
 @pytest.fixture
 def browse() -> Iterator[Browse]:
-    """`browse(url)` opens a page in Chromium, with Playwright's options. Fails if it asked another server or broke its own policy."""
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+    """`browse(url)` opens a page in Chromium, with Playwright's options.
+
+    The test fails if the page asks another server or breaks its own security policy.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if not chromium:
         pytest.skip("needs Chromium, which is not installed")
     opened: list[str] = []
-    asked: list[str] = []
-    said: list[str] = []
+    requested: list[str] = []
+    messages: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox"]
-        )  # which root may not use
+        # Chromium's sandbox does not start as root.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
         def open_page(url: str, **options: Any) -> Page:
             opened.append(url)
             page = browser.new_page(**{"viewport": {"width": 1280, "height": 860}, **options})
             page.set_default_timeout(PATIENCE_S * 1000)
-            page.on("request", lambda request: asked.append(request.url))
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(f"Uncaught: {error}"))
+            page.on("request", lambda request: requested.append(request.url))
+            page.on("console", lambda message: messages.append(message.text))
+            page.on("pageerror", lambda error: messages.append(f"Uncaught: {error}"))
             page.goto(url)
             page.wait_for_selector(".card")
             return page
 
         yield open_page
         browser.close()
-    assert not [url for url in asked if not url.startswith((*opened, "blob:", "data:"))]
-    assert not [text for text in said if "Content Security Policy" in text or "Uncaught" in text]
+    assert not [url for url in requested if not url.startswith((*opened, "blob:", "data:"))]
+    assert not [text for text in messages if "Content Security" in text or "Uncaught" in text]

@@ -1,4 +1,4 @@
-"""Images as bytes, for the tests of the service."""
+"""Images as bytes, and the answers to them, for the tests of the service."""
 
 import io
 import time
@@ -23,25 +23,30 @@ def picture(label: str = "red", seed: int = 7) -> bytes:
 
 
 def upload(*files: bytes | tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
-    """httpx's `files` for these, in field `image`."""
+    """These files in the field `image`, as httpx's `files`."""
     named = [("picture.png", file) if isinstance(file, bytes) else file for file in files]
     return [("image", file) for file in named]
 
 
-def problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    """The problem that a response must be."""
+def problem(response: httpx.Response, status: int, type: str) -> dict[str, Any]:
+    """The problem in a response, which must have this status and type."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = response.json()
-    assert found["type"] == f"urn:lookalike:problem:{kind}"
-    assert found["status"] == status
-    assert found["title"]
-    assert found["detail"]
-    return found
+    content: dict[str, Any] = response.json()
+    assert content["type"] == f"urn:lookalike:problem:{type}"
+    assert content["status"] == status
+    assert content["title"]
+    assert content["detail"]
+    return content
+
+
+def detail_of(response: httpx.Response, status: int, type: str) -> str:
+    """The detail of the problem in a response, which must have this status and type."""
+    return str(problem(response, status, type)["detail"])
 
 
 def wait_until(is_so: Callable[[], bool], patience_s: float = 60) -> None:
     deadline_s = time.monotonic() + patience_s
     while not is_so():
-        assert time.monotonic() < deadline_s, "it never came to pass"
+        assert time.monotonic() < deadline_s, f"still not true after {patience_s} s"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`lookalike serve` as its own process."""
+"""`lookalike serve` as a process of its own."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def command(*arguments: object) -> list[str]:
 
 @contextmanager
 def serving(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process that serves, and its address."""
+    """A process that serves the tiny index, and its address."""
     with subprocess.Popen(
         command(*arguments, "--port", 0),
         cwd=ROOT,
@@ -40,7 +40,7 @@ def serving(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
 
 
 def fails(*arguments: object) -> str:
-    """The one line that a command must fail with."""
+    """The single line with which the command must fail."""
     done = subprocess.run(
         command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -67,11 +67,13 @@ def test_serve_ends_cleanly_on_ctrl_c(tiny_index: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_serve_refuses_what_is_no_index(tmp_path: Path) -> None:
+def test_serve_refuses_a_directory_that_is_not_an_index(tmp_path: Path) -> None:
     assert "index build" in fails(tmp_path / "nowhere")
 
 
-def test_serve_refuses_a_model_that_is_not_the_indexs(tiny_index: Path, other_model: Path) -> None:
+def test_serve_refuses_a_model_other_than_the_one_of_the_index(
+    tiny_index: Path, other_model: Path
+) -> None:
     assert "was built with model" in fails(tiny_index, "--model", other_model)
 
 
@@ -79,17 +81,3 @@ def test_serve_refuses_a_port_that_is_taken(tiny_index: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port}" in fails(tiny_index, "--port", port)
-
-
-def test_the_service_runs_without_torch(tiny_index: Path) -> None:
-    program = f"""
-import sys
-from pathlib import Path
-from indexer.opening import open_for_queries
-from service.app import create_app
-from service.settings import Settings
-import service.cli
-create_app(*open_for_queries(Path({str(tiny_index)!r})), Settings()).openapi()
-assert "torch" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""Settings come from the environment, and wrong ones are told in one line."""
+"""Settings come from the environment, and a wrong setting is an error of one line."""
 
 import pytest
 
@@ -27,10 +27,10 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_full_request_must_fit_among_those_that_wait() -> None:
+def test_as_many_images_must_be_allowed_to_wait_as_one_request_may_have() -> None:
     with pytest.raises(UserError, match="max_waiting"):
         read_settings(max_images=16, max_waiting=8)
 
 
-def test_every_setting_has_its_sentence() -> None:
+def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())

@@ -1,4 +1,4 @@
-"""`lookalike train`, `evaluate` and `export` as a person types them."""
+"""The commands `lookalike train`, `evaluate` and `export`, as a user types them."""
 
 import dataclasses
 import json
@@ -14,24 +14,17 @@ from PIL import Image
 
 from tests.conftest import Done, Run
 from training.learning.checkpoint import CHECKPOINT_FILE
-from training.learning.session import CACHE_FOLDER, evaluate_models
+from training.learning.evaluation import evaluate_models
+from training.learning.session import CACHE_FOLDER
 from training.network.model import CARD_FILE, ONNX_FILE, check_file, read_card, write_card
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
-QUICK = (
-    "--image-size",
-    "67",
-    "--set",
-    "batch_size=8",
-    "--set",
-    "learning_rate=0.002",
-    "--set",
-    "precision=float32",
-)
+QUICK_SETTINGS = ("batch_size=8", "learning_rate=0.002", "precision=float32")
+QUICK = ("--image-size", "67", *(word for text in QUICK_SETTINGS for word in ("--set", text)))
 
 
 def run_process(*arguments: str | Path, folder: Path) -> Done:
-    """The same as its own process, in another folder than the project's."""
+    """Run a command as a process of its own, outside the project's folder."""
     done = subprocess.run(
         [LOOKALIKE, *map(str, arguments)],
         cwd=folder,
@@ -44,21 +37,21 @@ def run_process(*arguments: str | Path, folder: Path) -> Done:
 
 
 def assert_is_refused(done: Done, complaint: str) -> None:
-    """One line on the standard error, and status 1."""
+    """The command ended with status 1 and one line on the standard error."""
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("lookalike: ")
     assert done.err.count("\n") == 1
     assert complaint in done.err
 
 
-def test_training_skips_unreadable_files_and_says_where_the_model_and_the_report_lie(
+def test_training_skips_unreadable_files_and_names_the_model_and_the_report(
     own_colour_folder: Path, tmp_path: Path
 ) -> None:
     (own_colour_folder / "red" / "cut.png").write_bytes(
         (own_colour_folder / "red" / "0.png").read_bytes()[:500]
     )
     (own_colour_folder / "blue" / "[notes].txt").write_text("blue")
-    # This one can be read, but Pillow warns of it.
+    # Pillow can read this one, but it issues a warning.
     Image.new("RGB", (80, 80), "green").save(
         own_colour_folder / "green" / "odd.jpg", exif=b"Exif\0\0MM\0*rubbish"
     )
@@ -92,14 +85,15 @@ def test_a_refusal_is_one_line_and_status_1(tmp_path: Path) -> None:
     [
         (
             ["--set", "speed=9"],
-            "'speed=9' is not a setting; write name=value with one of: layout, normalization, activation",
+            "'speed=9' is not a setting; write name=value with one of these names: "
+            "layout, normalization, activation",
         ),
         (["--set", "layout=vgg"], "layout must be one of paper, torchvision; got vgg"),
         (["--epochs", "0"], "epochs must lie between 1 and 10000; got 0"),
         (["--image-size", "66"], "image_size must lie between 67 and 1024; got 66"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(
+def test_a_wrong_setting_is_refused(
     setting: list[str], complaint: str, run: Run, colour_folder: Path, tmp_path: Path
 ) -> None:
     assert_is_refused(run("train", colour_folder, "--out", tmp_path / "model", *setting), complaint)
@@ -120,14 +114,14 @@ def test_an_empty_folder_is_refused(run: Run, tmp_path: Path) -> None:
     )
 
 
-def test_a_model_is_not_written_over(run: Run, tiny_model: Path, colour_folder: Path) -> None:
+def test_a_model_is_not_overwritten(run: Run, tiny_model: Path, colour_folder: Path) -> None:
     assert_is_refused(
         run("train", colour_folder, "--out", tiny_model),
         "already holds a model; pass another --out",
     )
 
 
-def test_where_no_image_can_be_read_the_last_line_says_so(
+def test_if_no_image_can_be_read_the_last_line_says_so(
     run: Run, own_colour_folder: Path, tmp_path: Path
 ) -> None:
     for file in own_colour_folder.rglob("*.png"):
@@ -146,19 +140,19 @@ def test_evaluate_prints_json_and_nothing_else_on_the_standard_output(
     done = run("evaluate", tiny_model, colour_folder, "--crops", "10", "--json")
     assert done.status == 0, done.err
     answer = json.loads(done.out)
-    wanted = evaluate_models([tiny_model], str(colour_folder), num_crops=10).as_dict()
-    assert answer == pytest.approx(wanted | {"models": 1, "crops": 10})
+    expected = evaluate_models([tiny_model], str(colour_folder), num_crops=10).as_dict()
+    assert answer == pytest.approx(expected | {"models": 1, "crops": 10})
     assert answer["num_images"] == 18
 
 
-def test_evaluate_prints_a_sentence_for_people(
+def test_evaluate_prints_one_line_for_people(
     run: Run, tiny_model: Path, colour_folder: Path
 ) -> None:
     done = run("evaluate", tiny_model, colour_folder)
-    wanted = evaluate_models([tiny_model], str(colour_folder))
-    assert (
-        done.out
-        == f"top-1 {wanted.top1:.2%}, top-5 100.00%, loss {wanted.loss:.4f} on 18 images, 1 model(s), 1 crop(s) each\n"
+    expected = evaluate_models([tiny_model], str(colour_folder))
+    assert done.out == (
+        f"top-1 {expected.top1:.2%}, top-5 100.00%, loss {expected.loss:.4f} "
+        "on 18 images, 1 model(s), 1 crop(s) each\n"
     )
 
 
@@ -167,8 +161,8 @@ def test_evaluate_averages_several_models(
 ) -> None:
     done = run("evaluate", tiny_model, other_model, colour_folder, "--json")
     assert done.status == 0, done.err
-    wanted = evaluate_models([tiny_model, other_model], str(colour_folder)).as_dict()
-    assert json.loads(done.out) == pytest.approx(wanted | {"models": 2, "crops": 1})
+    expected = evaluate_models([tiny_model, other_model], str(colour_folder)).as_dict()
+    assert json.loads(done.out) == pytest.approx(expected | {"models": 2, "crops": 1})
 
 
 def test_evaluate_refuses_models_of_other_classes(
@@ -186,10 +180,10 @@ def test_evaluate_refuses_models_of_other_classes(
     )
 
 
-def test_evaluate_takes_models_and_data(run: Run, tiny_model: Path) -> None:
+def test_evaluate_needs_models_and_data(run: Run, tiny_model: Path) -> None:
     assert_is_refused(
         run("evaluate", tiny_model),
-        f"evaluate takes one or more models and then the data; got {tiny_model} alone",
+        f"evaluate needs one or more models and then the data; got only {tiny_model}",
     )
 
 
@@ -199,7 +193,7 @@ def test_evaluate_takes_one_crop_or_ten(run: Run, tiny_model: Path, colour_folde
     assert "'5' is not one of" in " ".join(done.err.split())
 
 
-def test_what_is_no_model_cannot_be_evaluated_or_exported(
+def test_only_a_model_can_be_evaluated_or_exported(
     run: Run, tmp_path: Path, colour_folder: Path
 ) -> None:
     assert_is_refused(run("evaluate", tmp_path, colour_folder), "has no model.json")
@@ -226,38 +220,33 @@ def test_tensorboard_without_its_package_is_refused(
     done = run("train", colour_folder, "--out", tmp_path / "model", "--tensorboard")
     assert_is_refused(
         done,
-        "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard",
+        "--tensorboard needs the package tensorboard, which is not installed; "
+        "install it with: pip install tensorboard",
     )
     assert not (tmp_path / "model").exists()
 
 
-def test_a_setting_that_conflicts_with_the_model_to_begin_with_is_refused(
+def test_a_setting_that_conflicts_with_the_initial_model_is_refused(
     run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
-    done = run(
-        "train",
-        colour_folder,
-        "--out",
-        tmp_path / "model",
-        "--init",
-        tiny_model,
-        "--set",
-        "normalization=none",
-    )
+    command = ("train", colour_folder, "--out", tmp_path / "model", "--init", tiny_model)
+    done = run(*command, "--set", "normalization=none")
     assert_is_refused(
         done,
-        f"{tiny_model} has normalization=batch, not normalization=none; leave these to --init, or train without it",
+        f"{tiny_model} has normalization=batch, not normalization=none; "
+        "leave these settings out, or train without --init",
     )
 
 
-def test_one_tower_device_or_towers_that_the_network_has_not_are_refused(
+def test_tower_devices_need_two_devices_and_two_towers(
     run: Run, colour_folder: Path, tmp_path: Path
 ) -> None:
     command = ("train", colour_folder, "--out", tmp_path / "model", *QUICK)
     for options, complaint in (
         (
             ("--tower-devices", "cpu"),
-            "a tower a device takes two devices and two towers of the paper's layout; got 1 and layout=paper",
+            "--tower-devices needs exactly two devices and a network with layout=paper and "
+            "num_towers=2; got 1 and layout=paper",
         ),
         (
             ("--tower-devices", "cpu,cpu", "--set", "num_towers=1"),
@@ -273,17 +262,18 @@ def test_a_damaged_checkpoint_is_refused(run: Run, colour_folder: Path, tmp_path
     (out / CHECKPOINT_FILE).write_bytes(b"rubbish")
     done = run("train", colour_folder, "--out", out, "--resume", *QUICK)
     assert done.status == 1
-    wanted = f"lookalike: {out / CHECKPOINT_FILE} is damaged, or no checkpoint of a run; remove it to train from the start"
-    assert done.err.splitlines()[-1] == wanted
+    assert done.err.splitlines()[-1] == (
+        f"lookalike: {out / CHECKPOINT_FILE} is damaged, or not a checkpoint of a run; "
+        "remove it to train from the start"
+    )
 
 
-def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(
+def test_a_disk_too_full_for_the_checkpoint_gives_one_line_that_names_it(
     run: Run, colour_folder: Path, tmp_path: Path
 ) -> None:
     out, before = tmp_path / "model", resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (20_000_000, before[1])
-    )  # enough for all but the checkpoint
+    # This is enough for all files except the checkpoint.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, before[1]))
     try:
         done = run("train", colour_folder, "--out", out, "--epochs", "1", *QUICK)
     finally:
@@ -291,30 +281,17 @@ def test_a_disk_too_full_for_the_checkpoint_is_one_line_that_names_it(
     assert (done.status, done.out) == (1, "")
     training, epoch, complaint = done.err.splitlines()
     assert (training[:8], epoch[:5]) == ("Training", "Epoch")
-    assert (
-        complaint
-        == f"lookalike: {out / CHECKPOINT_FILE}: File too large; make room, and run the command again"
+    assert complaint == (
+        f"lookalike: {out / CHECKPOINT_FILE}: File too large; make room, and run the command again"
     )
-    assert {file.name for file in out.iterdir()} == {
-        CACHE_FOLDER,
-        "log.jsonl",
-        "learning-curve.png",
-    }
+    names = {file.name for file in out.iterdir()}
+    assert names == {CACHE_FOLDER, "log.jsonl", "learning-curve.png"}
 
 
 def test_help_names_the_options(run: Run) -> None:
     done = run("train", "--help")
     assert done.status == 0
-    for option in (
-        "--out",
-        "--recipe",
-        "--val",
-        "--epochs",
-        "--image-size",
-        "--set",
-        "--resume",
-        "--init",
-        "--cache",
-        "--tower-devices",
-    ):
+    image_options = ("--val", "--image-size", "--cache")
+    run_options = ("--out", "--recipe", "--epochs", "--set", "--resume", "--init")
+    for option in (*image_options, *run_options, "--tower-devices", "--tensorboard"):
         assert option in done.out

@@ -1,4 +1,4 @@
-"""Training on a GPU: the same claims as on the CPU, in the precision and with the compilation that a GPU gets."""
+"""Training on a GPU, with the precision and the compilation that a GPU uses."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ import torch
 from training.learning.augment import Draws, augment
 from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
+from training.learning.plan import Plan, Split, architecture_of
 from training.learning.recipe import Recipe, modern, paper
-from training.learning.trainer import Plan, Split, architecture_of, train_network
+from training.learning.trainer import train_network
 from training.network.alexnet import AlexNet
 from training.network.towers import TowerParallel
 
@@ -60,7 +61,7 @@ def plan(directory: Path, recipe: Recipe, tower_devices: tuple[str, ...] = ()) -
     )
 
 
-def test_a_run_learns_on_the_gpu_and_its_network_answers_alike_on_the_cpu(
+def test_a_network_trained_on_the_gpu_gives_the_same_answers_on_the_cpu(
     tmp_path: Path, gpu: torch.device
 ) -> None:
     network = train_network(plan(tmp_path, RECIPE), Workers(device=gpu), resume=False)
@@ -71,7 +72,7 @@ def test_a_run_learns_on_the_gpu_and_its_network_answers_alike_on_the_cpu(
     assert on_cpu.loss == pytest.approx(on_gpu.loss, abs=1e-2)
 
 
-def test_a_tower_a_device_learns(tmp_path: Path, gpu: torch.device) -> None:
+def test_a_network_with_one_tower_per_device_learns(tmp_path: Path, gpu: torch.device) -> None:
     recipe = dataclasses.replace(RECIPE, compilation="off", precision="float32")
     devices = ("cuda:0", f"cuda:{torch.cuda.device_count() - 1}")
     network = train_network(plan(tmp_path, recipe, devices), Workers(device=gpu), resume=False)
@@ -85,14 +86,13 @@ def test_towers_on_gpus_equal_the_grouped_network(gpu: torch.device) -> None:
     towers = TowerParallel(network, ("cuda:0", f"cuda:{torch.cuda.device_count() - 1}")).eval()
     images = torch.randint(0, 256, (4, 67, 67, 3), dtype=torch.uint8)
     with torch.inference_mode():
+        # The tolerance is wide because convolutions on the GPU use TF32.
         for theirs, ours in zip(towers(images), network(images), strict=True):
-            torch.testing.assert_close(
-                theirs.cpu(), ours, rtol=1e-2, atol=1e-2
-            )  # convolutions take TF32 on the card
+            torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("recipe", [paper(), modern()])
-def test_augmentation_is_the_cpus(recipe: Recipe, gpu: torch.device) -> None:
+def test_augmentation_on_the_gpu_equals_the_cpus(recipe: Recipe, gpu: torch.device) -> None:
     recipe = dataclasses.replace(recipe, image_size=67, colour_noise=0.1)
     canvases = torch.randint(0, 256, (8, 77, 77, 3), dtype=torch.uint8)
     draws, axes = Draws.of(recipe, 8, epoch=0, step=0), 10 * torch.eye(3)

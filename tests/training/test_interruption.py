@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and worse: a run that was stopped goes on as if nothing had happened."""
+"""Ctrl-C, SIGTERM and SIGKILL: a stopped run continues as if nothing had happened."""
 
 import json
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +19,28 @@ from training.learning.checkpoint import CHECKPOINT_FILE
 from training.network.model import CARD_FILE, read_card
 
 LOOKALIKE = [str(Path(sys.executable).with_name("lookalike"))]
-SAVING_EVERY_STEP = [
-    sys.executable,
-    "-c",
-    "import lookalike, training.learning.trainer; training.learning.trainer.CHECKPOINT_INTERVAL_S = 0; lookalike.main()",
-]
-"""The same command, whose checkpoint does not wait ten minutes."""
+SAVE_EVERY_STEP = """
+import lookalike, training.learning.epoch
+training.learning.epoch.CHECKPOINT_INTERVAL_S = 0
+lookalike.main()
+"""
+LOOKALIKE_SAVING_EVERY_STEP = [sys.executable, "-c", SAVE_EVERY_STEP]
+"""The same command, but it does not wait ten minutes between two checkpoints."""
 RANDOM_SETTINGS = ("mixup=0.2", "cutmix=0.2", "colour_noise=0.1", "dropout=0.5")
 SETTINGS = ("batch_size=4", "learning_rate=0.002", "precision=float32", *RANDOM_SETTINGS)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TIMEOUT_S = 300
+ROOT = Path(__file__).parents[2]
 
 
 def train_command(data: Path, out: Path, *options: str, epochs: int) -> list[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return [
-        "train",
-        str(data),
-        "--out",
-        str(out),
-        "--image-size",
-        "67",
-        "--epochs",
-        str(epochs),
-        *settings,
-        *options,
-    ]
+    size = ["--image-size", "67", "--epochs", str(epochs)]
+    return ["train", str(data), "--out", str(out), *size, *settings, *options]
 
 
 def train_process(program: list[str], command: list[str]) -> str:
-    """Runs to the end; what was printed on the standard error."""
+    """Run the command to its end and return what it printed on the standard error."""
     done = subprocess.run(
         [*program, *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
@@ -58,7 +51,10 @@ def train_process(program: list[str], command: list[str]) -> str:
 def stop_process(
     program: list[str], command: list[str], is_time: Callable[[], bool], number: signal.Signals
 ) -> tuple[int, str]:
-    """Sends a signal as soon as it is time; the exit status, and what was printed on the standard error."""
+    """Start the command and send it a signal when `is_time()`.
+
+    Returns the exit status and what was printed on the standard error.
+    """
     process = subprocess.Popen(
         [*program, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -76,7 +72,7 @@ def stop_process(
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
-    """But for the times."""
+    """The lines of the training log without their times."""
     lines = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
     return [
         {name: value for name, value in line.items() if name not in ("images_per_s", "elapsed_s")}
@@ -84,29 +80,66 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_second_interrupts(number: signal.Signals) -> None:
+@pytest.fixture
+def default_handlers() -> Iterator[None]:
+    """Set the handlers that Python usually starts with.
+
+    A parent process such as nohup can make Python start with SIGINT ignored.
+    """
+    handlers = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+@pytest.mark.parametrize("first", SIGNALS)
+def test_the_first_signal_is_noted_and_the_second_interrupts(
+    first: signal.Signals, second: signal.Signals
+) -> None:
     with stop_on_signal() as stop:
         assert not stop.is_made
-        signal.raise_signal(number)
+        signal.raise_signal(first)
         assert stop.is_made
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(second)
 
 
+@pytest.mark.usefixtures("default_handlers")
 def test_afterwards_signals_do_what_they_did_before() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with stop_on_signal():
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        during = [signal.getsignal(number) for number in SIGNALS]
+        assert not set(during) & set(before)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
     with pytest.raises(ZeroDivisionError), stop_on_signal():
         raise ZeroDivisionError
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_in_another_thread_signals_stay_as_they_are() -> None:
+def test_ctrl_c_is_noted_even_if_the_parent_process_ignores_it() -> None:
+    program = """
+import signal
+from training.interruption import stop_on_signal
+assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+with stop_on_signal() as stop:
+    signal.raise_signal(signal.SIGINT)
+    assert stop.is_made
+assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+"""
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits this
+    try:
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+
+
+def test_signals_stay_as_they_are_in_another_thread() -> None:
     noted = []
 
     def enter() -> None:
@@ -119,17 +152,16 @@ def test_in_another_thread_signals_stay_as_they_are() -> None:
     assert noted == [(signal.getsignal(signal.SIGINT), False)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_run_says_how_to_go_on_and_leaves_nothing_that_looks_like_a_model(
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_saves_the_run_says_how_to_resume_and_leaves_nothing_that_looks_like_a_model(
     number: signal.Signals, colour_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
     command = train_command(colour_folder, out, epochs=1000)
     status, printed = stop_process(LOOKALIKE, command, (out / CHECKPOINT_FILE).exists, number)
     assert status > 0
-    assert (
-        f"Interrupted: the run is kept in {out / CHECKPOINT_FILE}; go on with --resume" in printed
-    )
+    saved = f"the run is saved in {out / CHECKPOINT_FILE}; continue it with --resume"
+    assert f"Interrupted: {saved}" in printed
     assert "Traceback" not in printed
     state = torch.load(out / CHECKPOINT_FILE, weights_only=True)
     assert 1 <= len(state["log"]) < 1000
@@ -144,16 +176,19 @@ def uninterrupted(colour_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-def test_a_run_that_is_killed_twice_goes_on_to_the_same_weights_bit_for_bit(
+def test_a_run_that_is_killed_twice_ends_with_the_same_weights_bit_for_bit(
     uninterrupted: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
     command = train_command(colour_folder, out, epochs=2)
     status, _ = stop_process(LOOKALIKE, command, out.exists, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    assert not (out / CHECKPOINT_FILE).exists()  # there is nothing yet to go on with
+    assert not (out / CHECKPOINT_FILE).exists()  # there is nothing to resume yet
     status, _ = stop_process(
-        SAVING_EVERY_STEP, [*command, "--resume"], (out / CHECKPOINT_FILE).exists, signal.SIGKILL
+        LOOKALIKE_SAVING_EVERY_STEP,
+        [*command, "--resume"],
+        (out / CHECKPOINT_FILE).exists,
+        signal.SIGKILL,
     )
     assert status == -signal.SIGKILL
     assert not (out / CARD_FILE).exists()

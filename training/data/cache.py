@@ -1,7 +1,8 @@
-"""Decode once: canvases in a memory-mapped uint8 array, so that no epoch waits for a JPEG.
+"""A cache of decoded images: canvases in a memory-mapped file, so that no epoch decodes a JPEG.
 
-train-128px.u8      the canvases one after the other, (N, canvas, canvas, 3)
-train-128px.json    of which images they are, how many have been read, which could not be
+train-128px.u8      the canvases one after the other, (N, canvas, canvas, 3) uint8
+train-128px.json    which images they belong to, how many have been read, which could not be read
+train-128px.lock    held by the process that writes the two others
 """
 
 import fcntl
@@ -9,8 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
@@ -35,15 +37,17 @@ from training.parallel import map_ahead
 from training.progress import console
 
 COMMIT_INTERVAL = 1000
-"""Images between two commits: what an interruption may cost."""
+"""Number of images between two commits. An interruption costs at most this much decoding."""
 
 
 @dataclass(frozen=True)
 class Canvases:
-    """Decoded images (N, canvas, canvas, 3) uint8, the examples they came from, and the ones that could not be read."""
+    """Decoded images, their examples, and the files that could not be read."""
 
     pixels: Pixels
+    """(N, canvas, canvas, 3) uint8, memory-mapped and read-only."""
     examples: list[Example]
+    """The N examples of the canvases."""
     skipped: list[Skipped]
 
 
@@ -53,14 +57,18 @@ class CacheError(UserError):
 
 @dataclass
 class _Progress:
-    """What the file beside the canvases says: of which images they are, and how many of these have been read."""
+    """The content of the JSON file: which images are cached, and how many have been read."""
 
     data: str
     digest: str
-    """Of every image's path, size and time of change (in a tar file its place too), or its content where it is no file."""
+    """See `_digest`."""
     num_read: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
-    """The place of each image that is no usable one, and why, for programs and for people."""
+    """Position, reason (for programs) and explanation (for people) of each unusable image."""
+
+    @property
+    def num_canvases(self) -> int:
+        return self.num_read - len(self.skipped)
 
 
 def cached_canvases(
@@ -69,92 +77,97 @@ def cached_canvases(
     size: int,
     file: Path,
     *,
-    threads: int,
-    done: Callable[[int], None] = lambda _: None,
+    num_threads: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Canvases:
-    """The canvases of every example for squares of `size`, in order, memory-mapped from `file`; `done(n)` counts images.
+    """The canvases of all readable examples for squares of `size` pixels, mapped from `file`.
 
-    What `file` already holds is not decoded again; where an image was added, removed or changed since, all are. Work that was
-    interrupted goes on where it was. Raises CacheError where `file` is of other data than `data` names, or the disk is full.
-    Memory does not grow with the number of images: few pictures are in flight.
+    Images that `file` already holds are not decoded again, so an interrupted call continues where
+    it stopped. If an image was added, removed or changed since, all are decoded again. `advance(n)`
+    is called when `n` more images are done. Raises CacheError if `file` holds the images of other
+    data than `data`, or if the disk is full. Memory does not grow with the number of images.
     """
-    side = canvas_px(size)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(
-            lock, fcntl.LOCK_EX
-        )  # a second process waits here, and then finds the work done
-        progress = _progress_of(data, examples, file, side)
-        done(progress.num_read)
+    with _locked(file):
+        progress = _earlier_progress(data, examples, size, file)
+        advance(progress.num_read)
         if progress.num_read < len(examples):
-            _decode_rest(examples, progress, size, file, threads, done)
-    left_out = {place for place, _, _ in progress.skipped}
-    kept = [example for place, example in enumerate(examples) if place not in left_out]
-    shape = (len(kept), side, side, 3)
-    pixels = np.memmap(file, np.uint8, "r", shape=shape) if kept else np.empty(shape, np.uint8)
-    return Canvases(
-        pixels, kept, [Skipped(examples[place].path, text) for place, _, text in progress.skipped]
-    )
+            _check_disk_space(len(examples) - progress.num_read, size, file)
+            _decode_remaining(examples, progress, size, file, num_threads, advance)
+    return _map_canvases(examples, progress, size, file)
 
 
-def _progress_of(data: str, examples: Sequence[Example], file: Path, side: int) -> _Progress:
-    """What is there already; nothing, where the images have changed since or the file is cut off."""
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold the cache's lock. A second process waits here, and then finds all images decoded."""
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _earlier_progress(data: str, examples: Sequence[Example], size: int, file: Path) -> _Progress:
+    """The progress of earlier calls; an empty one if they decoded nothing that can still be used.
+
+    Raises CacheError if the cache belongs to other data.
+    """
     fresh = _Progress(data, _digest(examples))
-    try:
-        content = json.loads(file.with_suffix(".json").read_text("utf-8"))
-        found = _Progress(
-            **{
-                **content,
-                "skipped": [(place, reason, text) for place, reason, text in content["skipped"]],
-            }
-        )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # there is none, or it is damaged: decoding again mends it
+    earlier = _load_progress(file)
+    if earlier is None:
         return fresh
-    if found.data != data:
+    if earlier.data != data:
         raise CacheError(
-            f"{file} holds the images of {found.data}, not of {data}; pass another --cache, or remove that file"
+            f"{file} holds the images of {earlier.data}, not of {data}; "
+            "pass another --cache, or remove that file"
         )
-    if found.digest != fresh.digest:
-        if found.num_read:
+    if earlier.digest != fresh.digest:
+        if earlier.num_read:
             console.print(
                 f"The images of {data} have changed since {file} was made: decoding them again"
             )
         return fresh
     if any(
-        reason == "unreadable" and _is_readable(examples[place])
-        for place, reason, _ in found.skipped
+        reason == "unreadable" and _is_readable(examples[position])
+        for position, reason, _ in earlier.skipped
     ):
         console.print(
-            f"Files of {data} that could not be read when {file} was made can be read now: decoding all again"
+            f"Files of {data} that could not be read when {file} was made can be read now: "
+            "decoding all again"
         )
         return fresh
-    is_whole = (
-        file.is_file()
-        and file.stat().st_size >= (found.num_read - len(found.skipped)) * side * side * 3
-    )
-    return found if is_whole else fresh
+    num_bytes = file.stat().st_size if file.is_file() else 0
+    return earlier if num_bytes >= earlier.num_canvases * _canvas_bytes(size) else fresh
 
 
-def _decode_rest(
+def _load_progress(file: Path) -> _Progress | None:
+    """The content of the JSON file; None if it is absent or damaged, since it can be made again."""
+    try:
+        content = json.loads(file.with_suffix(".json").read_text("utf-8"))
+        skipped = [(position, reason, text) for position, reason, text in content["skipped"]]
+        return _Progress(**{**content, "skipped": skipped})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_disk_space(num_images: int, size: int, file: Path) -> None:
+    """Raise CacheError if the disk has no space for the canvases of `num_images`."""
+    needed_bytes = num_images * _canvas_bytes(size)
+    free_bytes = shutil.disk_usage(file.parent).free
+    if free_bytes < needed_bytes:
+        raise CacheError(
+            f"{file} needs {needed_bytes:,} bytes more, but its disk has {free_bytes:,} free; "
+            "pass a --cache on another disk, or make room"
+        )
+
+
+def _decode_remaining(
     examples: Sequence[Example],
     progress: _Progress,
     size: int,
     file: Path,
-    threads: int,
-    done: Callable[[int], None],
+    num_threads: int,
+    advance: Callable[[int], None],
 ) -> None:
-    canvas_bytes = canvas_px(size) ** 2 * 3
-    start_bytes = (progress.num_read - len(progress.skipped)) * canvas_bytes
-    needed = (len(examples) - progress.num_read) * canvas_bytes
-    if (free := shutil.disk_usage(file.parent).free) < needed:
-        raise CacheError(
-            f"{file} needs {needed:,} bytes more, but its disk has {free:,} free; pass a --cache on another, or make room"
-        )
+    """Decode the examples that have not been read, append their canvases, and update `progress`."""
 
     def decode(example: Example) -> Pixels | ImageError:
         try:
@@ -162,38 +175,62 @@ def _decode_rest(
         except ImageError as error:
             return error
 
-    def commit(stream: IO[bytes]) -> None:
-        stream.flush()
-        os.fsync(stream.fileno())
-        write_atomically(file.with_suffix(".json"), json.dumps(asdict(progress)).encode())
-
+    remaining = examples[progress.num_read :]
     try:
-        if (
-            not start_bytes
-        ):  # another run may have the old file mapped, and its description must not outlive it
-            file.with_suffix(".json").unlink(missing_ok=True)
-            file.unlink(missing_ok=True)
         with (
-            file.open("r+b" if start_bytes else "wb") as stream,
-            ThreadPoolExecutor(threads) as pool,
+            _open_to_append(file, progress.num_canvases * _canvas_bytes(size)) as stream,
+            ThreadPoolExecutor(num_threads) as pool,
         ):
-            stream.truncate(start_bytes)
-            stream.seek(start_bytes)
-            outcomes = map_ahead(pool, decode, examples[progress.num_read :], ahead=4 * threads)
-            for canvas in outcomes:
+            for canvas in map_ahead(pool, decode, remaining, ahead=4 * num_threads):
                 if isinstance(canvas, ImageError):
                     progress.skipped.append((progress.num_read, canvas.reason, str(canvas)))
                 else:
                     stream.write(canvas.tobytes())
                 progress.num_read += 1
-                done(1)
+                advance(1)
                 if progress.num_read % COMMIT_INTERVAL == 0:
-                    commit(stream)
-            commit(stream)
+                    _commit(progress, stream, file)
+            _commit(progress, stream, file)
     except OSError as error:
         raise CacheError(
-            f"{file} cannot be written ({error.strerror}); pass a --cache on another disk, or make room"
+            f"{file} cannot be written ({error.strerror}); "
+            "pass a --cache on another disk, or make room"
         ) from error
+
+
+def _open_to_append(file: Path, num_bytes: int) -> IO[bytes]:
+    """Open the canvases for writing after the first `num_bytes`, which are kept."""
+    if num_bytes == 0:
+        # A new file, since another run may have the old one mapped. The JSON file goes first: it
+        # must not describe canvases that do not exist any more.
+        file.with_suffix(".json").unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+        return file.open("wb")
+    os.truncate(file, num_bytes)
+    return file.open("ab")
+
+
+def _commit(progress: _Progress, stream: IO[bytes], file: Path) -> None:
+    """Flush the canvases to the disk, and only then record that they are there."""
+    stream.flush()
+    os.fsync(stream.fileno())
+    write_atomically(file.with_suffix(".json"), json.dumps(asdict(progress)).encode())
+
+
+def _map_canvases(
+    examples: Sequence[Example], progress: _Progress, size: int, file: Path
+) -> Canvases:
+    unusable = {position for position, _, _ in progress.skipped}
+    kept = [example for position, example in enumerate(examples) if position not in unusable]
+    skipped = [Skipped(examples[position].path, text) for position, _, text in progress.skipped]
+    shape = (len(kept), canvas_px(size), canvas_px(size), 3)
+    # An empty file cannot be mapped.
+    pixels = np.memmap(file, np.uint8, "r", shape=shape) if kept else np.empty(shape, np.uint8)
+    return Canvases(pixels, kept, skipped)
+
+
+def _canvas_bytes(size: int) -> int:
+    return canvas_px(size) ** 2 * 3
 
 
 def _is_readable(example: Example) -> bool:
@@ -204,23 +241,28 @@ def _is_readable(example: Example) -> bool:
 
 
 def _digest(examples: Iterable[Example]) -> str:
+    """A hash that changes when an image is added, removed, renamed or changed."""
     digest = hashlib.sha256()
-    shards: dict[Path, str] = {}
+    shard_versions: dict[Path, str] = {}
     for example in examples:
-        digest.update(f"{example.path}\0{_version(example.source, shards)}\0".encode())
+        version = _version(example.source, shard_versions)
+        digest.update(f"{example.path}\0{version}\0".encode())
     return digest.hexdigest()
 
 
-def _version(source: Source, shards: dict[Path, str]) -> str:
-    """`shards` remembers the tar files seen: each holds thousands of images."""
+def _version(source: Source, shard_versions: dict[Path, str]) -> str:
+    """A file's size and time of change, and a tar member's offset; the hash of bytes in memory.
+
+    `shard_versions` remembers the tar files seen so far, since each holds thousands of images.
+    """
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, TarMember):
-        if source.file not in shards:
-            shards[source.file] = _version(source.file, shards)
-        return f"{source.offset} {source.num_bytes} {shards[source.file]}"
+        if source.file not in shard_versions:
+            shard_versions[source.file] = _version(source.file, shard_versions)
+        return f"{source.offset} {source.num_bytes} {shard_versions[source.file]}"
     try:
         status = source.stat()
         return f"{status.st_size} {status.st_mtime_ns}"
-    except (OSError, ValueError):  # it will be skipped, with the reason
-        return "absent"
+    except (OSError, ValueError):
+        return "absent"  # decoding it will say why

@@ -1,11 +1,11 @@
-"""Where images come from: a folder of class folders, a CSV, tar shards, or the bundled digits.
+"""Data sets: a folder of class folders, a plain folder, a CSV, tar shards, or the bundled digits.
 
-photos/cat/1.jpg photos/dog/2.jpg ...       a folder of class folders; labels are the folders' names
-photos/train/cat/1.jpg photos/val/...       the same, with its own held-out images
-photos/1.jpg photos/2.jpg ...               a plain folder: no labels, so for the index only
-photos.csv                                  `path,label` with a header; paths are relative to the CSV
-photos-000.tar 'photos-*.tar' ...           one or more tar files of images, WebDataset's way: see shards.py
-digits                                      1,797 real 8x8 images that come with scikit-learn
+photos/cat/1.jpg photos/dog/2.jpg ...   class folders; a folder's name is the label
+photos/train/cat/1.jpg photos/val/...   the same, with held-out images of its own
+photos/1.jpg photos/2.jpg ...           a plain folder: no labels, so for the index only
+photos.csv                              `path,label` with a header; paths are relative to the CSV
+photos-000.tar 'photos-*.tar' ...       tar files of images in WebDataset's layout, see shards.py
+digits                                  1,797 real 8x8 images that come with scikit-learn
 """
 
 import csv
@@ -19,39 +19,39 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from training.data.examples import DataError, Example, storable
+from training.data.examples import DataError, Example
 from training.data.images import Source, TarMember
 from training.data.shards import are_shards, shard_examples
+from training.naming import storable
 from training.progress import console
 
-__all__ = [
-    "DataError",
-    "Dataset",
-    "Example",
-    "Part",
-    "class_names",
-    "fingerprint",
-    "held_out_examples",
-    "open_dataset",
-    "split",
-]
-
 Part = Literal["all", "train", "held-out"]
+"""A part of a data set, as the option --part names it."""
 
+DATA_FORMS = (
+    "a folder of class folders, a CSV (path,label), "
+    "tar shards ('photos-{000..010}.tar'), or `digits`"
+)
+"""The forms that DATA can have, for error messages."""
 HELD_OUT_FOLDERS = ("val", "validation", "test")
-HELD_OUT_SHARE = 5  # one in five
+"""Names of the folder of held-out images beside `train`. The first that exists is taken."""
+HELD_OUT_DIVISOR = 5
+"""One image in five is held out if a data set has no held-out images of its own."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-KINDS = "a folder of class folders, a CSV (path,label), tar shards ('photos-{000..010}.tar'), or `digits`"
+INDEX_FILES = frozenset({"manifest.json", ".lock"})
+"""A folder with both of these files is an index. Its files are not examples."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples in the order of their paths, with what the data itself asks of a recipe (digits must not be mirrored)."""
+    """The examples of a data set, always in the same order."""
 
     name: str
     examples: tuple[Example, ...]
     held_out: tuple[Example, ...] | None = None
+    """None if the data set does not say which images to hold out."""
     recipe_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that the images need: digits must not be mirrored, for example."""
 
     def part(self, part: Part) -> tuple[Example, ...]:
         """The examples to train on, the held-out ones, or all of them."""
@@ -62,65 +62,71 @@ class Dataset:
 
 
 def open_dataset(data: str | Path) -> Dataset:
-    """Finds the images that DATA names; raises DataError. Nothing is decoded yet."""
+    """Find the images that DATA names, without decoding them; raises DataError."""
     if str(data) == "digits":
         return _digits()
     path = Path(data)
     if path.is_dir():
-        return _folder(path)
+        return _folder_dataset(path)
     if path.is_file() and path.suffix.lower() == ".csv":
-        return Dataset(name=str(path), examples=tuple(_csv(path)))
+        return Dataset(name=str(path), examples=tuple(_csv_examples(path)))
     if are_shards(str(data)):
         return Dataset(name=str(data), examples=tuple(shard_examples(str(data))))
     if path.exists():
-        raise DataError(f"{path} is neither a folder nor a .csv or .tar file; pass {KINDS}")
-    raise DataError(f"{path} does not exist; pass {KINDS}")
+        raise DataError(f"{path} is neither a folder nor a .csv or .tar file; pass {DATA_FORMS}")
+    raise DataError(f"{path} does not exist; pass {DATA_FORMS}")
 
 
 def held_out_examples(data: str, validation: str | None = None) -> tuple[Example, ...]:
-    """The images that a run on `data` holds out: those of `validation` where it is given; raises DataError."""
-    return (
-        open_dataset(validation).part("all") if validation else open_dataset(data).part("held-out")
-    )
+    """The held-out images of a run on `data`, or all of `validation` if given; raises DataError."""
+    if validation:
+        return open_dataset(validation).part("all")
+    return open_dataset(data).part("held-out")
 
 
 def split(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Holds out a fifth of each class, one image at least, (kept, held out): always the same, since the paths' hashes decide.
+    """Hold out a fifth of each class, at least one image; returns (kept, held out), by path.
 
-    Of a class with a single image, none is held out.
+    The hashes of the paths decide, so the split is always the same. A class's only image is kept.
     """
     by_class: dict[str | None, list[Example]] = {}
     for example in examples:
         by_class.setdefault(example.label, []).append(example)
-    held_out: set[str] = set()
+    held_out_paths: set[str] = set()
     for members in by_class.values():
         members.sort(key=lambda example: hashlib.sha256(example.path.encode()).digest())
-        count = max(len(members) // HELD_OUT_SHARE, 1) if len(members) > 1 else 0
-        held_out.update(example.path for example in members[:count])
+        num_held_out = max(len(members) // HELD_OUT_DIVISOR, 1) if len(members) > 1 else 0
+        held_out_paths.update(example.path for example in members[:num_held_out])
     ordered = sorted(
         (example for members in by_class.values() for example in members),
         key=lambda example: example.path,
     )
     return (
-        tuple(example for example in ordered if example.path not in held_out),
-        tuple(example for example in ordered if example.path in held_out),
+        tuple(example for example in ordered if example.path not in held_out_paths),
+        tuple(example for example in ordered if example.path in held_out_paths),
     )
 
 
 def class_names(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The labels in alphabetical order; a class's index is its place here."""
+    """The labels in alphabetical order. A label's position here is the index of its class.
+
+    Models store class indices, so the order must not change: `label 10` stays before `label 2`. To
+    show labels to people, sort them by `training.naming.natural_key`.
+    """
     return tuple(sorted({example.label for example in examples if example.label is not None}))
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """A name for these images, the same wherever they lie: from the path, label and size in bytes of each."""
+    """A hash of all paths, labels and sizes in bytes. Images that were moved keep it."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(f"{example.path}\0{example.label}\0{_size(example.source)}\0".encode())
+        size = _size_or_hash(example.source)
+        digest.update(f"{example.path}\0{example.label}\0{size}\0".encode())
     return digest.hexdigest()
 
 
-def _size(source: Source) -> str:
+def _size_or_hash(source: Source) -> str:
+    """The size of a file or of a member of a tar file; the hash of bytes in memory."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, TarMember):
@@ -131,94 +137,104 @@ def _size(source: Source) -> str:
         return "absent"
 
 
-def _folder(root: Path) -> Dataset:
+def _folder_dataset(root: Path) -> Dataset:
     held_out_folder = next(
         (root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()), None
     )
     if (root / "train").is_dir() and held_out_folder:
         return Dataset(
             name=str(root),
-            examples=tuple(_files(root / "train", prefix="train/")),
-            held_out=tuple(_files(held_out_folder, prefix=f"{held_out_folder.name}/")),
+            examples=tuple(_folder_examples(root / "train", prefix="train/")),
+            held_out=tuple(_folder_examples(held_out_folder, prefix=f"{held_out_folder.name}/")),
         )
-    return Dataset(name=str(root), examples=tuple(_files(root)))
+    return Dataset(name=str(root), examples=tuple(_folder_examples(root)))
 
 
-def _files(root: Path, prefix: str = "") -> Iterator[Example]:
-    """Every visible file below `root`, in order; its label is the first folder on the way. Raises DataError for one that hides its files.
+def _folder_examples(root: Path, prefix: str = "") -> Iterator[Example]:
+    """Every visible file below `root`; its label is the first folder of its path. Raises DataError.
 
-    Files beside the class folders (a README, a list of classes) are not images of a class and are left alone, unless there are no
-    folders at all; where they look like images, that is told. An index within the folder is no part of it.
+    Without any folder in `root` the files have no label. Otherwise files beside the class folders,
+    such as a README, are left out, with a message if they look like images.
     """
     has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
-    ways: dict[str, tuple[Path, ...]] = {}
-    """The real folders on the way to each that is still to come."""
-    for folder, folders, names in os.walk(root, onerror=_unlistable, followlinks=True):
-        way, real = ways.pop(folder, ()), Path(folder).resolve()
-        if real in way or {"manifest.json", ".lock"} <= set(
-            names
-        ):  # a link back up the way; an index
+    for folder, names in _walk(root):
+        if has_folders and folder == root:
+            _report_images_left_out(root, names)
+            continue
+        for name in names:
+            if name.startswith(".") or name in ("Thumbs.db", "desktop.ini"):
+                continue
+            path = (folder / name).relative_to(root)
+            label = storable(path.parts[0]) if has_folders else None
+            yield Example(prefix + storable(path.as_posix()), label, folder / name)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`root` and each visible folder below it, with the names of its files; raises DataError.
+
+    Folders and names are in alphabetical order, a folder before the folders in it. Links are
+    followed, except a link back to a folder that contains it. An index is left out.
+    """
+    containers: dict[str, tuple[Path, ...]] = {}
+    """The folders, with links resolved, that contain each folder still to come."""
+    for folder, folders, names in os.walk(root, onerror=_raise_unlistable, followlinks=True):
+        outer, resolved = containers.pop(folder, ()), Path(folder).resolve()
+        if resolved in outer or set(names) >= INDEX_FILES:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        ways.update((os.path.join(folder, name), (*way, real)) for name in folders)
-        if has_folders and Path(folder) == root:
-            if beside := sorted(
-                name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES
-            ):
-                console.print(
-                    f"{root} has {len(beside):,} images beside its folders, {beside[0]} the first; they are left out: no label"
-                )
-            continue
-        for name in sorted(names):
-            if name.startswith(".") or name in ("Thumbs.db", "desktop.ini"):
-                continue
-            file = Path(folder, name)
-            relative = file.relative_to(root)
-            yield Example(
-                prefix + storable(relative.as_posix()),
-                storable(relative.parts[0]) if has_folders else None,
-                file,
-            )
+        containers.update((os.path.join(folder, name), (*outer, resolved)) for name in folders)
+        yield Path(folder), sorted(names)
 
 
-def _unlistable(error: OSError) -> None:
+def _raise_unlistable(error: OSError) -> None:
+    """Raise DataError for a folder that os.walk would skip silently."""
     raise DataError(
-        f"{error.filename} cannot be listed ({error.strerror}); make it readable, or move it out of the way"
+        f"{error.filename} cannot be listed ({error.strerror}); make it readable, or move it away"
     ) from error
 
 
-def _csv(path: Path) -> Iterator[Example]:
+def _report_images_left_out(root: Path, names: Iterable[str]) -> None:
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if images:
+        console.print(
+            f"{root} has {len(images):,} images beside its folders, the first is {images[0]}; "
+            "they have no label and are left out"
+        )
+
+
+def _csv_examples(path: Path) -> Iterator[Example]:
+    """One example per line of a CSV, in the order of the lines; raises DataError."""
     try:
-        yield from _rows(path)
+        yield from _csv_rows(path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path} is not a CSV file in UTF-8 ({error}); save it as UTF-8 text with a header line `path,label`"
+            f"{path} is not a CSV file in UTF-8 ({error}); "
+            "save it as UTF-8 text with a header line `path,label`"
         ) from error
 
 
-def _rows(path: Path) -> Iterator[Example]:
+def _csv_rows(path: Path) -> Iterator[Example]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if "path" not in (rows.fieldnames or ()):
+            header = ",".join(rows.fieldnames or ["nothing"])
             raise DataError(
-                f"{path} needs a header line with `path,label` but begins with {','.join(rows.fieldnames or ['nothing'])}"
+                f"{path} needs a header line with `path,label` but begins with {header}"
             )
         seen: set[str] = set()
         for row in rows:
-            name = row["path"]
+            name, line = row["path"], f"{path}, line {rows.line_num}"
             if not name:
-                raise DataError(f"{path}, line {rows.line_num}: the path is empty")
+                raise DataError(f"{line}: the path is empty; write a path, or remove the line")
             if name in seen:
-                raise DataError(
-                    f"{path}, line {rows.line_num}: {name} is listed twice; keep one of them"
-                )
+                raise DataError(f"{line}: {name} is listed twice; keep one of them")
             seen.add(name)
             yield Example(name, row.get("label") or None, path.parent / name)
 
 
 def _digits() -> Dataset:
-    """scikit-learn's bundled copy of the UCI handwritten digits (Alpaydin and Kaynak 1998), as PNG files in memory."""
+    """The UCI digits (Alpaydin and Kaynak 1998), scikit-learn's copy, as PNG files in memory."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -228,6 +244,6 @@ def _digits() -> Dataset:
         Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(png, "PNG")
         examples.append(Example(f"{digit}/{number:04}.png", str(digit), png.getvalue()))
     examples.sort(key=lambda example: example.path)
-    # 67 pixels is the least the network takes; a mirrored digit is another sign.
+    # The network takes no images below 67 pixels. A mirrored digit is not the same digit.
     defaults = {"image_size": 67, "epochs": 12, "flip": False, "min_crop_area": 0.6}
     return Dataset(name="digits", examples=tuple(examples), recipe_defaults=defaults)

@@ -1,6 +1,5 @@
-"""An example: one image, what it is called, and what it shows."""
+"""An example: one image of a data set, with its name and its label."""
 
-import os
 from dataclasses import dataclass
 
 from training.data.images import Source
@@ -8,18 +7,15 @@ from training.errors import UserError
 
 
 class DataError(UserError):
-    """Images that cannot be found or cannot be learnt from."""
+    """Images that cannot be found, or that nothing can be learned from."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image: `path` is its name within the data (POSIX, as the index shows it), `source` where its bytes are."""
+    """One image of a data set, not decoded yet."""
 
     path: str
+    """The image's name within the data set, a POSIX path. The index shows it."""
     label: str | None
     source: Source
-
-
-def storable(name: str) -> str:
-    """A file's name as text that can be stored anywhere: bytes that are no UTF-8 are written as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """The place of the image's bytes."""

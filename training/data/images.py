@@ -1,11 +1,13 @@
-"""Bytes, a path or a place in a tar file -> an upright RGB square, safely.
+"""From the bytes of an image to an upright RGB square, safely.
 
-Training's evaluation, the indexer and the service all come through here, so that one image has one feature everywhere.
-No torch: the service runs without it.
+Evaluation, indexing and the service all call these functions, so an image has the same feature
+everywhere. The module does not import torch, since the service runs without it.
 
-The square is the paper's (Krizhevsky et al. 2012, section 2), with one liberty: the short side is resized to 256, the
-central 256x256 is the *canvas*, and its central 224x224 is the *square*. Training cuts its random crops out of the same
-canvas. Other sizes keep the proportion: a square of S pixels comes from a canvas of round(S * 256 / 224).
+The short side is resized to 256 pixels and the central 256x256 pixels are cut out, as in Krizhevsky
+et al. 2012, section 2. They are called the *canvas*. Training cuts random crops from the canvas, as
+the paper does. Everything else takes its central 224x224 pixels, the *square*, where the paper
+averages ten crops (section 4.1). Other sizes keep the ratio: a square of S pixels comes from a
+canvas of round(S * 256 / 224).
 """
 
 import io
@@ -33,7 +35,7 @@ THUMBNAIL_PX = 192
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 SUPPORTED = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or PNM"
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,16 +44,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets each EXIF orientation upright; 5 to 8 exchange width and height."""
+"""The operation that sets each EXIF orientation upright. 5 to 8 exchange width and height."""
 
-# open_picture checks every header against its own limit, so Pillow's process-wide one would only get in the way.
+# open_picture has its own limit of pixels, which callers can set, so Pillow's global one is off.
 Image.MAX_IMAGE_PIXELS = None
-# What it warns of is odd metadata, which the pixels do without and a command's reader as well.
+# Pillow warns of odd metadata. The pixels do not depend on it, and users can do nothing about it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(UserError):
-    """An image that cannot be used; `reason` is for programs, the text for people."""
+    """An image that cannot be used. `reason` is for programs, the message for people."""
 
     def __init__(self, reason: Reason, detail: str):
         super().__init__(detail)
@@ -60,7 +62,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class TarMember:
-    """An image within a tar file, not compressed: `num_bytes` from byte `offset` on."""
+    """An image in an uncompressed tar file: `num_bytes` bytes from `offset` on."""
 
     file: Path
     offset: int
@@ -71,25 +73,29 @@ class TarMember:
 
 
 Source = bytes | Path | TarMember
-"""Where an image's bytes are."""
+"""The place of an image's bytes: a file, a member of a tar file, or memory."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright RGB image, perhaps decoded at a reduced scale; `width` and `height` are the file's own, upright."""
+    """An upright RGB image, possibly decoded at a reduced scale."""
 
     image: Image.Image
     width: int
     height: int
+    """The size of the upright image at full scale, in pixels."""
 
 
 def canvas_px(size: int) -> int:
-    """The side of the canvas that a square of `size` pixels is cut from: 256 for the paper's 224."""
+    """The side of the canvas for squares of `size` pixels: 256 for the paper's 224."""
     return round(size * 256 / 224)
 
 
 def read_bytes(source: Path | TarMember) -> bytes:
-    """The bytes of a file, or of one in a tar file; raises ImageError for what is not a readable regular file of sensible size."""
+    """Read a file or a member of a tar file.
+
+    Raises ImageError if it is not a regular file, cannot be read, or has over MAX_FILE_BYTES.
+    """
     try:
         status = (source if isinstance(source, Path) else source.file).stat()
         if not stat.S_ISREG(status.st_mode):
@@ -107,11 +113,10 @@ def read_bytes(source: Path | TarMember) -> bytes:
 
 
 def _read_member(member: TarMember) -> bytes:
+    # Each call has its own descriptor, so several threads can read one tar file.
     descriptor = os.open(member.file, os.O_RDONLY)
     try:
-        content = os.pread(
-            descriptor, member.num_bytes, member.offset
-        )  # the descriptor is this call's own, so threads do not meet
+        content = os.pread(descriptor, member.num_bytes, member.offset)
     finally:
         os.close(descriptor)
     if len(content) < member.num_bytes:
@@ -122,48 +127,52 @@ def _read_member(member: TarMember) -> bytes:
 
 
 def open_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decodes an image for a square of `size` pixels; raises ImageError.
+    """Decode an image for a square of `size` pixels; raises ImageError.
 
-    The pixel count is checked from the header, before anything is decoded. EXIF orientation is applied, transparency is
-    laid on white, 16-bit greys are scaled to 8 bits, and of an animation the first frame is taken.
+    The number of pixels is checked in the header, before anything is decoded. The EXIF orientation
+    is applied, transparent pixels are laid on white, 16-bit greys are scaled to 8 bits, and an
+    animation gives its first frame.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
-        raise ImageError("empty", "the file is empty (0 bytes); an image is needed")
+        raise ImageError("empty", "the file is empty (0 bytes); send an image")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception as error:  # Pillow's plugins raise almost anything on damaged headers
+    except Exception as error:  # Pillow's plugins raise almost anything for damaged headers
         raise _unidentified(data) from error
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
             "too-many-pixels",
-            f"the image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are accepted, so scale it down",
+            f"the image has {width} x {height} = {width * height:,} pixels; "
+            f"at most {max_pixels:,} are accepted, so scale it down",
         )
-    try:
-        # A JPEG decodes straight to 1/2, 1/4 or 1/8 where that still leaves twice the pixels needed: much faster, hardly different.
-        side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
-        image.draft("RGB", (side, side))
-        image.load()
-        orientation = _orientation(image)
-        upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-        if orientation >= 5:
-            width, height = height, width
-        return Picture(_to_rgb(upright), width, height)
-    except ImageError:
-        raise
-    except Exception as error:  # as above: OSError, SyntaxError, struct.error, ValueError, ...
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. That is much faster, and hardly
+    # different while at least twice the needed pixels are left.
+    side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
+    upright, has_swapped_sides = _decode(image, reduce_to=side)
+    return Picture(upright, *((height, width) if has_swapped_sides else (width, height)))
+
+
+def from_pillow(image: Image.Image) -> Picture:
+    """Convert an image that Pillow has opened, in the way of `open_picture`; raises ImageError.
+
+    The image itself is not changed, and a JPEG is decoded at its full size.
+    """
+    if not image.width or not image.height:
         raise ImageError(
-            "truncated", f"the image is cut off or damaged ({error}); send it again, whole"
-        ) from error
+            "empty", f"the image has {image.width} x {image.height} pixels; it needs at least one"
+        )
+    upright, _ = _decode(image)
+    return Picture(upright, *upright.size)
 
 
 def to_canvas(picture: Picture, size: int) -> Pixels:
-    """The central square of the picture, (canvas, canvas, 3) uint8, from which a square of `size` or a random crop is cut."""
+    """The picture's canvas for squares of `size` pixels, (canvas, canvas, 3) uint8."""
     image, side = picture.image, canvas_px(size)
     short = min(image.size)
     left, top = (image.width - short) / 2, (image.height - short) / 2
-    # Cropping while resizing costs the same for any shape: 1 x 50,000,000 pixels too.
+    # Cropping while resizing costs the same for any shape, even for 1 x 50,000,000 pixels.
     square = image.resize(
         (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
     )
@@ -171,43 +180,79 @@ def to_canvas(picture: Picture, size: int) -> Pixels:
 
 
 def to_square(picture: Picture, size: int) -> Pixels:
-    """What the network sees, (size, size, 3) uint8 RGB."""
+    """The picture's square, (size, size, 3) uint8: the input of the network."""
     return centre(to_canvas(picture, size), size)
 
 
 def read_square(source: Source, size: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """`to_square` of `open_picture`; raises ImageError."""
+    """Decode an image to its square, (size, size, 3) uint8; raises ImageError."""
     return to_square(open_picture(source, size=size, max_pixels=max_pixels), size)
 
 
 def centre(canvases: Pixels, size: int) -> Pixels:
-    """The central (size, size) of (..., canvas, canvas, 3): the evaluation's square."""
+    """The central squares of canvases: (..., canvas, canvas, 3) -> (..., size, size, 3)."""
     start = (canvases.shape[-2] - size) // 2
     return canvases[..., start : start + size, start : start + size, :]
 
 
 def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
-    """The whole picture as a small JPEG, its longer side at most `side_px`; never enlarged."""
+    """The whole picture as a small JPEG. Its longer side is at most `side_px`; it is never
+    enlarged."""
     image = picture.image
     scale = min(1, side_px / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    # Averaging whole pixels first costs less than half of filtering them all, and nobody sees it at this size.
+    # Averaging whole pixels first takes less than half the time of filtering all of them, and the
+    # difference cannot be seen at this size.
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
     return out.getvalue()
 
 
+def _decode(image: Image.Image, *, reduce_to: int | None = None) -> tuple[Image.Image, bool]:
+    """The upright RGB image, and whether its orientation has swapped width and height.
+
+    With `reduce_to` a JPEG may be decoded smaller, but no side below that many pixels. Raises
+    ImageError.
+    """
+    try:
+        if reduce_to:
+            image.draft("RGB", (reduce_to, reduce_to))
+        image.load()  # first, since Pillow then sets a TIFF upright and removes its orientation
+        orientation = _orientation(image)
+        is_upright = orientation not in _TRANSPOSES
+        upright = image if is_upright else image.transpose(_TRANSPOSES[orientation])
+        return _to_rgb(upright), orientation >= 5
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow: OSError, SyntaxError, struct.error, ValueError, ...
+        raise ImageError(
+            "truncated", f"the image is cut off or damaged ({error}); send it again, whole"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, from 1 (upright) to 8. It is 1 if the metadata cannot be read.
+
+    ImageOps.exif_transpose writes the metadata again, and fails if a single value is odd.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises almost anything for damaged metadata
+        return 1
+    return orientation if orientation in _TRANSPOSES else 1
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if (
-        image.mode.startswith("I;16") or image.mode == "I"
-    ):  # 16-bit greys; Pillow's own conversion would clip them at 255
+    """The image with 8 bits per channel, transparent pixels laid on white; raises ImageError."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow's own conversion of 16-bit greys would clip them at 255.
         grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(
             "unsupported",
-            "the image has floating-point pixels, whose range is unknown; save it with 8 or 16 bits",
+            "the image has floating-point pixels of unknown range; save it with 8 or 16 bits",
         )
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -215,20 +260,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8. Metadata that cannot be read do not condemn the pixels: 1.
-
-    Not ImageOps.exif_transpose, which writes the metadata anew and fails where they hold a single odd value.
-    """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # as above
-        return 1
-    return orientation if orientation in _TURNS else 1
-
-
 def _unidentified(data: bytes) -> ImageError:
-    """Why Pillow could not open these bytes, told from their first ones."""
+    """The reason why Pillow cannot open a file, judged by the file's first bytes."""
     head = data[:64]
     supported = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
     is_avif = head[4:8] == b"ftyp" and (b"avif" in head or b"avis" in head)

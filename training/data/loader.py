@@ -1,7 +1,7 @@
-"""Batches of canvases on the training device, read ahead by threads so that the device does not wait."""
+"""Batches of canvases on the training device, read ahead so that the device does not wait."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,22 +12,23 @@ from training.data.images import Pixels
 from training.parallel import map_ahead
 
 
-def batches(canvases: Pixels, chosen: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """For each tensor of image numbers (B,), the canvases (B, R, R, 3) uint8 on `device`, in order.
+def batches(
+    canvases: Pixels, chosen: Iterable[Tensor], device: torch.device
+) -> Generator[Tensor, None, None]:
+    """For each tensor of positions (B,), its canvases (B, R, R, 3) uint8 on `device`, in order.
 
-    For a GPU several batches are copied at once, out of the page cache into pinned memory; a CPU gets one thread, since the passes
-    need the cores. Few batches are ever in flight, so memory does not grow with the number of images.
+    For a GPU several threads copy batches out of the page cache into pinned memory. For a CPU there
+    is one thread, because the network needs the cores. Memory does not grow with the number of
+    images: only a few batches are read ahead.
     """
     is_gpu = device.type == "cuda"
     num_threads = min(16, os.cpu_count() or 1) if is_gpu else 1
 
-    def gather(numbers: Tensor) -> Tensor:
-        batch = torch.empty(
-            (len(numbers), *canvases.shape[1:]), dtype=torch.uint8, pin_memory=is_gpu
-        )
-        np.take(
-            canvases, numbers.numpy(), axis=0, out=batch.numpy(), mode="clip"
-        )  # "raise" would copy through a buffer
+    def gather(positions: Tensor) -> Tensor:
+        shape = (len(positions), *canvases.shape[1:])
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=is_gpu)
+        # mode="raise" would copy through a buffer.
+        np.take(canvases, positions.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 
     with ThreadPoolExecutor(num_threads) as pool:
@@ -36,6 +37,6 @@ def batches(canvases: Pixels, chosen: Iterable[Tensor], device: torch.device) ->
 
 
 def squares(canvases: Tensor, size: int) -> Tensor:
-    """The central (B, size, size, 3) of canvases (B, R, R, 3): what `training.data.images.centre` is for arrays."""
+    """The central squares of canvases, (B, R, R, 3) -> (B, size, size, 3); see `images.centre`."""
     start = (canvases.shape[1] - size) // 2
     return canvases[:, start : start + size, start : start + size]

@@ -1,11 +1,13 @@
-"""Tar shards, WebDataset's way: images are read where they lie in the archives, and nothing is extracted.
+"""Tar shards in WebDataset's layout. Images are read from the archives; nothing is extracted.
 
 photos.tar                        one shard
-'shards/photos-{000..010}.tar'    eleven, all of which must be there; the quotes keep the braces from the shell
-'shards/*.tar'                    as many as there are
+'shards/photos-{000..010}.tar'    eleven shards, all of which must exist; the quotes keep the
+                                  shell from expanding the braces
+'shards/*.tar'                    all shards that match
 
-The member `cat/1.jpg` of photos.tar becomes `photos/cat/1.jpg`, with the label cat. Where it has a sibling `cat/1.cls` (the
-name or number of a class) or `cat/1.json` with a "label", that is the label (https://github.com/webdataset/webdataset).
+The member `cat/1.jpg` of photos.tar becomes `photos/cat/1.jpg`, with the label cat. A sibling
+`cat/1.cls` (the name or number of a class) or `cat/1.json` with a "label" overrides that label
+(https://github.com/webdataset/webdataset).
 """
 
 import glob
@@ -16,134 +18,111 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from training.data.examples import DataError, Example, storable
+from training.data.examples import DataError, Example
 from training.data.images import ImageError, TarMember, read_bytes
+from training.naming import storable
 
-SIDE_EXTENSIONS = frozenset(
-    {
-        "bbox",
-        "caption",
-        "cbor",
-        "cls",
-        "csv",
-        "html",
-        "id",
-        "index",
-        "json",
-        "jsonl",
-        "md",
-        "msg",
-        "npy",
-        "npz",
-        "parquet",
-        "pickle",
-        "pkl",
-        "pt",
-        "pth",
-        "pyd",
-        "safetensors",
-        "ten",
-        "text",
-        "transcript",
-        "tsv",
-        "txt",
-        "url",
-        "xml",
-        "yaml",
-        "yml",
-    }
+_LABEL_EXTENSIONS = ("bbox", "cls", "id", "index", "json", "jsonl", "yaml", "yml")
+_TEXT_EXTENSIONS = ("caption", "html", "md", "text", "transcript", "txt", "url", "xml")
+_TABLE_EXTENSIONS = ("csv", "parquet", "tsv")
+_ARRAY_EXTENSIONS = ("npy", "npz", "pt", "pth", "safetensors", "ten")
+_OBJECT_EXTENSIONS = ("cbor", "msg", "pickle", "pkl", "pyd")
+SIDE_EXTENSIONS: frozenset[str] = frozenset().union(
+    _LABEL_EXTENSIONS, _TEXT_EXTENSIONS, _TABLE_EXTENSIONS, _ARRAY_EXTENSIONS, _OBJECT_EXTENSIONS
 )
-"""Of members that say something about an image. Any other member is an image, or is skipped as none."""
+"""Extensions of members that describe an image. All other members are examples."""
 MAX_LABEL_BYTES = 1024 * 1024
 
 _SHARD_NAME = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_COMPRESSED = {
+_DECOMPRESSORS = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
     b"\xfd7zXZ": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
-"""How a compressed file begins, and what undoes it."""
+"""The first bytes of compressed files, and the commands that decompress them."""
 
 
 def are_shards(data: str) -> bool:
-    """Whether DATA names tar shards: a file by its ending, or a pattern where no file has that very name."""
+    """Whether DATA names tar shards: an existing file with a tar extension, or a pattern."""
     if Path(data).exists():
         return bool(_SHARD_NAME.search(data))
     return bool(_RANGE.search(data) or set(data) & set("*?["))
 
 
 def shard_examples(data: str) -> list[Example]:
-    """The images in the shards that `data` names, in the order of their paths; raises DataError.
+    """The images in the shards that `data` names, ordered by path; raises DataError.
 
-    Only headers and labels are read. Hidden members, links, sparse files and what only goes with an image are left out; of
-    members of the same name the last one counts, as it does in extracting.
+    Only headers and labels are read. Hidden members, links, sparse files and members that describe
+    an image are left out. If two members have the same name, the last one counts, as it does when
+    the shard is extracted.
     """
-    files = _files(data)
-    root = os.path.commonpath([file.parent for file in files])
-    by_name: dict[str, Path] = {}
-    for file in files:
-        name = storable(file.relative_to(root).with_suffix("").as_posix())
-        if name in by_name:
+    shards = _shard_files(data)
+    root = os.path.commonpath([shard.parent for shard in shards])
+    by_prefix: dict[str, Path] = {}
+    for shard in shards:
+        prefix = storable(shard.relative_to(root).with_suffix("").as_posix())
+        if prefix in by_prefix:
             raise DataError(
-                f"the images of {by_name[name]} and {file} would have the same names, {name}/...; rename one of the two"
+                f"the images of {by_prefix[prefix]} and {shard} would have the same names, "
+                f"{prefix}/...; rename one of the two"
             )
-        by_name[name] = file
-    examples = (example for name, file in by_name.items() for example in _examples(file, name))
+        by_prefix[prefix] = shard
+    examples = (
+        example for prefix, shard in by_prefix.items() for example in _examples(shard, prefix)
+    )
     return sorted(examples, key=lambda example: example.path)
 
 
-def _files(data: str) -> list[Path]:
-    """The shards, in order. Each name that a range stands for must be there."""
+def _shard_files(data: str) -> list[Path]:
+    """The shards that `data` names, in order; raises DataError if one of them does not exist."""
     if Path(data).exists():
         return [Path(data)]
-    files: dict[Path, None] = {}
-    for pattern in _expanded(data):
-        found = _matching(pattern)
-        if not found:
-            which = (
-                f"{pattern}, of {data}, is not there"
-                if pattern != data
-                else f"{data} matches no file"
-            )
+    shards: dict[Path, None] = {}
+    for pattern in _expand_range(data):
+        matching = _matching_files(pattern)
+        if not matching:
+            missing = f"{data} matches no file"
+            if pattern != data:
+                missing = f"{pattern}, of {data}, does not exist"
             raise DataError(
-                f"{which}; pass the pattern of .tar files that exist, such as 'photos-{{000..010}}.tar' or 'photos-*.tar'"
+                f"{missing}; pass the pattern of .tar files that exist, "
+                "such as 'photos-{000..010}.tar' or 'photos-*.tar'"
             )
-        files.update(dict.fromkeys(found))
-    return list(files)
+        shards.update(dict.fromkeys(matching))
+    return list(shards)
 
 
-def _expanded(pattern: str) -> Iterator[str]:
-    """photos-{08..10}.tar -> photos-08.tar, photos-09.tar, photos-10.tar, as bash has it."""
+def _expand_range(pattern: str) -> Iterator[str]:
+    """Expand ranges as bash does: photos-{09..10}.tar to photos-09.tar and photos-10.tar."""
     braces = _RANGE.search(pattern)
     if not braces:
         yield pattern
         return
     first, last = braces.groups()
     width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
     for number in range(int(first), int(last) + 1):
-        yield from _expanded(
-            f"{pattern[: braces.start()]}{number:0{width}}{pattern[braces.end() :]}"
-        )
+        yield from _expand_range(f"{before}{number:0{width}}{after}")
 
 
-def _matching(pattern: str) -> list[Path]:
+def _matching_files(pattern: str) -> list[Path]:
+    """The files that match a pattern of wildcards, sorted.
+
+    The longest existing folder at the start of the pattern is taken literally: its name may hold
+    [brackets].
+    """
     path = Path(pattern)
     if path.exists():
         return [path]
-    folder = next(
-        (parent for parent in path.parents if parent.is_dir()), path
-    )  # is meant literally, [brackets] and all
-    return [
-        folder / name
-        for name in sorted(
-            glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
-        )
-    ]
+    folder = next((parent for parent in path.parents if parent.is_dir()), path)
+    names = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
+    return [folder / name for name in sorted(names)]
 
 
 def _examples(shard: Path, prefix: str) -> Iterator[Example]:
+    """The images in one shard. Their paths begin with `prefix`. Raises DataError."""
     members = {
         name: TarMember(shard, info.offset_data, info.size)
         for info in _headers(shard)
@@ -157,38 +136,52 @@ def _examples(shard: Path, prefix: str) -> Iterator[Example]:
 
 
 def _headers(shard: Path) -> Iterator[tarfile.TarInfo]:
-    """Of every regular member, seeking over the contents; raises DataError where the shard is no whole, plain tar file."""
+    """The header of every regular member, read without the contents; raises DataError."""
     if not shard.is_file():
         raise DataError(f"{shard} is not a file; pass .tar files only")
     try:
         with shard.open("rb") as file:
-            head = file.read(8)
-            if remedy := next(
-                (command for magic, command in _COMPRESSED.items() if head.startswith(magic)), None
-            ):
-                raise DataError(
-                    f"{shard} is compressed, so its images cannot be read by position; decompress it first: {remedy} {shard}"
-                )
+            _check_not_compressed(file.read(8), shard)
             file.seek(0)
-            with tarfile.open(
+            with _TarFile.open(
                 fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
             ) as tar:
-                yield from _whole(tar, shard)
+                yield from _checked_headers(tar, shard)
     except (tarfile.TarError, ValueError, OverflowError) as error:
         raise DataError(
-            f"{shard} is not a tar file, or a damaged one ({error}); pass .tar files only, or copy it again"
+            f"{shard} is not a tar file, or is damaged ({error}); "
+            "pass .tar files only, or copy it again"
         ) from error
     except OSError as error:
         raise DataError(
-            f"{shard} cannot be read: {error.strerror or error}; pass .tar files that can be"
+            f"{shard} cannot be read: {error.strerror or error}; pass .tar files that can be read"
         ) from error
 
 
-def _whole(tar: tarfile.TarFile, shard: Path) -> Iterator[tarfile.TarInfo]:
-    """tarfile itself takes any header that it cannot read for the end of the archive."""
+class _TarFile(tarfile.TarFile):
+    """A tar file whose list of headers can be emptied."""
+
+    members: list[tarfile.TarInfo]
+
+
+def _check_not_compressed(head: bytes, shard: Path) -> None:
+    """Raise DataError if the first bytes of a shard are those of a compressed file."""
+    for magic, command in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            raise DataError(
+                f"{shard} is compressed, so its images cannot be read by position; "
+                f"decompress it first: {command} {shard}"
+            )
+
+
+def _checked_headers(tar: _TarFile, shard: Path) -> Iterator[tarfile.TarInfo]:
+    """The headers of a tar file; raises DataError if the file is cut off or damaged.
+
+    tarfile alone takes a header that it cannot read for the end of the archive.
+    """
     num_bytes, position = shard.stat().st_size, 0
     while position < num_bytes and (info := tar.next()):
-        tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header otherwise
+        tar.members.clear()  # tarfile would keep every header in memory
         if tar.offset <= position:  # a negative size
             raise tarfile.ReadError(f"{info.name} has {info.size} bytes")
         position = tar.offset
@@ -196,21 +189,23 @@ def _whole(tar: tarfile.TarFile, shard: Path) -> Iterator[tarfile.TarInfo]:
             continue
         if (end := info.offset_data + info.size) > num_bytes:
             raise DataError(
-                f"{shard} is cut off within {storable(info.name)}: it has {num_bytes:,} bytes of {end:,}; copy or write it again, whole"
+                f"{shard} is cut off within {storable(info.name)}: "
+                f"it has {num_bytes:,} bytes of {end:,}; copy or write it again, whole"
             )
         yield info
     if position < num_bytes:
         with shard.open("rb") as file:
             file.seek(position)
             block = file.read(tarfile.BLOCKSIZE)
-        if block.strip(b"\0"):  # the end of an archive is zeros, where it is marked
+        if block.strip(b"\0"):  # the end of an archive is marked by zeros, or not at all
             raise DataError(
-                f"{shard} is cut off or damaged after {position:,} of its {num_bytes:,} bytes; copy or write it again, whole"
+                f"{shard} is cut off or damaged after {position:,} of its {num_bytes:,} bytes; "
+                "copy or write it again, whole"
             )
 
 
 def _name(info: tarfile.TarInfo) -> str:
-    """`./cat//1.jpg` -> `cat/1.jpg`"""
+    """The normal form of a member's name: `./cat//1.jpg` -> `cat/1.jpg`."""
     return str(PurePosixPath(storable(info.name).lstrip("/")))
 
 
@@ -220,24 +215,24 @@ def _is_hidden(name: str) -> bool:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """`cat/1.seg.png` -> (`cat/1`, `seg.png`): to WebDataset a key ends at the first dot of the file's name."""
+    """WebDataset splits a name at the first dot: `cat/1.seg.png` -> (`cat/1`, `seg.png`)."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     return folder + slash + stem, extension.lower()
 
 
 def _labels(members: Mapping[str, TarMember]) -> dict[str, str | None]:
-    """What a .cls or else a .json member says of its key."""
-    sides: dict[str, str] = {}
+    """The label of each key that has a .cls member or, if not, a .json member; raises DataError."""
+    label_members: dict[str, str] = {}
     for name in members:
         key, extension = _key(name)
-        if extension == "cls" or (extension == "json" and key not in sides):
-            sides[key] = name
-    return {key: _label_in(members[name], name) for key, name in sides.items()}
+        if extension == "cls" or (extension == "json" and key not in label_members):
+            label_members[key] = name
+    return {key: _read_label(members[name], name) for key, name in label_members.items()}
 
 
-def _label_in(member: TarMember, name: str) -> str | None:
-    """None where it says nothing about a class."""
+def _read_label(member: TarMember, name: str) -> str | None:
+    """Read the label in a .cls or .json member, None if there is none; raises DataError."""
     try:
         if member.num_bytes > MAX_LABEL_BYTES:
             raise ValueError(
@@ -245,19 +240,20 @@ def _label_in(member: TarMember, name: str) -> str | None:
             )
         label = read_bytes(member).decode("utf-8-sig")
         if name.lower().endswith("json"):
-            label = _label_of(json.loads(label))
+            label = _json_label(json.loads(label))
         lines = label.strip().splitlines()
         if len(lines) > 1:
             raise ValueError(f"it has {len(lines)} lines")
     except (ImageError, ValueError) as error:
         raise DataError(
-            f"{name} in {member.file} must hold the name or number of a class as text in UTF-8, but {error}; mend it, or leave it out"
+            f"{name} in {member.file} must hold the name or number of a class as text in UTF-8, "
+            f"but {error}; correct it, or leave it out"
         ) from error
     return lines[0].encode("utf-8", "backslashreplace").decode() if lines else None
 
 
-def _label_of(content: object) -> str:
-    """The "label" in a .json member; empty where there is none."""
+def _json_label(content: object) -> str:
+    """The "label" in the content of a .json member; empty if there is none. Raises ValueError."""
     label = content.get("label") if isinstance(content, dict) else None
     if isinstance(label, bool) or not isinstance(label, str | int | None):
         raise ValueError(f"its label is a {type(label).__name__}")

@@ -1,4 +1,4 @@
-"""The files that a command skipped because they are not usable images, and the CSV that lists them."""
+"""The files that a command skipped because they are not usable images, listed in a CSV."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ class Skipped:
 
 
 def describe_skipped(skipped: list[Skipped], file: Path) -> str:
-    """One line for a command's summary: how many files were skipped, and where `write_skipped` lists them."""
-    where = f", listed with their reasons in {file}" if skipped else ""
-    return f"skipped files: {len(skipped):,}{where}"
+    """One line for a command's summary: the number of skipped files, and where they are listed."""
+    listing = f", listed with their reasons in {file}" if skipped else ""
+    return f"skipped files: {len(skipped):,}{listing}"
 
 
 def write_skipped(skipped: list[Skipped], file: Path) -> None:
-    """Write the CSV `path,reason`. If no file was skipped, the CSV is removed."""
+    """Write the CSV `path,reason`. If no file was skipped, remove the CSV."""
     if not skipped:
         file.unlink(missing_ok=True)
         return

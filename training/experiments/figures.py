@@ -1,34 +1,51 @@
-"""Figures of a run or a model: its learning curve, and the paper's Figures 1 and 3. Matplotlib without a display."""
+"""The paper's Figures 1 and 3, drawn from the logs of an ablation and from a model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from training.network.model import WEIGHTS_FILE, check_file, read_card
-from training.plotting import save_figure
+from training.experiments.variations import BASELINE
+from training.learning.log import LOG_FILE, read_log
+from training.network.model import WEIGHTS_FILE, ModelCard, check_file, read_card
+from training.plotting import plt, save_figure
+
+Floats = npt.NDArray[np.float32]
+FIGURE_3_COLUMNS = 16
+TILE_BORDER_PX = 1
+
+
+def draw_ablation_figure_1(directory: Path, file: Path) -> bool:
+    """Draw Figure 1 from an ablation's logs of baseline and tanh; False if there are none yet."""
+    titles = {BASELINE: "ReLU", "tanh": "tanh"}
+    runs = {
+        title: [read_log(log) for log in sorted(directory.glob(f"{name}-seed*/{LOG_FILE}"))]
+        for name, title in titles.items()
+    }
+    if not any(runs.values()):
+        return False
+    draw_figure_1({title: logs for title, logs in runs.items() if logs}, file)
+    return True
 
 
 def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], file: Path) -> None:
-    """Training error by epoch, a colour for each name and a line for each of its logs, as PNG; the paper's dotted line is at 25 %.
+    """Draw the training error by epoch as PNG, with one colour per name and one line per log.
 
-    The paper drew a four-layer network on CIFAR-10, with ReLUs (solid) and with tanh (dashed); this is whatever `runs` trained.
+    The paper drew a four-layer network on CIFAR-10, with ReLUs (solid) and with tanh (dashed); this
+    draws the networks of `runs`. The dotted line at 25 % is the paper's.
     """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for number, (name, logs) in enumerate(runs.items()):
-        for place, log in enumerate(logs):
+        for position, log in enumerate(logs):
             axes.plot(
                 [line["epoch"] for line in log],
                 [line["train_error"] for line in log],
                 color=f"C{number}",
                 linestyle="--" if "tanh" in name else "-",
-                label=name if place == 0 else None,
+                label=name if position == 0 else None,
             )
     axes.axhline(0.25, color="0.6", linestyle=":", linewidth=1)
     axes.set(xlabel="epoch", ylabel="training error (augmented images)", ylim=(0, 1))
@@ -37,37 +54,40 @@ def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], fil
     save_figure(figure, file)
 
 
-def draw_figure_3(model_directory: Path, file: Path) -> None:
-    """The first convolution's kernels (96 of 11x11x3 in the paper's network), the first of two towers' above the second's, as PNG."""
-    card = read_card(model_directory)
-    kernels = load_file(check_file(model_directory, WEIGHTS_FILE, card.id))[
-        "convolutions.conv1.weight"
-    ]  # (maps, 3, 11, 11)
-    num_columns = 16
-    kernels = kernels.transpose(0, 2, 3, 1)
-    lowest, highest = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
-    tiles = np.pad(
-        (kernels - lowest) / np.maximum(highest - lowest, 1e-12),
-        ((0, 0), (1, 1), (1, 1), (0, 0)),
-        constant_values=1,
-    )
-    num_rows = -(-len(tiles) // num_columns)
-    sheet = np.ones((num_rows * num_columns, *tiles.shape[1:]), np.float32)
-    sheet[: len(tiles)] = tiles
-    side = tiles.shape[1]
-    sheet = (
-        sheet.reshape(num_rows, num_columns, side, side, 3)
-        .swapaxes(1, 2)
-        .reshape(num_rows * side, num_columns * side, 3)
-    )
+def draw_figure_3(model_directory: Path, file: Path, *, card: ModelCard | None = None) -> None:
+    """Draw the kernels of conv1 as PNG, in the paper's network 96 of 11x11x3; raises ModelError.
+
+    With two towers the first tower's kernels are above the second's. Pass the `card` if it has been
+    read already; without it, model.json is read here.
+    """
+    card = card or read_card(model_directory)
+    weights = load_file(check_file(model_directory, WEIGHTS_FILE, card.id))
+    kernels = weights["convolutions.conv1.weight"].transpose(0, 2, 3, 1)  # (maps, 11, 11, 3)
+    sheet = _sheet(kernels)
+    num_rows = len(sheet) // (kernels.shape[1] + 2 * TILE_BORDER_PX)
     figure, axes = plt.subplots(figsize=(10, 0.4 + 0.62 * num_rows), layout="constrained")
     axes.imshow(sheet, interpolation="nearest")
     axes.axis("off")
-    num_towers = card.architecture.get("num_towers", 2)  # the first model.json had none
+    num_towers = card.architecture.get("num_towers", 2)  # missing in the first model.json files
     has_two_towers = card.architecture["layout"] == "paper" and num_towers == 2
-    axes.set_title(
-        f"{len(kernels)} kernels of conv1"
-        + ("; the upper half is the first tower's" if has_two_towers else ""),
-        fontsize=10,
-    )
+    title = f"{len(kernels)} kernels of conv1"
+    if has_two_towers:
+        title += "; the upper half is the first tower's"
+    axes.set_title(title, fontsize=10)
     save_figure(figure, file)
+
+
+def _sheet(kernels: Floats) -> Floats:
+    """Kernels (n, side, side, 3) as tiles with white borders in one picture, 16 per row, in 0..1.
+
+    Each kernel is scaled to span 0 to 1, so that faint ones can be seen.
+    """
+    lowest, highest = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
+    scaled = (kernels - lowest) / np.maximum(highest - lowest, 1e-12)
+    border = (TILE_BORDER_PX, TILE_BORDER_PX)
+    tiles = np.pad(scaled, ((0, 0), border, border, (0, 0)), constant_values=1)
+    side, num_rows = tiles.shape[1], -(-len(tiles) // FIGURE_3_COLUMNS)
+    sheet = np.ones((num_rows * FIGURE_3_COLUMNS, side, side, 3), np.float32)
+    sheet[: len(tiles)] = tiles
+    grid = sheet.reshape(num_rows, FIGURE_3_COLUMNS, side, side, 3).swapaxes(1, 2)
+    return grid.reshape(num_rows * side, FIGURE_3_COLUMNS * side, 3)

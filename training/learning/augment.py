@@ -1,7 +1,7 @@
-"""Random crops, flips, colour noise and mixing, a batch at a time, on whichever device holds it.
+"""Random crops, flips, colour noise and mixing of a batch, on the device that holds it.
 
-Every random number of a step follows from the recipe's seed, the epoch and the step: see `Draws`. It is drawn for the whole
-batch and then cut, so that several processes with a part of the batch each do together what one does alone.
+The random numbers of a step are `Draws`. They are drawn for the whole batch, and each process takes
+those of its own part, so several processes together do what one process does.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.learning.recipe import Recipe
 
 STREAM = 1
-"""Sets these numbers apart from the trainer's, which follow from the same seed and epoch."""
+"""Separates these random numbers from those in step.py, which come from the same seed and epoch."""
 
 
 @dataclass(frozen=True)
@@ -21,51 +21,53 @@ class Draws:
     """The random numbers of one batch."""
 
     uniform: Tensor
-    """(B, 5) in 0..1: the crop's area, its aspect ratio, its row, its column, and whether it is mirrored."""
+    """(B, 5) in 0..1: the crop's area, aspect ratio, row and column, and whether it is mirrored."""
     normal: Tensor
-    """(B, 3): how much of each principal colour component is added."""
+    """(B, 3): the factors of the principal colour components that are added."""
     blended: float | None
-    """The share of the first image in a mixup of two; None mixes none."""
+    """The share that an image keeps in a mixup with its partner; None for no mixup."""
     pasted: tuple[float, float, float] | None
-    """The share of the first image in a cutmix, and the rectangle's centre (row, column) in 0..1; None pastes none."""
+    """The share that an image keeps in a cutmix, then the row and the column of the rectangle's
+    centre, in 0..1; None for no cutmix."""
 
     @staticmethod
     def of(recipe: Recipe, batch_size: int, epoch: int, step: int) -> "Draws":
-        """Those of a step of an epoch, both counted from 0."""
+        """The numbers of one step. `epoch` and `step` count from 0."""
         random = np.random.default_rng((recipe.seed, STREAM, epoch, step))
         uniform = torch.from_numpy(random.random((batch_size, 5), dtype=np.float32))
         normal = torch.from_numpy(random.standard_normal((batch_size, 3), dtype=np.float32))
-        # With both, a coin decides; of one alone, its alpha does.
+        # If the recipe has both mixup and cutmix, half of the batches take one of the two each.
         pastes = bool(recipe.cutmix) and (not recipe.mixup or random.random() < 0.5)
-        blended = (
-            float(random.beta(recipe.mixup, recipe.mixup)) if recipe.mixup and not pastes else None
-        )
-        pasted = (
-            (float(random.beta(recipe.cutmix, recipe.cutmix)), random.random(), random.random())
-            if pastes
-            else None
-        )
+        blended, pasted = None, None
+        if pastes:
+            share = float(random.beta(recipe.cutmix, recipe.cutmix))
+            pasted = (share, random.random(), random.random())
+        elif recipe.mixup:
+            blended = float(random.beta(recipe.mixup, recipe.mixup))
         return Draws(uniform, normal, blended, pasted)
 
     def part(self, start: int, end: int) -> "Draws":
-        """Those of the images `start` to `end` of the batch."""
+        """The numbers of the batch's images from `start` up to, but not including, `end`."""
         return Draws(self.uniform[start:end], self.normal[start:end], self.blended, self.pasted)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a mixed batch is of: `share` of each image is its own, the rest its partner's, whose class numbers are `others` (B,)."""
+    """How the images of a batch are mixed."""
 
     share: float
+    """The share of each image that is its own. The rest is its partner's."""
     others: Tensor
+    """(B,): the class indices of the partners."""
 
 
 def augment(
     canvases: Tensor, recipe: Recipe, draws: Draws, colour_axes: Tensor | None = None
 ) -> Tensor:
-    """uint8 canvases (B, R, R, 3) -> training squares (B, S, S, 3) in 0..255: uint8, or floating-point where they were resized or coloured.
+    """Crop, mirror and colour uint8 canvases (B, R, R, 3); returns squares (B, S, S, 3) in 0..255.
 
-    `colour_axes` (3, 3) are those of `training.network.preprocessing.PixelStatistics`; None leaves the colours as they are.
+    The squares are uint8, or floating-point if they are coloured or were resized on a GPU.
+    `colour_axes` (3, 3) come from `PixelStatistics`; None leaves the colours as they are.
     """
     uniform = draws.uniform.to(canvases.device)
     if recipe.crop == "random":
@@ -78,21 +80,21 @@ def augment(
         return squares
     shifts = recipe.colour_noise * draws.normal.to(squares.device) @ colour_axes  # (B, 3)
     size = squares.shape[1]
-    return (squares.float().reshape(-1, size, size * 3) + shifts.repeat(1, size)[:, None]).view_as(
-        squares
-    )  # by rows, which is faster
+    # Adding to whole rows of pixels is faster than adding to each pixel's three values.
+    rows = squares.float().reshape(-1, size, size * 3)  # (B, S, S * 3)
+    return (rows + shifts.repeat(1, size)[:, None]).view_as(squares)  # (B, S, S, 3)
 
 
 def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) -> Tensor:
-    """A random square of each canvas, every other one mirrored (section 4.1): (B, R, R, 3) -> (B, S, S, 3), same dtype.
+    """Cut a random square out of each canvas (section 4.1): (B, R, R, 3) -> (B, S, S, 3).
 
-    `uniform` (B, 5), as of `Draws`, lies on the canvases' device.
+    The dtype stays the same. With `flip`, half of the squares are mirrored. `uniform` (B, 5) comes
+    from `Draws` and is on the device of the canvases.
     """
     batch, side = canvases.shape[:2]
     device = canvases.device
-    offsets = (
-        (uniform[:, 2:4] * (side - size + 1)).long().clamp(max=side - size)
-    )  # a float32 just under 1 may round to it
+    # A float32 just under 1 can round up to 1, hence the clamp.
+    offsets = (uniform[:, 2:4] * (side - size + 1)).long().clamp(max=side - size)  # (B, 2)
     along = torch.arange(size, device=device)
     rows, columns = offsets[:, :1] + along, offsets[:, 1:] + along  # (B, S) each
     if flip:
@@ -104,10 +106,12 @@ def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) ->
 def random_resized_crops(
     canvases: Tensor, size: int, uniform: Tensor, *, min_area: float, flip: bool
 ) -> Tensor:
-    """A random box of each canvas, resized, every other one mirrored: (B, R, R, 3) -> (B, S, S, 3).
+    """Cut a random box out of each canvas and resize it: (B, R, R, 3) -> (B, S, S, 3).
 
-    Szegedy et al. 2015, section 6, as torchvision's RandomResizedCrop with antialiasing. On a CPU uint8, image by image, since
-    torch's kernel for bytes outruns matrix products there; on a GPU in floating point, all at once.
+    This is Szegedy et al. 2015, section 6, as in torchvision's RandomResizedCrop with antialiasing.
+    With `flip`, half of the crops are mirrored. On a CPU, images are resized one by one as uint8,
+    because torch's kernel for bytes is faster there than matrix products. On a GPU, all are resized
+    at once, in floating point.
     """
     resize = resize_together if canvases.is_cuda else resize_one_by_one
     mirrored = _mirrored(uniform) if flip else torch.zeros_like(uniform[:, 4], dtype=torch.bool)
@@ -115,30 +119,31 @@ def random_resized_crops(
 
 
 def random_boxes(uniform: Tensor, side: int, min_area: float) -> Tensor:
-    """Boxes (B, 4) int64, top, left, height and width, of `min_area` to all of a canvas, with an aspect ratio of 3:4 to 4:3."""
+    """Random boxes (B, 4) int64 of a canvas: top, left, height, width.
+
+    They cover from `min_area` to all of the canvas, with aspect ratios from 3:4 to 4:3.
+    """
     area = min_area + (1 - min_area) * uniform[:, 0]
     root_of_aspect = (4 / 3) ** (uniform[:, 1] - 0.5)
-    lengths = (
-        (area.sqrt()[:, None] * torch.stack((1 / root_of_aspect, root_of_aspect), 1) * side)
-        .round()
-        .clamp(1, side)
-    )
-    starts = (
-        (uniform[:, 2:4] * (side - lengths + 1)).floor().minimum(side - lengths)
-    )  # a float32 just under 1 may round to it
+    proportions = torch.stack((1 / root_of_aspect, root_of_aspect), 1)  # (B, 2): height, width
+    lengths = (area.sqrt()[:, None] * proportions * side).round().clamp(1, side)
+    # A float32 just under 1 can round up to 1, hence the minimum.
+    starts = (uniform[:, 2:4] * (side - lengths + 1)).floor().minimum(side - lengths)
     return torch.cat((starts, lengths), 1).long()
 
 
 def resize_one_by_one(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Each canvas's box at size S, mirrored where `mirrored` (B,) says so: uint8 (B, R, R, 3) -> uint8 (B, S, S, 3)."""
+    """Resize each canvas's box: uint8 (B, R, R, 3) -> uint8 (B, S, S, 3).
+
+    Crops for which `mirrored` (B,) is true are mirrored.
+    """
     squares = np.empty((len(canvases), size, size, 3), np.uint8)
     for canvas, (top, left, height, width), square in zip(
         canvases.numpy(), boxes.tolist(), squares, strict=True
     ):
-        # NumPy copies, since torch would call its threads for each of these few bytes.
-        box = torch.from_numpy(
-            np.ascontiguousarray(canvas[None, top : top + height, left : left + width])
-        )
+        # NumPy makes the copy: torch would start its threads for each of these few bytes.
+        box_pixels = np.ascontiguousarray(canvas[None, top : top + height, left : left + width])
+        box = torch.from_numpy(box_pixels)
         resized = nn.functional.interpolate(
             box.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True
         )
@@ -149,24 +154,27 @@ def resize_one_by_one(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: i
 
 
 def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """The same as two batched matrix products, in floating point: in bfloat16 under autocast, whose eight bits are the pixels' own."""
+    """Do the same in two batched matrix products, in floating point.
+
+    Under autocast the products run in bfloat16, whose eight significant bits suffice for pixels.
+    """
     batch, side = canvases.shape[:2]
     starts, lengths = boxes.split(2, dim=1)
     rows = _interpolation(starts[:, 0], lengths[:, 0], side, size)
     columns = _interpolation(starts[:, 1], lengths[:, 1], side, size)
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    lines = (
-        canvases.permute(0, 1, 3, 2)
-        .to(torch.float32, memory_format=torch.contiguous_format)
-        .view(batch, side, 3 * side)
-    )
-    squeezed = torch.bmm(rows, lines).view(batch, size * 3, side)
-    return torch.bmm(squeezed, columns.mT).view(batch, size, 3, size).permute(0, 1, 3, 2)
+    pixels = canvases.permute(0, 1, 3, 2)  # (B, R, 3, R): a row's reds, greens and blues
+    lines = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    squeezed = torch.bmm(rows, lines.view(batch, side, 3 * side)).view(batch, size * 3, side)
+    resized = torch.bmm(squeezed, columns.mT).view(batch, size, 3, size)
+    return resized.permute(0, 1, 3, 2)  # (B, S, S, 3)
 
 
 def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture | None]:
-    """Blends or pastes each image with its neighbour in the batch, 0 with 1, 2 with 3 and so on: (B, S, S, 3) -> the same, in place
-    unless bytes are blended. The last of an odd number stays alone.
+    """Mix neighbouring images of a batch (B, S, S, 3), 0 with 1, 2 with 3 and so on.
+
+    Works in place, except that a mixup of bytes returns a float32 copy. The last image of an odd
+    number keeps its pixels.
     """
     if draws.blended is None and draws.pasted is None:
         return squares, None
@@ -175,24 +183,16 @@ def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture
     num_paired = len(squares) // 2 * 2
     evens, odds = squares[0:num_paired:2], squares[1:num_paired:2]
     others = targets.clone()
-    others[0:num_paired:2], others[1:num_paired:2] = (
-        targets[1:num_paired:2],
-        targets[0:num_paired:2],
-    )
+    others[0:num_paired:2] = targets[1:num_paired:2]
+    others[1:num_paired:2] = targets[0:num_paired:2]
     if draws.blended is not None:
         before = evens.clone()
         evens.lerp_(odds, 1 - draws.blended)
         odds.lerp_(before, 1 - draws.blended)
         return squares, Mixture(draws.blended, others)
     assert draws.pasted is not None
-    share, row, column = draws.pasted
     size = squares.shape[1]
-    half = (1 - share) ** 0.5 * size / 2
-    top, bottom, left, right = (
-        min(max(round(place * size + reach), 0), size)
-        for place in (row, column)
-        for reach in (-half, half)
-    )
+    top, bottom, left, right = _cutmix_rectangle(*draws.pasted, size)
     evens, odds = evens[:, top:bottom, left:right], odds[:, top:bottom, left:right]
     before = evens.clone()
     evens.copy_(odds)
@@ -200,21 +200,41 @@ def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture
     return squares, Mixture(1 - (bottom - top) * (right - left) / size**2, others)
 
 
+def _cutmix_rectangle(
+    share: float, row: float, column: float, size: int
+) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of the rectangle that a cutmix exchanges, in pixels.
+
+    It covers 1 - `share` of the square, less what the square's edges cut off.
+    """
+    half = (1 - share) ** 0.5 * size / 2
+
+    def clipped(pixel: float) -> int:
+        return min(max(round(pixel), 0), size)
+
+    row_px, column_px = row * size, column * size
+    return (
+        clipped(row_px - half),
+        clipped(row_px + half),
+        clipped(column_px - half),
+        clipped(column_px + half),
+    )
+
+
 def _mirrored(uniform: Tensor) -> Tensor:
     return uniform[:, 4] < 0.5
 
 
 def _interpolation(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """(B, size, side) weights that sample pixels start to start + length of `side` at `size` places.
+    """Weights (B, size, side) that resize the `length` pixels after `start` to `size` pixels.
 
-    A triangle about each place, as wide as the distance between two places where that is more than a pixel, cut off at the box.
+    Each output pixel has a triangle of weights around its centre, cut off at the edges of the box.
+    The triangle reaches one step of output pixels to either side, but at least one input pixel.
     """
     start, length = start[:, None, None], length[:, None, None]
-    pixels, places = (
-        torch.arange(side, device=start.device),
-        torch.arange(size, device=start.device),
-    )
-    centres = start + (places[:, None] + 0.5) * length / size - 0.5
+    pixels = torch.arange(side, device=start.device)
+    outputs = torch.arange(size, device=start.device)
+    centres = start + (outputs[:, None] + 0.5) * length / size - 0.5
     weights = (1 - (pixels - centres).abs() / (length / size).clamp(min=1)).clamp(min=0)
     weights = weights * ((pixels >= start) & (pixels < start + length))
     return weights / weights.sum(2, keepdim=True)

@@ -1,6 +1,8 @@
-"""Several processes that train one network, as `torchrun` starts them: gloo between CPUs, NCCL between GPUs.
+"""Training one network in several processes, which `torchrun` starts.
 
-The recipe's batch is the sum of all processes' parts, so the number of processes changes the speed and not the training.
+They communicate with gloo between CPUs and with NCCL between GPUs. Each process computes a part of
+every batch, so the number of processes changes the speed but not the result, within rounding.
+Dropout is the exception: each process draws its own.
 """
 
 import os
@@ -17,21 +19,26 @@ from torch import Tensor, nn
 from training.errors import UserError
 
 DECODING_TIMEOUT = timedelta(days=1)
-"""How long the other processes wait for the first one, which decodes; torchrun itself notices a process that died."""
+"""How long the other processes wait while the first one decodes.
+
+The limit can be long, because torchrun itself notices a process that died.
+"""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images `start` to `end` of a batch, for one process; each counts `weight` in the mean that the processes' gradients make."""
+    """One process's part of a batch: the images from `start` up to, but not including, `end`."""
 
     start: int
     end: int
     weight: float
+    """Factor of each image's loss. With it, the mean over the processes is the mean over the batch.
+    """
 
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those that train together; by default it is alone."""
+    """This process among those that train together. By default it is the only one."""
 
     rank: int = 0
     count: int = 1
@@ -39,23 +46,25 @@ class Workers:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process decodes, prints and writes for all."""
+        """Whether this is the process that decodes, prints and writes."""
         return self.rank == 0
 
     def part(self, batch_size: int) -> Part:
-        """This process's images of a batch. It begins at an even number, since mixing pairs neighbours; a batch too small to be
-        shared is computed by every process.
+        """This process's part of a batch.
+
+        A part starts at an even position, because mixing pairs neighbouring images. If a batch is
+        too small to be shared, every process computes all of it.
         """
         num_pairs = batch_size // 2
         if num_pairs < self.count:
             return Part(0, batch_size, 1 / batch_size)
         start, end = (2 * (num_pairs * rank // self.count) for rank in (self.rank, self.rank + 1))
-        return Part(
-            start, batch_size if self.rank == self.count - 1 else end, self.count / batch_size
-        )
+        if self.rank == self.count - 1:
+            end = batch_size
+        return Part(start, end, self.count / batch_size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over all processes, in all of them."""
+        """The mean of `value` over all processes. Every process gets it."""
         if self.count == 1:
             return value
         total = value.detach().clone()
@@ -63,23 +72,26 @@ class Workers:
         return total / self.count
 
     def any(self, is_true: bool) -> bool:
-        """Whether it is true in any process."""
+        """Whether `is_true` is true in any process."""
         return bool(self.mean(torch.tensor(float(is_true), device=self.device)) > 0)
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             torch.distributed.barrier()
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks for all; true outside torchrun."""
+    """Whether this is the process that prints; always true outside torchrun."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def join_workers() -> Iterator[Workers]:
-    """Joins the processes that torchrun started; outside torchrun, this one alone, on the GPU where there is one."""
+    """Join the processes that torchrun started. Outside torchrun, this process is the only one.
+
+    It trains on a GPU if there is one. Raises UserError if there are more processes than GPUs.
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -88,12 +100,12 @@ def join_workers() -> Iterator[Workers]:
     if device.type == "cuda":
         if local_rank >= (num_gpus := torch.cuda.device_count()):
             raise UserError(
-                f"torchrun started a process {local_rank + 1} here, but this machine has {num_gpus} GPUs; start one for each"
+                f"torchrun started {local_rank + 1} or more processes, but this machine has "
+                f"{num_gpus} GPUs; start one process per GPU"
             )
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=DECODING_TIMEOUT
-    )
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=DECODING_TIMEOUT)
     try:
         yield Workers(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
     finally:
@@ -101,7 +113,10 @@ def join_workers() -> Iterator[Workers]:
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the parts of all processes; torch's own works on GPUs only, and not on parts of different sizes."""
+    """Batch norm over the parts of all processes.
+
+    torch's own SyncBatchNorm works on GPUs only, and not on parts of different sizes.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -109,11 +124,12 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        values = x.float()
+        values = x.float()  # (B, C, H, W)
         count = values.new_full((1,), values.numel() / values.shape[1])
-        sums = _Sum.apply(torch.cat((values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count)))
+        own_sums = (values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count)
+        sums = _Sum.apply(torch.cat(own_sums))  # (2 * C + 1,)
         total = sums[-1]
-        mean, square = (sums[:-1] / total).chunk(2)
+        mean, square = (sums[:-1] / total).chunk(2)  # (C,) each
         variance = (square - mean * mean).clamp(min=0)
         with torch.no_grad():
             self.num_batches_tracked += 1
@@ -121,12 +137,15 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * total / (total - 1), self.momentum or 0.0)
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        normalized: Tensor = values * scale[:, None, None] + shift[:, None, None]
+        normalized: Tensor = values * scale[:, None, None] + shift[:, None, None]  # (B, C, H, W)
         return normalized.to(x.dtype)
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, since every process's loss depends on every part."""
+    """The sum over all processes.
+
+    The gradient is summed as well, because the loss of every process depends on every part.
+    """
 
     @staticmethod
     def forward(_: Any, part: Tensor) -> Tensor:
@@ -140,7 +159,7 @@ class _Sum(torch.autograd.Function):
 
 
 def synchronize_batch_norms(network: nn.Module) -> None:
-    """Makes every batch norm of a network reckon over all processes."""
+    """Turn every batch norm of a network into a SyncedBatchNorm, in place."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm

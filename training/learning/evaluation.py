@@ -1,27 +1,85 @@
-"""Top-1 and top-5 of a network on canvases, from the centre or from the paper's ten crops."""
+"""Top-1 and top-5 of networks, from the central crop or from the paper's ten crops."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
+from training.data.datasets import class_names, open_dataset
+from training.data.examples import DataError
 from training.data.images import Pixels
 from training.data.loader import batches, squares
+from training.devices import best_device
+from training.learning.training_images import absolute_name, decode, labelled, to_split
 from training.network.alexnet import AlexNet
+from training.network.export import load_network
+from training.progress import console
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """`top1` and `top5` are shares of the images, 0..1; `loss` the mean cross-entropy in nats; `num_images` how many."""
+    """The scores of a network on a number of images."""
 
     top1: float
+    """Share of the images whose class is the likeliest one, 0 to 1."""
     top5: float
+    """Share of the images whose class is among the five likeliest ones, 0 to 1."""
     loss: float
+    """Mean cross-entropy in nats."""
     num_images: int
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
+
+
+def evaluate_models(
+    directories: Sequence[Path], data: str, *, num_crops: int = 1, cache: Path | None = None
+) -> Metrics:
+    """Score the mean of several models' probabilities on all labelled images; raises UserError.
+
+    The folder `cache` keeps the decoded images for later calls. Without it, they are kept in a
+    temporary folder until the end of the call.
+    """
+    device = best_device()
+    models = [load_network(directory, device) for directory in directories]
+    names = models[0][1].class_names
+    for directory, (_, card) in zip(directories, models, strict=True):
+        if card.class_names != names:
+            raise DataError(
+                f"{directory} has other classes than {directories[0]}; "
+                "average models of the same classes only"
+            )
+    examples = labelled(open_dataset(data).part("all"))
+    if unknown := sorted(set(class_names(examples)) - set(names)):
+        raise DataError(
+            f"{data} has classes that {directories[0]} does not know: {', '.join(unknown[:5])}; "
+            "pass images of its own classes"
+        )
+    with TemporaryDirectory() as scratch:
+        folder, source = cache or Path(scratch), absolute_name(data)
+        canvases = {
+            size: decode(source, examples, size, folder, "evaluated")
+            for size in dict.fromkeys(card.image_size for _, card in models)
+        }
+        first = canvases[models[0][1].image_size]
+        if not first.examples:
+            raise DataError(
+                f"{data} has no readable labelled image; "
+                "pass a folder of class folders, a CSV (path,label), or tar shards"
+            )
+        for item in first.skipped:
+            console.print(f"Skipped {item.path}: {item.reason}")
+        probabilities = average(
+            [
+                predictions(network, canvases[card.image_size].pixels, num_crops=num_crops)
+                for network, card in models
+            ]
+        )
+        return score(probabilities, to_split(first, names).targets)
 
 
 def evaluate(
@@ -32,55 +90,65 @@ def evaluate(
     num_crops: int = 1,
     batch_size: int = 128,
 ) -> Metrics:
-    """Scores `network` on canvases (N, R, R, 3) uint8 with class numbers `targets` (N,), in float32.
+    """Score a network on canvases (N, R, R, 3) uint8 with class indices `targets` (N,).
 
-    With `num_crops` 10, an image's probabilities are the mean over the four corners, the centre and their mirrors (section 4.1).
+    With `num_crops` 10, an image's probabilities are the mean over the four corners, the centre and
+    their mirror images (section 4.1).
     """
-    return score(
-        predictions(network, canvases, num_crops=num_crops, batch_size=batch_size), targets
-    )
+    probabilities = predictions(network, canvases, num_crops=num_crops, batch_size=batch_size)
+    return score(probabilities, targets)
 
 
 @torch.inference_mode()
 def predictions(
     network: AlexNet, canvases: Pixels, *, num_crops: int = 1, batch_size: int = 128
 ) -> Iterator[Tensor]:
-    """The probabilities (B, num_classes) of each batch of canvases in turn."""
+    """The probabilities (B, num_classes) of each batch of canvases, in order."""
     size = network.architecture.image_size
+    positions = torch.arange(len(canvases)).split(batch_size)
     network.eval()
-    for batch in batches(
-        canvases, torch.arange(len(canvases)).split(batch_size), network.std.device
-    ):
-        crops = [squares(batch, size)] if num_crops == 1 else ten_crops(batch, size)
-        yield torch.stack([network(crop)[0].float().softmax(1) for crop in crops]).mean(0)
+    with closing(batches(canvases, positions, network.std.device)) as canvas_batches:
+        for batch in canvas_batches:  # (B, R, R, 3)
+            crops = [squares(batch, size)] if num_crops == 1 else ten_crops(batch, size)
+            per_crop = [network(crop)[0].float().softmax(1) for crop in crops]  # (B, num_classes)
+            yield torch.stack(per_crop).mean(0)  # (B, num_classes)
 
 
 def average(models: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
-    """The mean of several models' probabilities, as the paper averages five and seven networks (section 6)."""
+    """The mean of several models' probabilities, batch by batch.
+
+    The paper averages five and seven networks (section 6).
+    """
     for batch in zip(*models, strict=True):
         yield torch.stack(batch).mean(0)
 
 
 def score(probabilities: Iterable[Tensor], targets: Tensor) -> Metrics:
-    """Top-1, top-5 and the cross-entropy of batches of probabilities, for all of the class numbers `targets` (N,) in order.
+    """Score batches of probabilities (B, num_classes) against all class indices `targets` (N,).
 
-    Each batch's sums stay on its device until the last, so that a GPU is never waited for in between.
+    The sums of each batch stay on its device until the end, so no batch waits for a GPU.
     """
     sums: list[Tensor] = []
-    count = 0
+    num_images = 0
     for batch in probabilities:
         targets = targets.to(batch.device)
-        wanted = targets[count : count + len(batch)]
-        losses = torch.nn.functional.nll_loss(batch.clamp(min=1e-12).log(), wanted, reduction="sum")
-        ranked = batch.topk(min(5, batch.shape[1])).indices == wanted[:, None]
-        sums.append(torch.stack((losses, ranked[:, 0].sum(), ranked.sum())))
-        count += len(batch)
+        expected = targets[num_images : num_images + len(batch)]  # (B,)
+        log_probabilities = batch.clamp(min=1e-12).log()
+        losses = torch.nn.functional.nll_loss(log_probabilities, expected, reduction="sum")
+        is_right = batch.topk(min(5, batch.shape[1])).indices == expected[:, None]  # (B, 5)
+        sums.append(torch.stack((losses, is_right[:, 0].sum(), is_right.sum())))  # (3,)
+        num_images += len(batch)
     loss, top1, top5 = map(sum, zip(*torch.stack(sums).tolist(), strict=True))
-    return Metrics(top1=top1 / count, top5=top5 / count, loss=loss / count, num_images=count)
+    return Metrics(
+        top1=top1 / num_images,
+        top5=top5 / num_images,
+        loss=loss / num_images,
+        num_images=num_images,
+    )
 
 
 def ten_crops(canvases: Tensor, size: int) -> list[Tensor]:
-    """Four corners, the centre, and the mirrors of the five: ten tensors (B, S, S, 3)."""
+    """The four corners, the centre, and the mirror images of these five: (B, S, S, 3) each."""
     end = canvases.shape[1] - size
     corners = [canvases[:, y : y + size, x : x + size] for y in (0, end) for x in (0, end)]
     five = [*corners, squares(canvases, size)]

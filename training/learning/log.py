@@ -1,4 +1,4 @@
-"""What a run tells while it lasts: a JSON line an epoch, the learning curve, and TensorBoard's events where they are asked for."""
+"""The records of a run: one JSON line per epoch, the learning curve, and TensorBoard's events."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,27 @@ LOG_FILE, CURVE_FILE, TENSORBOARD_FOLDER = "log.jsonl", "learning-curve.png", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """A line of log.jsonl; `train_error` is counted on the augmented images as they pass, both errors are shares 0..1."""
+    """One line of log.jsonl. Losses are means in nats; errors and top-k are shares, 0 to 1."""
 
     epoch: int
+    """Counted from 1."""
     learning_rate: float
+    """The rate of the epoch's last step."""
     train_loss: float
     train_error: float
+    """Counted during training, on the augmented images."""
     val_loss: float
     val_top1: float
     val_top5: float
     images_per_s: float
     elapsed_s: float
+    """Time since the start of the run, without interruptions."""
 
 
 def write_log(lines: Sequence[Epoch], directory: Path) -> None:
-    """Writes log.jsonl and the learning curve."""
-    write_atomically(
-        directory / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode()
-    )
+    """Write log.jsonl and the learning curve."""
+    text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
+    write_atomically(directory / LOG_FILE, text.encode())
     draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
 
 
@@ -42,16 +45,44 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Draw loss, error and learning rate by epoch, from the lines of log.jsonl, as PNG."""
+    epochs = [line["epoch"] for line in log]
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")
+    losses.plot(epochs, [line["val_loss"] for line in log], label="validation")
+    losses.set(xlabel="epoch", ylabel="cross-entropy, nats", ylim=(0, None))
+    percentages = {
+        "training (augmented), top-1": [100 * line["train_error"] for line in log],
+        "validation, top-1": [100 * (1 - line["val_top1"]) for line in log],
+        "validation, top-5": [100 * (1 - line["val_top5"]) for line in log],
+    }
+    for label, values in percentages.items():
+        errors.plot(epochs, values, label=label)
+    errors.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
+    rates = errors.twinx()
+    rates.plot(epochs, [line["learning_rate"] for line in log], color="0.75", linestyle=":")
+    rates.set(ylabel="learning rate (dotted)", ylim=(0, None))
+    for axes in (losses, errors):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    save_figure(figure, file)
+
+
 def check_tensorboard() -> None:
-    """Raises UserError where TensorBoard's events cannot be written."""
+    """Raise UserError if TensorBoard's events cannot be written."""
     if find_spec("tensorboard") is None:
         raise UserError(
-            "--tensorboard needs the package tensorboard, which is not installed; install it with: pip install tensorboard"
+            "--tensorboard needs the package tensorboard, which is not installed; "
+            "install it with: pip install tensorboard"
         )
 
 
 class TensorBoard:
-    """Writes an event of each epoch's figures into DIRECTORY/tensorboard; a resumed run replaces what it does again."""
+    """Writes the figures of each epoch as TensorBoard events.
+
+    They go into DIRECTORY/tensorboard. A resumed run replaces the events of epochs that it repeats.
+    """
 
     def __init__(self, directory: Path, *, num_epochs_done: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -61,7 +92,7 @@ class TensorBoard:
         )
 
     def write(self, line: Epoch) -> None:
-        """The losses and the errors each in one chart, training beside validation."""
+        """Write the figures of one epoch. Losses and errors form two groups of charts."""
         values = {
             "loss/training": line.train_loss,
             "loss/validation": line.val_loss,
@@ -77,25 +108,3 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
-
-
-def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Loss, error and learning rate by epoch, from the lines of log.jsonl, as PNG."""
-    epochs = [line["epoch"] for line in log]
-    figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")
-    losses.plot(epochs, [line["val_loss"] for line in log], label="validation")
-    losses.set(xlabel="epoch", ylabel="cross-entropy, nats", ylim=(0, None))
-    errors.plot(
-        epochs, [100 * line["train_error"] for line in log], label="training (augmented), top-1"
-    )
-    errors.plot(epochs, [100 * (1 - line["val_top1"]) for line in log], label="validation, top-1")
-    errors.plot(epochs, [100 * (1 - line["val_top5"]) for line in log], label="validation, top-5")
-    errors.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
-    rates = errors.twinx()
-    rates.plot(epochs, [line["learning_rate"] for line in log], color="0.75", linestyle=":")
-    rates.set(ylabel="learning rate (dotted)", ylim=(0, None))
-    for axes in (losses, errors):
-        axes.legend(frameon=False)
-        axes.grid(alpha=0.3)
-    save_figure(figure, file)

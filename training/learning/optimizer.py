@@ -1,20 +1,33 @@
-"""Momentum SGD as torch has it, and as the paper prints it."""
+"""Momentum SGD: the update as the paper prints it, and as torch does it."""
+
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.learning.recipe import Recipe
 
 
-def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Momentum SGD, one pass over the memory a step; without `decay_biases`, only the weights of convolutions and full layers decay."""
-    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+class ScalingSGD(torch.optim.SGD):
+    """Fused SGD, whose update can divide all gradients by one number."""
+
+    grad_scale: Tensor | None = None
+    """The divisor. The fused update reads this attribute, as torch.amp.GradScaler sets it."""
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe) -> ScalingSGD:
+    """The optimizer of a network's parameters. Each update is one pass over the memory.
+
+    Without `decay_biases`, only the weights of convolutions and fully connected layers decay.
+    """
+    parameters = list(network.parameters())
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": recipe.weight_decay if recipe.decay_biases else 0.0},
     ]
-    return torch.optim.SGD(
+    return ScalingSGD(
         groups,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
@@ -23,24 +36,34 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
-def set_rate(optimizer: torch.optim.SGD, rate: float, recipe: Recipe) -> None:
-    """Sets the learning rate of the next step.
+def load_optimizer(optimizer: ScalingSGD, state: dict[str, Any]) -> None:
+    """Load a checkpoint's state. The weight decay stays the recipe's, which may have changed."""
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
 
-    The printed update, v <- m v - rate (g + decay w) and w <- w + v (section 5), is torch's with u = -v / rate in place of v, and
-    so with a momentum of m times the old rate over the new one: the velocity keeps its length while the rate changes.
+
+def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
+    """Set the learning rate of the next step.
+
+    Section 5 prints v <- m v - rate (g + decay w) and w <- w + v. With u = -v / rate, this is
+    torch's update of u with a momentum of m * old rate / new rate. The velocity v keeps its length
+    when the rate changes.
     """
     for group in optimizer.param_groups:
         if recipe.rate_in_velocity and recipe.momentum and rate:
-            group["momentum"] = max(
-                recipe.momentum * group["lr"] / rate, 1e-30
-            )  # of 0, torch would keep no velocity at all
+            # With a momentum of 0, torch would keep no velocity at all.
+            group["momentum"] = max(recipe.momentum * group["lr"] / rate, 1e-30)
         group["lr"] = rate
 
 
-def update(optimizer: torch.optim.SGD, max_gradient_norm: float) -> None:
-    """One update, for which all gradients are scaled by one factor where their norm is above `max_gradient_norm`; 0 bounds none.
+def clip_and_update(optimizer: ScalingSGD, max_gradient_norm: float) -> None:
+    """Update the parameters once.
 
-    The factor goes into the update's own pass over the memory, by the way that torch.amp.GradScaler takes.
+    If the norm of all gradients together exceeds `max_gradient_norm`, all are scaled down to it by
+    one factor; 0 means no bound. The fused update applies the factor, so scaling needs no pass over
+    the memory of its own.
     """
     if max_gradient_norm:
         gradients = [
@@ -49,6 +72,6 @@ def update(optimizer: torch.optim.SGD, max_gradient_norm: float) -> None:
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        divisor = (nn.utils.get_total_norm(gradients) / max_gradient_norm).clamp(min=1)
-        optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+        norm = nn.utils.get_total_norm(gradients)
+        optimizer.grad_scale = (norm / max_gradient_norm).clamp(min=1)
     optimizer.step()

@@ -1,4 +1,7 @@
-"""The learning rate of every step: the paper's plateaus (section 5), or linear warm-up and a cosine (Loshchilov and Hutter 2017)."""
+"""The learning rate of every step: the paper's plateaus, or a warm-up and a cosine.
+
+The plateaus are those of section 5. The cosine is that of Loshchilov and Hutter 2017.
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,12 +10,15 @@ from typing import Any
 from training.learning.recipe import Recipe
 
 NUM_DROPS = 3
-"""How often the rate falls to a tenth before training ends (section 5)."""
+"""Number of times that the rate falls to a tenth before training ends (section 5)."""
 
 
 @dataclass
 class Plateau:
-    """Divides by ten each time the validation error has not fallen for `patience_epochs`; ends at the plateau after the third drop."""
+    """Counts epochs without a lower validation error, and the drops of the rate that follow.
+
+    Training ends at the first plateau after the third drop.
+    """
 
     best_error: float = math.inf
     epochs_waited: int = 0
@@ -20,7 +26,7 @@ class Plateau:
     has_ended: bool = False
 
     def observe(self, error: float, patience_epochs: int) -> None:
-        """Takes an epoch's validation error into account."""
+        """Take the validation error of an epoch into account."""
         if error < self.best_error:
             self.best_error, self.epochs_waited = error, 0
             return
@@ -32,35 +38,35 @@ class Plateau:
 
 
 class Schedule:
-    """`rate(epoch)` for a fractional epoch; `end_epoch(error)` after each, from which `has_ended` follows."""
+    """The learning rate over a run. Call `end_epoch` after each epoch."""
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         self.plateau = Plateau()
 
     def rate(self, epoch: float) -> float:
-        """The learning rate `epoch` epochs into the run."""
+        """The learning rate after `epoch` epochs, which can be a fraction."""
         recipe = self.recipe
         if recipe.schedule == "plateau":
             return recipe.learning_rate * 0.1**self.plateau.num_drops
         warmup = min(recipe.warmup_epochs, recipe.epochs / 2)
         if epoch < warmup:
             return recipe.learning_rate * epoch / warmup
-        return (
-            recipe.learning_rate
-            * (1 + math.cos(math.pi * (epoch - warmup) / (recipe.epochs - warmup)))
-            / 2
-        )
+        angle = math.pi * (epoch - warmup) / (recipe.epochs - warmup)
+        return recipe.learning_rate * (1 + math.cos(angle)) / 2
 
     def end_epoch(self, error: float) -> None:
+        """Take the validation error of an epoch into account, if the schedule depends on it."""
         if self.recipe.schedule == "plateau":
             self.plateau.observe(error, self.recipe.patience_epochs)
 
     @property
     def has_ended(self) -> bool:
+        """Whether training ends before the recipe's number of epochs."""
         return self.plateau.has_ended
 
     def state(self) -> dict[str, Any]:
+        """The plain values that `restore` takes."""
         return asdict(self.plateau)
 
     def restore(self, state: dict[str, Any]) -> None:

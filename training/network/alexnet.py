@@ -1,7 +1,9 @@
-"""The networks: the paper's AlexNet and torchvision's variant, from uint8 squares to `logits` and `features` in one forward pass.
+"""The paper's AlexNet and torchvision's variant: uint8 squares in, logits and features out.
 
-Sources: Krizhevsky, Sutskever and Hinton 2012 and its published code (configuration 145) for `paper`; Krizhevsky 2014, "One weird
-trick", as torchvision has it, for `torchvision`. Where the two say different things about a size, the published code decides.
+Sources of the `paper` layout: Krizhevsky, Sutskever and Hinton 2012 ("the paper"; sections below
+are the paper's) and its published code (configuration 145). If they disagree about a size, we
+follow the code. Source of the `torchvision` layout: Krizhevsky 2014, "One weird trick", as
+implemented in torchvision.
 """
 
 import math
@@ -18,7 +20,7 @@ from training.network.preprocessing import PixelStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What determines the shapes of a network's weights; saved in model.json."""
+    """The structure of a network; saved in model.json."""
 
     layout: Literal["paper", "torchvision"]
     normalization: Literal["response", "batch", "none"]
@@ -29,23 +31,27 @@ class Architecture:
     activation: Literal["relu", "tanh"] = "relu"
     pooling: Literal["overlapping", "plain"] = "overlapping"
     num_towers: int = 2
-    """Of the `paper` layout: 2, or 1 for the same widths without groups."""
+    """Used by the `paper` layout only: 2, or 1 for the same widths without groups."""
     kernels: Literal["all", "half"] = "all"
-    """`half`: conv1 to conv4 have half as many, as one of the paper's GPUs holds, and conv5 all (section 3.2, footnote 1)."""
+    """`half`: conv1 to conv4 have half their kernels, as many as one of the paper's GPUs holds;
+    conv5 keeps all (section 3.2, footnote 1)."""
     without_convolution: int = 0
-    """The middle convolution, 2 to 5, that is left out with its nonlinearity and normalisation, but not its pooling; 0 for none."""
+    """The middle convolution, 2 to 5, to leave out together with its activation and normalisation.
+    Its pooling stays. 0 leaves out none."""
     has_sixth_convolution: bool = False
     """Whether one more convolution, of conv5's shape, follows pool5 (section 6.1)."""
     response_k: float = 2.0
-    """The constant of the response normalisation: 2 in the paper, 1 in Caffe."""
+    """The constant k of the response normalisation: 2 in the paper, 1 in Caffe."""
     response_crosses_towers: bool = False
-    """Whether the response normalisation sums over maps of both towers at their border: Caffe's does, the paper's does not."""
+    """Whether the response normalisation sums across the border between the two towers. In Caffe it
+    does, in the paper it does not."""
 
 
 class AlexNet(nn.Module):
-    """uint8 squares (B, S, S, 3), RGB -> logits (B, num_classes) and features (B, 4096): fc7 after its ReLU, before dropout.
+    """uint8 RGB squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096).
 
-    The buffers `mean` and `std` (of pixels in 0..255) do the preprocessing, so that it travels with the weights.
+    The features are fc7's outputs after the activation and before dropout. The buffers `mean` and
+    `std` (of pixels in 0..255) hold the preprocessing, so it is saved with the weights.
     """
 
     mean: Tensor
@@ -63,11 +69,14 @@ class AlexNet(nn.Module):
         self.output = _output(architecture)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.hidden(self.convolutions(preprocess(images, self.mean, self.std)))
-        return self.output(features), features
+        x = preprocess(images, self.mean, self.std)  # (B, S, S, 3) -> (B, 3, S, S)
+        x = self.convolutions(x)  # (B, 9216) for S = 224
+        features = self.hidden(x)  # (B, 4096)
+        logits = self.output(features)  # (B, num_classes)
+        return logits, features
 
     def set_preprocessing(self, statistics: PixelStatistics) -> None:
-        """Subtracts the training set's mean image (section 2), or its channels' means and divides by their deviations."""
+        """Take the training set's mean image (section 2), or its channel means and deviations."""
         if self.architecture.mean == "image":
             self.mean.copy_(torch.from_numpy(statistics.mean_image))
         else:
@@ -76,15 +85,39 @@ class AlexNet(nn.Module):
 
 
 def preprocess(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Squares (B, S, S, 3) in 0..255 -> what the first convolution reads, (B, 3, S, S), channels last in memory as they stand."""
+    """Squares (B, S, S, 3) in 0..255 -> input of conv1 (B, 3, S, S), channels last in memory."""
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)
 
 
-class LocalResponseNorm(nn.Module):
-    """b = a / (k + alpha / n * sum of a^2 over n neighbouring maps)^beta, within each tower (section 3.3).
+_LAYERS_WITH_BIAS_ONE = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
+"""Section 5: biases of 1 give the ReLUs positive inputs early in training. conv6 is like conv5."""
 
-    alpha is divided by n, as the published code and torch.nn.LocalResponseNorm do; the formula as printed is not. Equal to torch's
-    within rounding, but the sum is a banded 1x1 convolution and y^0.75 two square roots, which keeps ONNX Runtime fast.
+
+def initialize(network: AlexNet, scheme: Literal["paper", "kaiming"], seed: int) -> None:
+    """Draw the first weights. The same seed gives the same weights on every device."""
+    torch.manual_seed(seed)
+    for path, layer in network.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        name = path.rpartition(".")[2]
+        if scheme == "paper":
+            nn.init.normal_(layer.weight, std=0.01)
+        else:
+            nn.init.kaiming_normal_(
+                layer.weight, nonlinearity="linear" if name == "fc8" else "relu"
+            )
+        if layer.bias is not None:
+            is_one = scheme == "paper" and name in _LAYERS_WITH_BIAS_ONE
+            nn.init.constant_(layer.bias, 1.0 if is_one else 0.0)
+
+
+class LocalResponseNorm(nn.Module):
+    """b = a / (k + alpha / n * sum of a^2 over n neighbouring maps)^beta, within each tower.
+
+    Section 3.3. alpha is divided by n, as in the published code and in torch.nn.LocalResponseNorm;
+    the printed formula does not divide. The result equals torch's up to rounding. The sum is
+    computed as a banded 1x1 convolution, and y^0.75 as two square roots, because ONNX Runtime runs
+    these fast.
     """
 
     band: Tensor
@@ -100,14 +133,14 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band, persistent=False)  # (C, C / num_towers, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.k + nn.functional.conv2d(x * x, self.band, groups=self.num_towers)
-        root = scale.sqrt()
-        return x / (root * root.sqrt())
+        sums = nn.functional.conv2d(x * x, self.band, groups=self.num_towers)  # (B, C, H, W)
+        root = (self.k + sums).sqrt()
+        return x / (root * root.sqrt())  # (B, C, H, W)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One convolution and what follows it; `is_pooled`: a 3x3 max pool of stride 2, overlapping (section 3.4)."""
+    """One convolution, and whether a max pool of stride 2 follows it."""
 
     maps: int
     kernel_px: int
@@ -117,28 +150,29 @@ class _Layer:
     is_pooled: bool = False
 
 
+# The shapes are those for 224 pixels, after the convolution and after the pooling.
 _LAYOUTS = {
     # Two towers side by side as grouped convolutions; conv3 reads both (section 3.5, figure 2).
     "paper": (
-        _Layer(96, 11, stride=4, is_pooled=True),
-        _Layer(256, 5, padding=2, groups=2, is_pooled=True),
-        _Layer(384, 3, padding=1),
-        _Layer(384, 3, padding=1, groups=2),
-        _Layer(256, 3, padding=1, groups=2, is_pooled=True),
+        _Layer(96, 11, stride=4, is_pooled=True),  # (B, 96, 55, 55), (B, 96, 27, 27)
+        _Layer(256, 5, padding=2, groups=2, is_pooled=True),  # (B, 256, 27, 27), (B, 256, 13, 13)
+        _Layer(384, 3, padding=1),  # (B, 384, 13, 13)
+        _Layer(384, 3, padding=1, groups=2),  # (B, 384, 13, 13)
+        _Layer(256, 3, padding=1, groups=2, is_pooled=True),  # (B, 256, 13, 13), (B, 256, 6, 6)
     ),
-    # One tower; layer for layer, so that torchvision's parameters in order are ours.
+    # One tower, with the layers in torchvision's order, so that its weights load one by one.
     "torchvision": (
-        _Layer(64, 11, stride=4, padding=2, is_pooled=True),
-        _Layer(192, 5, padding=2, is_pooled=True),
-        _Layer(384, 3, padding=1),
-        _Layer(256, 3, padding=1),
-        _Layer(256, 3, padding=1, is_pooled=True),
+        _Layer(64, 11, stride=4, padding=2, is_pooled=True),  # (B, 64, 55, 55), (B, 64, 27, 27)
+        _Layer(192, 5, padding=2, is_pooled=True),  # (B, 192, 27, 27), (B, 192, 13, 13)
+        _Layer(384, 3, padding=1),  # (B, 384, 13, 13)
+        _Layer(256, 3, padding=1),  # (B, 256, 13, 13)
+        _Layer(256, 3, padding=1, is_pooled=True),  # (B, 256, 13, 13), (B, 256, 6, 6)
     ),
 }
 
 
 def _layers(architecture: Architecture) -> list[_Layer]:
-    """The convolutions in order, with the one that is left out."""
+    """All convolutions in order, including the one that the architecture leaves out."""
     layers = list(_LAYOUTS[architecture.layout])
     if architecture.kernels == "half":
         layers = [replace(layer, maps=layer.maps // 2) for layer in layers[:-1]] + layers[-1:]
@@ -148,36 +182,19 @@ def _layers(architecture: Architecture) -> list[_Layer]:
 
 
 def _convolutions(architecture: Architecture) -> nn.Sequential:
-    """Preprocessed images (B, 3, S, S) -> pool5, or the sixth convolution on it, flattened: (B, 9216) for 224 pixels."""
+    """Preprocessed images (B, 3, S, S) -> the last maps, flattened: (B, 9216) for S = 224."""
     is_paper = architecture.layout == "paper"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if is_paper:  # the published code counts positions with ceil: for 224 the last window hangs 3 pixels over the image
+    if is_paper:
+        # The published code counts positions with ceil: for 224 pixels the last window of conv1
+        # hangs 3 pixels over the edge of the image.
         overhang = -(architecture.image_size - 11) % 4
         layers["overhang"] = nn.ZeroPad2d((0, overhang, 0, overhang))
     channels = 3
-    num_towers = architecture.num_towers if is_paper else 1
-    has_batch_norm = architecture.normalization == "batch"
     for number, layer in enumerate(_layers(architecture), 1):
         if number != architecture.without_convolution:
-            groups = min(layer.groups, num_towers)
-            layers[f"conv{number}"] = nn.Conv2d(
-                channels,
-                layer.maps,
-                layer.kernel_px,
-                layer.stride,
-                layer.padding,
-                groups=groups,
-                bias=not has_batch_norm,
-            )
+            layers |= _convolution(architecture, layer, number, channels)
             channels = layer.maps
-            if has_batch_norm:
-                layers[f"norm{number}"] = nn.BatchNorm2d(channels)
-            layers[f"activation{number}"] = _activation(architecture)
-            if architecture.normalization == "response" and number <= 2:
-                num_ranges = 1 if architecture.response_crosses_towers else num_towers
-                layers[f"norm{number}"] = LocalResponseNorm(
-                    channels, num_ranges, k=architecture.response_k
-                )
         if layer.is_pooled:
             layers[f"pool{number}"] = nn.MaxPool2d(_pool_px(architecture), 2)
     if not is_paper:
@@ -186,11 +203,40 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
+def _convolution(
+    architecture: Architecture, layer: _Layer, number: int, channels: int
+) -> dict[str, nn.Module]:
+    """One convolution with its activation and normalisation: (B, C, H, W) -> (B, maps, H', W')."""
+    num_towers = architecture.num_towers if architecture.layout == "paper" else 1
+    has_batch_norm = architecture.normalization == "batch"
+    layers: dict[str, nn.Module] = {}
+    layers[f"conv{number}"] = nn.Conv2d(
+        channels,
+        layer.maps,
+        layer.kernel_px,
+        layer.stride,
+        layer.padding,
+        groups=min(layer.groups, num_towers),
+        bias=not has_batch_norm,
+    )
+    if has_batch_norm:
+        layers[f"norm{number}"] = nn.BatchNorm2d(layer.maps)
+    layers[f"activation{number}"] = _activation(architecture)
+    if architecture.normalization == "response" and number <= 2:
+        num_ranges = 1 if architecture.response_crosses_towers else num_towers
+        norm = LocalResponseNorm(layer.maps, num_ranges, k=architecture.response_k)
+        layers[f"norm{number}"] = norm
+    return layers
+
+
 def _hidden(architecture: Architecture) -> nn.Sequential:
-    """pool5 -> the features, (B, 4096). The paper drops out what leaves fc6 and fc7, torchvision what enters fc6 and fc7."""
+    """The flattened maps, (B, 9216) for S = 224 -> the features (B, 4096).
+
+    The paper applies dropout to the outputs of fc6 and fc7, torchvision to their inputs.
+    """
     is_paper = architecture.layout == "paper"
     side = _pool5_px(architecture) if is_paper else 6
-    channels = _pool5_maps(architecture)
+    channels = _last_maps(architecture)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if not is_paper:
         layers["dropout5"] = nn.Dropout(architecture.dropout)
@@ -203,7 +249,7 @@ def _hidden(architecture: Architecture) -> nn.Sequential:
 
 
 def _output(architecture: Architecture) -> nn.Sequential:
-    """The features -> logits, (B, num_classes)."""
+    """The features (B, 4096) -> logits, (B, num_classes)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if architecture.layout == "paper":
         layers["dropout7"] = nn.Dropout(architecture.dropout)
@@ -216,49 +262,19 @@ def _activation(architecture: Architecture) -> nn.Module:
 
 
 def _pool_px(architecture: Architecture) -> int:
+    """Side of a pooling window. Windows of 3 with stride 2 overlap (section 3.4)."""
     return 3 if architecture.pooling == "overlapping" else 2
 
 
-def _pool5_maps(architecture: Architecture) -> int:
-    """The number of maps that reach fc6: those of the last convolution that is there."""
+def _last_maps(architecture: Architecture) -> int:
+    """Number of maps that enter fc6, which is that of the last convolution not left out."""
     layers = _layers(architecture)
     return layers[-2 if architecture.without_convolution == len(layers) else -1].maps
 
 
 def _pool5_px(architecture: Architecture) -> int:
-    """The side of the paper's pool5: 6 for 224 pixels, 3 for 128, 1 for 67."""
+    """Side of pool5's maps in the `paper` layout: 6 for 224 pixels, 3 for 128, 1 for 67."""
     side = 1 + math.ceil((architecture.image_size - 11) / 4)
     for _ in range(3):
         side = (side - _pool_px(architecture)) // 2 + 1
     return side
-
-
-def initialize(network: AlexNet, scheme: Literal["paper", "kaiming"], seed: int) -> None:
-    """Draws the weights; the same seed gives the same ones on every device."""
-    torch.manual_seed(seed)
-    for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        if (
-            scheme == "paper"
-        ):  # section 5: bias 1 where it feeds ReLUs with positive inputs early on
-            nn.init.normal_(module.weight, std=0.01)
-            bias = (
-                1.0
-                if any(
-                    layer in name for layer in ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
-                )
-                else 0.0
-            )
-        else:
-            nn.init.kaiming_normal_(
-                module.weight, nonlinearity="relu" if "fc8" not in name else "linear"
-            )
-            bias = 0.0
-        if module.bias is not None:
-            nn.init.constant_(module.bias, bias)
-
-
-def num_parameters(network: nn.Module) -> int:
-    """Trained numbers, buffers not counted: 60,965,224 for the paper's network with 1000 classes."""
-    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,6 +1,7 @@
-"""Caffe's files, as far as weights go: the few messages of caffe.proto that hold them, read by protobuf itself.
+"""Read the weights in Caffe's files, with protobuf and the few messages of caffe.proto needed.
 
-A .caffemodel is a NetParameter: layers by name, in either of the two generations of the format, each with its blobs.
+A .caffemodel is a NetParameter: named layers, each with its blobs, in either of the two generations
+of the format.
 """
 
 from pathlib import Path
@@ -16,7 +17,6 @@ Floats = npt.NDArray[np.float32]
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, tuple[tuple[str, int, int, bool], ...]] = {
-    # message: (field, number, type, is repeated), the numbers of BVLC's caffe.proto
     "BlobShape": (("dim", 1, _Field.TYPE_INT64, True),),
     "BlobProto": (
         ("num", 1, _Field.TYPE_INT32, False),
@@ -39,80 +39,85 @@ _MESSAGES: dict[str, tuple[tuple[str, int, int, bool], ...]] = {
         ("layer", 100, _Field.TYPE_MESSAGE, True),
     ),
 }
-_TYPES = {
+"""Per message its fields: name, number, type, and whether it repeats; the numbers are those of
+BVLC's caffe.proto."""
+_MESSAGE_OF_FIELD = {
     "shape": "BlobShape",
     "blobs": "BlobProto",
     "layers": "V1LayerParameter",
     "layer": "LayerParameter",
 }
+_PACKAGE = "lookalike.caffe"
 
 
 class CaffeError(UserError):
-    """A file that is no message of caffe.proto."""
+    """The file does not hold the expected message of caffe.proto."""
 
 
 def read_caffemodel(file: Path) -> dict[str, list[Floats]]:
-    """The blobs of every layer by its name, in the network's order: weights (out, in, height, width) or (out, in), then biases.
+    """Read the blobs of every layer, by layer name, in the network's order; raises CaffeError.
 
-    A layer without weights, such as a pooling, has none. Raises CaffeError.
+    A layer with weights has its weights first, (out, in, height, width) or (out, in), and then its
+    biases. A layer without weights, such as a pooling, has an empty list.
     """
-    net = _read("NetParameter", file)
+    net = _parse("NetParameter", file)
     layers = {
-        layer.name: [_array(blob, file) for blob in layer.blobs]
+        layer.name: [_to_array(blob, file) for blob in layer.blobs]
         for layer in (*net.layers, *net.layer)
     }
     if not any(layers.values()):
-        raise CaffeError(f"{file} holds no layer with weights; pass a .caffemodel file")
+        raise CaffeError(f"{file} does not hold any layer with weights; pass a .caffemodel file")
     return layers
 
 
 def read_blob(file: Path) -> Floats:
-    """A .binaryproto file, such as a mean image (1, 3, H, W) BGR; raises CaffeError."""
-    return _array(_read("BlobProto", file), file)
+    """Read a .binaryproto file, such as a mean image (1, 3, H, W) BGR; raises CaffeError."""
+    return _to_array(_parse("BlobProto", file), file)
 
 
-def _read(kind: str, file: Path) -> Any:
-    parsed = _CLASSES[kind]()
+def _parse(name: str, file: Path) -> Any:
+    """Parse a file as the message `name`; raises CaffeError."""
+    parsed = _CLASSES[name]()
     try:
         parsed.ParseFromString(file.read_bytes())
     except message.DecodeError as error:
-        raise CaffeError(f"{file} is cut off, or no file of Caffe's") from error
+        raise CaffeError(
+            f"{file} is cut off, or not a file of Caffe's; restore it from a copy"
+        ) from error
     return parsed
 
 
-def _array(blob: Any, file: Path) -> Floats:
+def _to_array(blob: Any, file: Path) -> Floats:
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
     data = np.array(blob.data, np.float32)
     if data.size != np.prod(shape):
         raise CaffeError(
-            f"{file} has a blob of {data.size} numbers for the shape {shape}; it is cut off or damaged"
+            f"{file} has a blob with {data.size} numbers for the shape {shape}, so it is cut off "
+            "or damaged; restore it from a copy"
         )
     return data.reshape(shape)
 
 
-def _classes() -> dict[str, Any]:
+def _message_classes() -> dict[str, Any]:
+    """Protobuf's classes for _MESSAGES, by name."""
     proto = descriptor_pb2.FileDescriptorProto(
-        name="lookalike/caffe.proto", package="lookalike.caffe", syntax="proto2"
+        name="lookalike/caffe.proto", package=_PACKAGE, syntax="proto2"
     )
-    for kind, fields in _MESSAGES.items():
-        described = proto.message_type.add(name=kind)
+    for message_name, fields in _MESSAGES.items():
+        described = proto.message_type.add(name=message_name)
         for name, number, field_type, is_repeated in fields:
-            field = described.field.add(
-                name=name,
-                number=number,
-                type=field_type,
-                label=_Field.LABEL_REPEATED if is_repeated else _Field.LABEL_OPTIONAL,
-            )
-            if name in _TYPES:
-                field.type_name = f".lookalike.caffe.{_TYPES[name]}"
+            label = _Field.LABEL_REPEATED if is_repeated else _Field.LABEL_OPTIONAL
+            field = described.field.add(name=name, number=number, type=field_type, label=label)
+            if name in _MESSAGE_OF_FIELD:
+                field.type_name = f".{_PACKAGE}.{_MESSAGE_OF_FIELD[name]}"
             if name == "data":
                 field.options.packed = True
     pool = descriptor_pool.DescriptorPool()
     pool.Add(proto)
     return {
-        kind: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"lookalike.caffe.{kind}"))
-        for kind in _MESSAGES
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in _MESSAGES
     }
 
 
-_CLASSES = _classes()
+_CLASSES = _message_classes()

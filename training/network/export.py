@@ -1,10 +1,10 @@
-"""From a network in memory to the files of a model directory, and back."""
+"""Write a network in memory to a model directory, and load it back."""
 
 import logging
 import platform
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,11 +38,9 @@ def save_model(
     data: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> ModelCard:
-    """Writes a whole model directory; model.json comes last."""
-    versions = versions_on(
-        next(network.parameters()).device
-    )  # asked before write_onnx takes the network to the CPU
+    """Write a complete model directory, with model.json last. The network ends up on the CPU."""
     directory.mkdir(parents=True, exist_ok=True)
+    device = next(network.parameters()).device  # write_onnx moves the network to the CPU
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
@@ -58,40 +56,52 @@ def save_model(
         recipe=recipe,
         data=data,
         metrics=metrics,
-        versions=versions,
+        versions=installed_versions(device),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_card(card, directory)
     return card
 
 
-def versions_on(device: torch.device) -> dict[str, str]:
-    """Of Python and of those packages that a model depends on and are installed; of CUDA where `device` is a GPU."""
-    found = {"python": platform.python_version()}
+def installed_versions(device: torch.device) -> dict[str, str]:
+    """The versions of Python and of the installed packages that a model depends on.
+
+    CUDA's version is included if `device` is a GPU.
+    """
+    versions = {"python": platform.python_version()}
     for name in ("lookalike", "torch", "onnx", "numpy", "pillow"):
-        with suppress(PackageNotFoundError):  # a checkout runs without having been installed
-            found[name] = version(name)
+        with suppress(PackageNotFoundError):  # Lookalike also runs from a checkout, not installed
+            versions[name] = version(name)
     if device.type == "cuda" and torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        versions["cuda"] = torch.version.cuda
+    return versions
 
 
-def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[AlexNet, ModelCard]:
-    """The network of a model directory, in evaluation mode; raises ModelError."""
-    card = read_card(directory)
+def load_network(
+    directory: Path, device: torch.device | str = "cpu", *, card: ModelCard | None = None
+) -> tuple[AlexNet, ModelCard]:
+    """Load the network of a model directory, in evaluation mode; raises ModelError.
+
+    Pass the `card` if it has been read already; without it, model.json is read here.
+    """
+    card = card or read_card(directory)
     weights = load_file(check_file(directory, WEIGHTS_FILE, card.id))
     try:
         network = AlexNet(Architecture(**card.architecture))
         network.load_state_dict(weights)
-    except (TypeError, KeyError, RuntimeError) as error:  # model.json is not of these weights
+    except (TypeError, KeyError, RuntimeError) as error:  # the card belongs to other weights
         raise ModelError(
-            f"{directory / CARD_FILE} describes another network than {WEIGHTS_FILE} holds; restore it from a copy, or train again"
+            f"{directory / CARD_FILE} describes another network than {WEIGHTS_FILE} holds; "
+            "restore it from a copy, or train again"
         ) from error
     return network.eval().to(device), card
 
 
 def export_model(directory: Path) -> Path:
-    """Writes model.onnx again from the weights, names its checksum in model.json, and returns its path; raises ModelError."""
+    """Write model.onnx again from the weights, and its checksum to model.json; raises ModelError.
+
+    Returns the path of the ONNX file.
+    """
     network, card = load_network(directory)
     file = directory / ONNX_FILE
     write_onnx(network, file, card.id)
@@ -100,16 +110,14 @@ def export_model(directory: Path) -> Path:
 
 
 def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
-    """Writes the network as ONNX: `images` uint8 (batch, S, S, 3) -> `logits` (batch, C), `features` (batch, 4096), float32."""
+    """Write the network as ONNX; the network ends up on the CPU and in evaluation mode.
+
+    The input is `images` uint8 (batch, S, S, 3). The outputs are `logits` (batch, num_classes) and
+    `features` (batch, 4096), both float32.
+    """
     size = network.architecture.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the exporter's own deprecations; what it writes is compared with torch in the tests
+    with _quiet_exporter():
         program = torch.onnx.export(
             network.eval().cpu(),
             (example,),
@@ -119,9 +127,22 @@ def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
             dynamo=True,
             verbose=False,
         )
-    exporter_log.setLevel(level)
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"model_id": model_id})
     with replacing(file) as temporary:
         onnx.save(proto, temporary)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's own deprecation warnings. The tests compare its result with torch."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,6 +1,7 @@
-"""Other projects' AlexNet weights -> a model directory: torchvision's `alexnet`, and Caffe's `bvlc_alexnet`.
+"""Import AlexNet weights of other projects: torchvision's `alexnet` and Caffe's `bvlc_alexnet`.
 
-Both are numbers and names only: a .pth is read with `weights_only`, a .caffemodel as a protocol buffer, so no file can run code.
+No imported file can run code: a .pth is read with `weights_only`, a .caffemodel as a protocol
+buffer.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,7 +22,7 @@ from training.network.model import ModelCard
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
-"""Of Caffe's ILSVRC-2012 mean image, over its pixels."""
+"""The channel means of Caffe's ILSVRC-2012 mean image."""
 
 LAYERS = (
     *(f"convolutions.conv{number}" for number in range(1, 6)),
@@ -28,76 +30,75 @@ LAYERS = (
     "hidden.fc7",
     "output.fc8",
 )
+"""AlexNet's layers with weights. The names in the other projects follow in the same order."""
 _TORCHVISION_LAYERS = (
-    "features.0",
-    "features.3",
-    "features.6",
-    "features.8",
-    "features.10",
-    "classifier.1",
-    "classifier.4",
-    "classifier.6",
+    *(f"features.{number}" for number in (0, 3, 6, 8, 10)),
+    *(f"classifier.{number}" for number in (1, 4, 6)),
 )
 _CAFFE_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
 class ImportingError(UserError):
-    """A file that holds no AlexNet that we know."""
+    """The weights cannot be imported."""
 
 
 def import_weights(
     weights: Path, out: Path, *, mean: Path | None = None, class_names: Sequence[str] | None = None
 ) -> ModelCard:
-    """Makes a model directory of a .pth, .safetensors or .caffemodel file; raises UserError.
+    """Make a model directory from a .pth, .pt, .safetensors or .caffemodel file; raises UserError.
 
-    `mean` is a Caffe mean image, (3, H, W) BGR as .npy or .binaryproto, whose centre is taken; without it, ILSVRC-2012's channel means.
-    `class_names` are in the order of the outputs; without them, ImageNet's for 1000 classes, and numbers otherwise.
+    `mean` is a Caffe mean image, (3, H, W) BGR as .npy or .binaryproto; its centre is used. Without
+    it, ILSVRC-2012's channel means are used. `class_names` are in the order of the outputs. Without
+    them, 1000 classes get ImageNet's names, and any other number of classes gets numbers.
     """
     if out.exists() and any(out.iterdir()):
         raise ImportingError(
             f"{out} is not empty; pass another --out, or remove that directory first"
         )
-    if not weights.is_file():
+    network, source = _read_network(weights, mean)
+    num_classes = network.architecture.num_classes
+    names = tuple(class_names) if class_names is not None else _default_names(num_classes)
+    if len(names) != num_classes:
         raise ImportingError(
-            f"{weights} does not exist; pass a .pth, .safetensors or .caffemodel file"
-        )
-    if weights.suffix == ".caffemodel":
-        network, source = _from_caffe(weights, mean), "bvlc_alexnet"
-    elif weights.suffix in (".pth", ".pt", ".safetensors"):
-        if mean is not None:
-            raise ImportingError(
-                "--mean belongs to a .caffemodel; torchvision's weights come with the channel means they were trained with"
-            )
-        network, source = _from_torchvision(weights), "torchvision alexnet"
-    else:
-        raise ImportingError(f"{weights} must end in .pth, .pt, .safetensors or .caffemodel")
-    names = (
-        tuple(class_names)
-        if class_names is not None
-        else _default_names(network.architecture.num_classes)
-    )
-    if len(names) != network.architecture.num_classes:
-        raise ImportingError(
-            f"{weights} has {network.architecture.num_classes} classes but {len(names)} names were given; pass one a line"
+            f"{weights} has {num_classes} classes but {len(names)} names were given; "
+            "pass one name per line"
         )
     data = {"name": f"{source}, imported from {weights.name}"}
     return save_model(network.eval(), out, class_names=names, recipe={}, data=data, metrics={})
 
 
+def _read_network(weights: Path, mean: Path | None) -> tuple[AlexNet, str]:
+    """Read the network of a weights file; returns its source's name too. Raises UserError."""
+    if not weights.is_file():
+        raise ImportingError(
+            f"{weights} does not exist; pass a .pth, .safetensors or .caffemodel file"
+        )
+    if weights.suffix == ".caffemodel":
+        return _from_caffe(weights, mean), "bvlc_alexnet"
+    if weights.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ImportingError(f"{weights} must end in .pth, .pt, .safetensors or .caffemodel")
+    if mean is not None:
+        raise ImportingError(
+            f"--mean works with a .caffemodel only, got {weights}; leave out --mean: "
+            "torchvision's weights come with the channel means of their training"
+        )
+    return _from_torchvision(weights), "torchvision alexnet"
+
+
 def _from_torchvision(file: Path) -> AlexNet:
     state = _read_state(file)
-    wanted = [f"{layer}.{kind}" for layer in _TORCHVISION_LAYERS for kind in ("weight", "bias")]
-    if sorted(state) != sorted(wanted):
-        odd = sorted(set(state) ^ set(wanted))
+    expected = [f"{layer}.{kind}" for layer in _TORCHVISION_LAYERS for kind in ("weight", "bias")]
+    if differing := sorted(set(state) ^ set(expected)):
         raise ImportingError(
-            f"{file} is no state of torchvision's alexnet: {', '.join(odd[:4])} is missing or unexpected"
+            f"{file} is not a state dict of torchvision's alexnet: "
+            f"{', '.join(differing[:4])} is missing or unexpected"
         )
     tensors = {
         f"{ours}.{kind}": state[f"{theirs}.{kind}"]
         for ours, theirs in zip(LAYERS, _TORCHVISION_LAYERS, strict=True)
         for kind in ("weight", "bias")
     }
-    network = _network(
+    network = _build_network(
         tensors, file, layout="torchvision", normalization="none", image_size=224, mean="channel"
     )
     network.mean.copy_(255 * torch.tensor(TORCHVISION_MEAN))
@@ -109,19 +110,18 @@ def _from_caffe(file: Path, mean: Path | None) -> AlexNet:
     layers = read_caffemodel(file)
     if missing := [name for name in _CAFFE_LAYERS if len(layers.get(name, ())) != 2]:
         raise ImportingError(
-            f"{file} is no bvlc_alexnet: it has no weights and biases for {', '.join(missing)}"
+            f"{file} is not a bvlc_alexnet: it has no weights and biases for {', '.join(missing)}"
         )
     _check_order(list(layers), file)
     tensors = {}
     for ours, theirs in zip(LAYERS, _CAFFE_LAYERS, strict=True):
         weight, bias = (torch.from_numpy(blob) for blob in layers[theirs])
-        tensors[f"{ours}.weight"] = (
-            weight.squeeze(0).squeeze(0) if theirs.startswith("fc") and weight.ndim == 4 else weight
-        )
+        is_padded = theirs.startswith("fc") and weight.ndim == 4  # (1, 1, out, in)
+        tensors[f"{ours}.weight"] = weight.squeeze(0).squeeze(0) if is_padded else weight
         tensors[f"{ours}.bias"] = bias.flatten()
     first = f"{LAYERS[0]}.weight"
     tensors[first] = tensors[first].flip(1)  # Caffe's channels are blue, green, red
-    network = _network(
+    network = _build_network(
         tensors,
         file,
         layout="paper",
@@ -136,51 +136,63 @@ def _from_caffe(file: Path, mean: Path | None) -> AlexNet:
 
 
 def _check_order(names: Sequence[str], file: Path) -> None:
-    """Refuses bvlc_reference_caffenet, whose weights have the same names and shapes but whose LRN follows the pooling."""
+    """Raise ImportingError for bvlc_reference_caffenet.
+
+    Its weights have the same names and shapes, but its response normalisation follows the pooling.
+    """
     for number in (1, 2):
         pool, norm = f"pool{number}", f"norm{number}"
         if pool in names and norm in names and names.index(pool) < names.index(norm):
             raise ImportingError(
-                f"{file} is no bvlc_alexnet: its {pool} comes before {norm}, as in bvlc_reference_caffenet; pass bvlc_alexnet.caffemodel"
+                f"{file} is not a bvlc_alexnet: its {pool} comes before {norm}, "
+                "as in bvlc_reference_caffenet; pass bvlc_alexnet.caffemodel"
             )
 
 
-def _network(tensors: dict[str, Tensor], file: Path, **architecture: Any) -> AlexNet:
-    num_classes = len(tensors["output.fc8.bias"])
-    with torch.device("meta"):  # the shapes, without drawing numbers that are then thrown away
-        wanted = AlexNet(Architecture(num_classes=num_classes, **architecture)).state_dict()
+def _build_network(tensors: dict[str, Tensor], file: Path, **settings: Any) -> AlexNet:
+    """Build the network with these weights; raises ImportingError for a tensor of a wrong shape.
+
+    The caller sets the network's mean and std.
+    """
+    architecture = Architecture(num_classes=len(tensors["output.fc8.bias"]), **settings)
+    with torch.device("meta"):  # only the shapes, without drawing weights that are then discarded
+        shapes = {name: tensor.shape for name, tensor in AlexNet(architecture).state_dict().items()}
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != shapes[name]:
             raise ImportingError(
-                f"{file}: {name} must have the shape {tuple(wanted[name].shape)} but has {tuple(tensor.shape)}"
+                f"{file}: {name} must have the shape {tuple(shapes[name])} "
+                f"but has {tuple(tensor.shape)}"
             )
-    network = AlexNet(Architecture(num_classes=num_classes, **architecture))
-    network.load_state_dict(tensors, strict=False)  # mean and std are set by the caller
+    network = AlexNet(architecture)
+    network.load_state_dict(tensors, strict=False)
     return network
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
+    """Read a .safetensors or .pth file as a state dict in float32; raises ImportingError."""
     try:
         state = (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
-    except Exception as error:  # each library raises its own, over several lines
+    except Exception as error:  # each library raises errors of its own, over several lines
         raise ImportingError(
-            f"{file} cannot be read as plain weights; pass a state dict saved by torch.save, or a .safetensors file"
+            f"{file} cannot be read as plain weights; "
+            "pass a state dict saved by torch.save, or a .safetensors file"
         ) from error
-    if not isinstance(state, dict) or not all(
+    is_state = isinstance(state, dict) and all(
         isinstance(tensor, Tensor) for tensor in state.values()
-    ):
+    )
+    if not is_state:
         raise ImportingError(
-            f"{file} holds no plain state dict; save model.state_dict() and pass that"
+            f"{file} does not hold a plain state dict; save model.state_dict() and pass that"
         )
     return {name: tensor.float() for name, tensor in state.items()}
 
 
-def _mean_image(file: Path | None, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(size, size, 3) RGB, from a (3, H, W) BGR mean image's centre."""
+def _mean_image(file: Path | None, size: int) -> npt.NDArray[np.float32]:
+    """The centre of a BGR mean image (3, H, W), as RGB (size, size, 3); raises ImportingError."""
     if file is None:
         return np.broadcast_to(np.array(CAFFE_MEAN_BGR[::-1], np.float32), (size, size, 3)).copy()
     try:
@@ -192,23 +204,26 @@ def _mean_image(file: Path | None, size: int) -> np.ndarray[Any, np.dtype[np.flo
     mean = np.squeeze(mean)
     if mean.ndim != 3 or mean.shape[0] != 3 or min(mean.shape[1:]) < size:
         raise ImportingError(
-            f"{file}: the mean image must have the shape (3, H, W) with H and W of {size} or more, but has {mean.shape}"
+            f"{file}: the mean image must have the shape (3, H, W), "
+            f"with H and W of {size} or more, but has {mean.shape}"
         )
     top, left = ((side - size) // 2 for side in mean.shape[1:])
-    return np.ascontiguousarray(
-        mean[::-1, top : top + size, left : left + size].transpose(1, 2, 0), np.float32
+    centre = mean[::-1, top : top + size, left : left + size]
+    return np.ascontiguousarray(centre.transpose(1, 2, 0), np.float32)
+
+
+def _default_names(num_classes: int) -> tuple[str, ...]:
+    """ImageNet's names for 1000 classes, numbers for any other number of classes.
+
+    torchvision and Caffe both order ImageNet's classes by WordNet id.
+    """
+    if num_classes != 1000:
+        return tuple(map(str, range(num_classes)))
+    from torchvision.models import AlexNet_Weights
+
+    names: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+    # Two names are in the list twice: cranes (birds, machines) and maillots (swimsuits, tights).
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(names)
     )
-
-
-def _default_names(count: int) -> tuple[str, ...]:
-    """ImageNet's names in the order of their WordNet ids, which torchvision and Caffe share, for 1000 classes."""
-    if count == 1000:
-        from torchvision.models import AlexNet_Weights
-
-        names: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
-        # Two are twice in the list: cranes are birds and machines, maillots swimsuits and tights.
-        return tuple(
-            name if names.count(name) == 1 else f"{name} ({number})"
-            for number, name in enumerate(names)
-        )
-    return tuple(map(str, range(count)))

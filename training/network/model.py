@@ -1,6 +1,8 @@
-"""A model directory: `weights.safetensors`, `model.onnx`, and `model.json`, which is written last and makes it whole. No torch here.
+"""A model directory: `weights.safetensors`, `model.onnx` and the card, `model.json`; without torch.
 
-The SHA-256 of the weights is the *model id*; the ONNX file carries the id in its metadata, so a mixture is noticed.
+The card is written last and makes the directory a complete model. The SHA-256 of the weights is the
+*model id*. The ONNX file carries the id in its metadata, so files of different models cannot be
+mixed unnoticed.
 """
 
 import json
@@ -18,12 +20,12 @@ NUM_FEATURES = 4096
 
 
 class ModelError(UserError):
-    """A model directory that is missing, unfinished, damaged or of another format."""
+    """A model directory is missing, unfinished, damaged or of another format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What model.json says."""
+    """The content of model.json."""
 
     id: str
     """SHA-256 of weights.safetensors, hexadecimal."""
@@ -33,7 +35,8 @@ class ModelCard:
     image_size: int
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
-    """What it was trained on: name, number of images, how many were held out or skipped; the device and the number of processes."""
+    """The training data: its name, the number of images, how many were held out or skipped. Also
+    the device and the number of processes."""
     metrics: Mapping[str, float]
     versions: Mapping[str, str]
     created_at: str
@@ -41,23 +44,24 @@ class ModelCard:
 
 
 def read_card(directory: Path) -> ModelCard:
-    """Reads model.json; raises ModelError."""
+    """Read model.json; raises ModelError."""
     file = directory / CARD_FILE
     if not file.is_file():
-        what = (
-            "does not exist"
-            if not directory.exists()
-            else f"has no {CARD_FILE}: it is no model, or its training has not finished"
+        problem = (
+            f"has no {CARD_FILE}: it is not a model, or its training has not finished"
+            if directory.exists()
+            else "does not exist"
         )
         raise ModelError(
-            f"{directory} {what}; make one with: lookalike train DATA --out {directory}"
+            f"{directory} {problem}; make one with: lookalike train DATA --out {directory}"
         )
     try:
         content = json.loads(file.read_text("utf-8"))
         version = content["format_version"]
         if version != FORMAT_VERSION:
             raise ModelError(
-                f"{file} has format {version}, this program reads {FORMAT_VERSION}; use the release that wrote it, or train again"
+                f"{file} has format {version}, this program reads {FORMAT_VERSION}; "
+                "use the release that wrote it, or train again"
             )
         return ModelCard(**{**content, "class_names": tuple(content["class_names"])})
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -67,17 +71,22 @@ def read_card(directory: Path) -> ModelCard:
 
 
 def write_card(card: ModelCard, directory: Path) -> None:
-    """Writes model.json, atomically: from here on the directory is a whole model."""
+    """Write model.json atomically. From then on the directory is a complete model."""
     write_atomically(directory / CARD_FILE, json.dumps(asdict(card), indent=2).encode() + b"\n")
 
 
 def check_file(directory: Path, name: str, sha256: str) -> Path:
-    """The path of a model's file, once its bytes are the ones model.json names; raises ModelError."""
+    """Return the path of a model's file after checking its SHA-256; raises ModelError.
+
+    `sha256` is the one in the card, `card.id` for the weights and `card.onnx_sha256` for the ONNX
+    file.
+    """
     file = directory / name
     if not file.is_file():
         raise ModelError(f"{file} is missing; restore it from a copy, or train again")
-    if (found := file_sha256(file)) != sha256:
+    if (actual := file_sha256(file)) != sha256:
         raise ModelError(
-            f"{file} should have SHA-256 {sha256[:12]} but has {found[:12]}: it is damaged or of another model; restore it"
+            f"{file} should have SHA-256 {sha256[:12]} but has {actual[:12]}: "
+            "it is damaged or belongs to another model; restore it from a copy, or train again"
         )
     return file

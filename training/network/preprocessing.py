@@ -1,4 +1,4 @@
-"""What the training images' pixels are like: the mean that the network subtracts, and the colour axes of the noise."""
+"""Statistics of the training pixels: the mean image, and the axes of the colour noise."""
 
 from dataclasses import dataclass
 
@@ -13,63 +13,76 @@ from training.data.loader import batches, squares
 Floats = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
 BATCH_SIZE = 16
-"""Few enough images that a batch stays in a CPU's cache from one pass over it to the next."""
-NUM_EXACT = 256
-"""As many products of two bytes as sum to less than 2^24, below which float32 holds every integer."""
-PIXELS_A_ROW = 4
-"""Matrices of 3 columns are too narrow for a CPU's matrix product; of 12, it multiplies four times as much in half the time."""
+"""Small enough that a batch stays in a CPU's cache from one pass over it to the next."""
+ROWS_PER_PRODUCT = 256
+"""Rows of a matrix product. A sum of 256 products of two bytes is below 2^24, and up to there
+float32 holds every integer exactly."""
+PIXELS_PER_ROW = 4
+"""A CPU multiplies matrices of 3 columns poorly. With 12 columns it does four times the work in
+half the time."""
 
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Of all training images' central squares, in units of 0..255."""
+    """Statistics of the central squares of all training images, in units of 0..255."""
 
     mean_image: Floats
-    """(S, S, 3): Krizhevsky et al. 2012, section 2."""
+    """(S, S, 3), from Krizhevsky et al. 2012, section 2."""
     covariance: Floats
-    """(3, 3), of the pixels' RGB values over all images and places."""
+    """(3, 3), of the RGB values over all images and all positions."""
 
     @property
     def mean(self) -> Floats:
-        """Each channel's mean, (3,)."""
+        """The mean of each channel, (3,)."""
         return np.asarray(self.mean_image.mean((0, 1)))
 
     @property
     def deviation(self) -> Floats:
-        """Each channel's standard deviation, (3,); 1 for a blank channel, which has none."""
+        """The standard deviation of each channel, (3,).
+
+        A value below 1, as that of a blank channel, is replaced by 1, since the network divides by
+        it.
+        """
         return np.sqrt(np.maximum(np.diag(self.covariance), 1.0))
 
     @property
     def colour_axes(self) -> Floats:
-        """(3, 3): a row each, the covariance's eigenvectors times the square roots of their eigenvalues.
+        """The covariance's eigenvectors, (3, 3), one per row, as long as the deviation along each.
 
-        Section 4.1 prints the eigenvalues themselves, which in 0..255 would drown the image; the published code takes the roots.
+        The length is the square root of the eigenvalue, as in the published code. Section 4.1 takes
+        the eigenvalue itself, which in units of 0..255 would drown the image.
         """
         values, vectors = np.linalg.eigh(self.covariance)
         return np.asarray((vectors * np.sqrt(np.maximum(values, 0))).T)
 
 
 def measure_pixels(canvases: Pixels, size: int, device: torch.device = CPU) -> PixelStatistics:
-    """The statistics of canvases (N, R, R, 3), a few at a time on `device`; their sums are exact, so every device finds the same."""
-    count = len(canvases)
-    total = torch.zeros((size, size, 3), dtype=torch.int64, device=device)
+    """Compute the statistics of canvases (N, R, R, 3) on `device`, a batch at a time.
+
+    The sums are exact, so every device gives the same result.
+    """
+    num_images = len(canvases)
+    sums = torch.zeros((size, size, 3), dtype=torch.int64, device=device)
     products = torch.zeros((3, 3), dtype=torch.float64, device=device)
-    for batch in batches(canvases, torch.arange(count).split(BATCH_SIZE), device):
-        pixels = squares(batch, size).float()
-        total += pixels.sum(0).long()
+    for batch in batches(canvases, torch.arange(num_images).split(BATCH_SIZE), device):
+        pixels = squares(batch, size).float()  # (B, S, S, 3)
+        sums += pixels.sum(0).long()
         products += _sum_of_products(pixels)
-    mean_image = total.cpu().numpy() / count
+    mean_image = sums.cpu().numpy() / num_images
     mean = mean_image.mean((0, 1))
-    covariance = products.cpu().numpy() / (count * size * size) - np.outer(mean, mean)
-    return PixelStatistics(mean_image, covariance)
+    second_moment = products.cpu().numpy() / (num_images * size * size)
+    return PixelStatistics(mean_image, second_moment - np.outer(mean, mean))
 
 
 def _sum_of_products(pixels: Tensor) -> Tensor:
-    """(3, 3): each pair of channels' products, summed over pixels (B, S, S, 3) that hold whole numbers of 0..255, exactly."""
-    columns = 3 * PIXELS_A_ROW
-    padded = torch.nn.functional.pad(pixels.flatten(), (0, -pixels.numel() % (NUM_EXACT * columns)))
-    rows = padded.view(-1, NUM_EXACT, columns)
-    together = (rows.mT @ rows).sum(
-        0, dtype=torch.float64
-    )  # of every pair among a row's pixels: those of one pixel are wanted
-    return together.view(PIXELS_A_ROW, 3, PIXELS_A_ROW, 3).diagonal(dim1=0, dim2=2).sum(2)
+    """Sum the products of each pair of channels: pixels (B, S, S, 3) -> (3, 3).
+
+    The sums are exact if the pixels are whole numbers in 0..255.
+    """
+    columns = 3 * PIXELS_PER_ROW
+    padding = -pixels.numel() % (ROWS_PER_PRODUCT * columns)
+    padded = torch.nn.functional.pad(pixels.flatten(), (0, padding))
+    rows = padded.view(-1, ROWS_PER_PRODUCT, columns)  # (blocks, 256, 12)
+    products = (rows.mT @ rows).sum(0, dtype=torch.float64)  # (12, 12), all pairs of a row's pixels
+    by_pixel = products.view(PIXELS_PER_ROW, 3, PIXELS_PER_ROW, 3)
+    return by_pixel.diagonal(dim1=0, dim2=2).sum(2)  # (3, 3), the pairs of a pixel with itself

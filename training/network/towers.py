@@ -1,7 +1,9 @@
-"""The paper's own way over two devices: a tower on each, which exchange their maps at conv3 and before the full layers only.
+"""The paper's own parallelism: one tower on each of two devices.
 
-Krizhevsky et al. 2012, section 3.2 and figure 2. The sums are those of the network with grouped convolutions on one device;
-`write_back` puts the two halves of every weight together again, so a model directory does not show how it was trained.
+The towers exchange their maps only at conv3 and before the fully connected layers (Krizhevsky et
+al. 2012, section 3.2 and figure 2). The results are those of the network with grouped convolutions
+on one device. `write_back` joins the two halves of every weight, so a model directory does not show
+how the network was trained.
 """
 
 from collections import OrderedDict
@@ -16,7 +18,10 @@ from training.network.alexnet import AlexNet, Architecture, LocalResponseNorm, p
 
 
 class TowerParallel(nn.Module):
-    """uint8 squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096) on the first of two devices, as AlexNet's."""
+    """uint8 squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096), as AlexNet.
+
+    The outputs are on the first of the two devices.
+    """
 
     mean: Tensor
     std: Tensor
@@ -27,62 +32,61 @@ class TowerParallel(nn.Module):
         self.devices = [torch.device(device) for device in devices]
         self.register_buffer("mean", network.mean.clone().to(self.devices[0]))
         self.register_buffer("std", network.std.clone().to(self.devices[0]))
-        self.exchanges = [
-            _reads_both_towers(layer) for layer in (*network.convolutions, *network.hidden)
-        ]
-        self.towers = nn.ModuleList(_Tower(network).to(device) for device in self.devices)
+        layers = (*network.convolutions, *network.hidden)
+        self.exchanges = [_reads_both_towers(layer) for layer in layers]
+        """Whether the towers exchange their maps before a layer; one entry per layer."""
+        towers = [_Tower(network).to(device) for device in self.devices]
+        self.towers = nn.ModuleList(towers)
+        self._layer_pairs = list(zip(*(tower.layers() for tower in towers), strict=True))
         self.output = deepcopy(network.output).to(self.devices[0])
         self.to(memory_format=torch.channels_last)
         self.read(network)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = preprocess(images.to(self.devices[0]), self.mean, self.std)
-        parts = [x.to(device, non_blocking=True) for device in self.devices]
-        towers = ((*tower.convolutions, *tower.hidden) for tower in self.towers)  # type: ignore[misc]
-        for exchange, *layers in zip(self.exchanges, *towers, strict=True):
-            if exchange:
-                parts = [
-                    torch.cat([part.to(device, non_blocking=True) for part in parts], 1)
-                    for device in self.devices
-                ]
-            parts = [layer(part) for layer, part in zip(layers, parts, strict=True)]
-        features = torch.cat([part.to(self.devices[0], non_blocking=True) for part in parts], 1)
-        return self.output(features), features
+        x = preprocess(images.to(self.devices[0]), self.mean, self.std)  # (B, 3, S, S)
+        maps = [x.to(device, non_blocking=True) for device in self.devices]
+        for has_exchange, layers in zip(self.exchanges, self._layer_pairs, strict=True):
+            if has_exchange:
+                maps = [_join(maps, device) for device in self.devices]  # (B, C, ...) on each
+            maps = [
+                layer(half) for layer, half in zip(layers, maps, strict=True)
+            ]  # (B, C / 2, ...)
+        features = _join(maps, self.devices[0])  # (B, 4096)
+        return self.output(features), features  # (B, num_classes), (B, 4096)
 
     def read(self, network: AlexNet) -> None:
-        """Takes the weights of the whole network."""
+        """Copy the weights of the whole network into the towers."""
         whole = network.state_dict()
         for number, tower in enumerate(self.towers):
-            tower.load_state_dict(
-                {name: _halves(whole[name])[number] for name in tower.state_dict()}
-            )
+            halves = {name: _halves(whole[name])[number] for name in tower.state_dict()}
+            tower.load_state_dict(halves)
         self.output.load_state_dict(network.output.state_dict())
         self.mean.copy_(network.mean)
         self.std.copy_(network.std)
 
     def write_back(self, network: AlexNet) -> None:
-        """Gives the whole network these weights."""
+        """Copy these weights into the whole network. Its preprocessing stays as it is."""
         first, second = (tower.state_dict() for tower in self.towers)
-        whole = {
-            name: torch.cat((first[name].cpu(), second[name].cpu()))
-            if first[name].ndim
-            else first[name]
-            for name in first
-        }
-        others = {f"output.{name}": tensor for name, tensor in self.output.state_dict().items()}
-        network.load_state_dict({**network.state_dict(), **whole, **others})
+        joined = {}
+        for name, half in first.items():
+            # A scalar, batch norm's number of batches, is the same in both towers.
+            joined[name] = torch.cat((half.cpu(), second[name].cpu())) if half.ndim else half
+        output = {f"output.{name}": tensor for name, tensor in self.output.state_dict().items()}
+        network.load_state_dict({**network.state_dict(), **joined, **output})
 
 
 def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
-    """Raises UserError where the network has no two towers to part, or the devices are not two of this machine's."""
+    """Raise UserError unless the network has two towers and this machine has both devices."""
     if architecture.response_crosses_towers:
         raise UserError(
-            "a tower a device needs a response normalisation within each tower; Caffe's, which this model has, crosses them"
+            "--tower-devices needs a response normalisation within each tower, but this model's "
+            "crosses the towers, as Caffe's does; train without --tower-devices"
         )
     if len(devices) != 2 or architecture.layout != "paper" or architecture.num_towers != 2:
         raise UserError(
-            f"a tower a device takes two devices and two towers of the paper's layout; got {len(devices)} and "
-            f"layout={architecture.layout}, num_towers={architecture.num_towers}"
+            "--tower-devices needs exactly two devices and a network with layout=paper and "
+            f"num_towers=2; got {len(devices)} and layout={architecture.layout}, "
+            f"num_towers={architecture.num_towers}"
         )
     num_gpus = torch.cuda.device_count()
     for name in devices:
@@ -92,37 +96,43 @@ def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
             device = torch.device("meta")
         if device.type not in ("cpu", "cuda"):
             raise UserError(
-                f"--tower-devices names {name}, which is no device to train on; pass two such as cuda:0,cuda:1 or cpu,cpu"
+                f"--tower-devices names {name}, which is not a device to train on; "
+                "pass two devices such as cuda:0,cuda:1 or cpu,cpu"
             )
         if device.type == "cuda" and (device.index or 0) >= num_gpus:
             raise UserError(
-                f"--tower-devices names {name}, but this machine has {num_gpus} GPUs; pass others, or cpu,cpu"
+                f"--tower-devices names {name}, but this machine has {num_gpus} GPUs; "
+                "pass other devices, or cpu,cpu"
             )
 
 
 class _Tower(nn.Module):
-    """Half the maps and half the units of every layer but the last; its parameters are named as the network's."""
+    """Half of the maps or units of every layer except the last. Parameters keep AlexNet's names."""
 
     def __init__(self, network: AlexNet):
         super().__init__()
         self.convolutions = _halved(network.convolutions)
         self.hidden = _halved(network.hidden)
 
+    def layers(self) -> list[nn.Module]:
+        return [*self.convolutions, *self.hidden]
+
 
 def _halved(layers: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict((name, _half(layer)) for name, layer in layers.named_children())
-    )
+    halves = ((name, _half(layer)) for name, layer in layers.named_children())
+    return nn.Sequential(OrderedDict(halves))
 
 
 def _half(layer: nn.Module) -> nn.Module:
+    """A layer with half of the maps or units, its weights not yet set."""
     if isinstance(layer, nn.Conv2d):
+        assert not isinstance(layer.padding, str)  # AlexNet gives numbers
         return nn.Conv2d(
             layer.in_channels // layer.groups,
             layer.out_channels // 2,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
+            _pair(layer.kernel_size),
+            _pair(layer.stride),
+            _pair(layer.padding),
             bias=layer.bias is not None,
         )
     if isinstance(layer, nn.BatchNorm2d):
@@ -134,10 +144,22 @@ def _half(layer: nn.Module) -> nn.Module:
     return deepcopy(layer)
 
 
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width. Torch declares a convolution's sizes as tuples of any length."""
+    height, width = sizes
+    return height, width
+
+
 def _reads_both_towers(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.in_channels > 3  # conv1 reads the image, which both have
+        # conv1 has one group too, but it reads the image, which both devices have.
+        return layer.groups == 1 and layer.in_channels > 3
     return isinstance(layer, nn.Linear)
+
+
+def _join(halves: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Both towers' maps on one device: two of (B, C / 2, ...) -> (B, C, ...)."""
+    return torch.cat([half.to(device, non_blocking=True) for half in halves], 1)
 
 
 def _halves(tensor: Tensor) -> Sequence[Tensor]:

@@ -1,54 +1,18 @@
-"""The autoencoder: what its codes keep, and that a run is the same again, interrupted or not."""
-
-from pathlib import Path
-from typing import Any
+"""The autoencoder's settings, network and loss, each against its definition."""
 
 import numpy as np
 import pytest
 import torch
 
-from indexer.array_types import Floats
-from indexer.learned.autoencoder import Settings, fit
-from training.errors import UserError
+from indexer.learned.autoencoder import (
+    Autoencoder,
+    Settings,
+    angular_similarities,
+    cosine_similarities,
+    similarity_loss,
+)
 
-NUM_GROUPS, SIDE = 4, 96
-
-
-def grouped(num_items: int, seed: int) -> tuple[Floats, np.ndarray]:
-    """Features (n, 96) in four groups, never negative, and their groups (n,)."""
-    centres = np.random.default_rng(0).random((NUM_GROUPS, SIDE), np.float32)
-    noise = np.random.default_rng(seed)
-    groups = np.arange(num_items) % NUM_GROUPS
-    return np.maximum(
-        centres[groups] + 0.2 * noise.standard_normal((num_items, SIDE), np.float32), 0
-    ), groups
-
-
-FEATURES, GROUPS = grouped(240, seed=1)
-QUICK = Settings(num_bits=16, num_steps=40, batch_size=64)
-
-
-def num_different(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The number of bits in which codes (n, B) and (m, B) differ, (n, m)."""
-    found: np.ndarray = np.bitwise_count(some[:, None] ^ others[None]).sum(axis=2)
-    return found
-
-
-def test_codes_of_queries_are_nearer_to_their_own_group_than_to_any_other() -> None:
-    encoder = fit(FEATURES, QUICK)
-    queries, groups = grouped(40, seed=2)
-    distances = num_different(encoder.encode(queries), encoder.encode(FEATURES))
-    is_own = groups[:, None] == GROUPS
-    assert distances[is_own].mean() + 3 < distances[~is_own].mean()
-    assert np.mean(GROUPS[distances.argmin(axis=1)] == groups) == 1
-
-
-def test_bits_are_balanced_and_the_loss_falls() -> None:
-    encoder = fit(FEATURES, QUICK)
-    shares = np.unpackbits(encoder.encode(FEATURES), axis=1).mean(axis=0)
-    assert np.all((shares > 0.1) & (shares < 0.9))
-    assert encoder.facts.loss[-1] < encoder.facts.loss[0] / 2
-    assert (encoder.facts.num_bits, encoder.facts.num_fitted) == (16, 240)
+CPU = torch.device("cpu")
 
 
 def test_details_are_half_of_a_longer_code_and_none_of_a_short_one() -> None:
@@ -60,101 +24,62 @@ def test_details_are_half_of_a_longer_code_and_none_of_a_short_one() -> None:
     assert Settings(num_bits=256, detail_share=0).num_neighbourhood_bits == 256
 
 
-def test_detail_bits_agree_as_much_as_items_do_and_neighbourhood_bits_as_their_groups() -> None:
-    codes = fit(FEATURES, Settings(num_bits=256, batch_size=128)).encode(FEATURES)
-    centred = FEATURES - FEATURES.mean(axis=0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    is_same = GROUPS[:, None] == GROUPS
-    is_pair = is_same & ~np.eye(len(FEATURES), dtype=bool)
-    kin, details = (num_different(part, part) for part in np.split(codes, 2, axis=1))
-    by_item, by_group = (
-        np.corrcoef(part[is_pair], np.arccos((centred @ centred.T)[is_pair]))[0, 1]
-        for part in (details, kin)
-    )
-    assert by_item > 0.5 > by_group + 0.2  # within a group, details alone tell who is near
-    assert kin[is_pair].mean() < details[is_pair].mean()
-    assert kin[~is_same].min() > kin[is_pair].mean()
+def test_the_sharpness_grows_from_one_in_equal_steps() -> None:
+    settings = Settings(num_bits=16, num_steps=4, sharpness=5.0)
+    assert [settings.sharpness_at(step) for step in range(4)] == [1, 2, 3, 4]
+    line = Settings(num_bits=16, num_steps=4, sharpness=0.0)
+    assert [line.sharpness_at(step) for step in range(4)] == [0, 0, 0, 0]
 
 
-def test_a_run_is_the_same_again_and_another_seed_gives_another_code() -> None:
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 3.0])
+def test_a_bit_is_a_sign_and_its_gradient_that_of_a_tanh_as_sharp_as_asked(
+    sharpness: float,
+) -> None:
+    network = Autoencoder(8, Settings(num_bits=16), CPU)
+    components = torch.randn((32, 8), generator=torch.Generator().manual_seed(0))
+    levels = network.scaling(components @ network.planes.T)
+    bits, details = network.bits(components, torch.zeros_like(components), sharpness)
+    assert details.shape == (32, 0)
+    torch.testing.assert_close(bits, levels.sign())
+    smooth = torch.tanh(sharpness * levels) if sharpness else levels.clamp(-1, 1)
+    (gradient,) = torch.autograd.grad(bits.square().sum() / 2 + bits.sum(), network.planes)
+    (expected,) = torch.autograd.grad(smooth, network.planes, levels.sign() + 1)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_only_neighbourhood_bits_see_the_noise() -> None:
+    network = Autoencoder(8, Settings(num_bits=256), CPU)
+    components = torch.randn((32, 8), generator=torch.Generator().manual_seed(0))
+    without = network.bits(components, torch.zeros_like(components), 1.0)
+    noise = torch.randn((32, 8), generator=torch.Generator().manual_seed(1))
+    with_noise = network.bits(components, noise, 1.0)
+    assert [bits.shape for bits in without] == [(32, 128), (32, 128)]
+    assert not torch.equal(with_noise[0], without[0])
+    assert torch.equal(with_noise[1], without[1])
+
+
+def test_the_same_seed_gives_the_same_initial_weights() -> None:
     first, again, other = (
-        fit(FEATURES, QUICK),
-        fit(FEATURES, QUICK),
-        fit(FEATURES, Settings(num_bits=16, num_steps=40, batch_size=64, seed=1)),
+        Autoencoder(8, Settings(num_bits=16, seed=seed), CPU) for seed in (0, 0, 1)
     )
-    assert np.array_equal(first.weights, again.weights)
-    assert np.array_equal(first.thresholds, again.thresholds)
-    assert not np.array_equal(first.weights, other.weights)
+    for name, weights in first.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name])
+    assert not torch.equal(first.planes, other.planes)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_codes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = tmp_path / "autoencoder.pt"
-    save, num_saved = torch.save, 0
-
-    def save_twice(*arguments: Any) -> None:
-        nonlocal num_saved
-        if num_saved == 2:
-            raise KeyboardInterrupt
-        save(*arguments)
-        num_saved += 1
-
-    monkeypatch.setattr(torch, "save", save_twice)
-    with pytest.raises(KeyboardInterrupt):
-        fit(FEATURES, QUICK, checkpoint=checkpoint)
-    assert checkpoint.is_file()
-    monkeypatch.undo()
-    steps: list[None] = []
-    randperm = torch.randperm
-
-    def counted(*arguments: Any, **others: Any) -> Any:
-        steps.append(None)
-        return randperm(*arguments, **others)
-
-    monkeypatch.setattr(torch, "randperm", counted)
-    resumed = fit(FEATURES, QUICK, checkpoint=checkpoint)
-    assert len(steps) == 40 - 8
-    assert not checkpoint.exists()
-    monkeypatch.undo()
-    assert np.array_equal(resumed.weights, fit(FEATURES, QUICK).weights)
+def test_the_similarity_loss_is_the_mean_squared_error_over_all_pairs() -> None:
+    """Three codes: the first two agree in three of four bits, the third is the first's opposite."""
+    bits = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, -1], [-1, -1, -1, -1]])
+    wanted = torch.tensor([[9.0, 0.5, 0], [0.5, 9, 0], [0, 0, 9]])
+    # Agreements 0.5, -1 and -0.5. An item's pair with itself does not count.
+    expected = 2 * (0 + 1 + 0.25) / 6
+    assert similarity_loss(bits, wanted).item() == pytest.approx(expected)
+    assert similarity_loss(bits[:, :0], wanted).item() == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_damaged_checkpoint_or_one_of_other_features_is_not_gone_on_from(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    checkpoint = tmp_path / "autoencoder.pt"
-    if content is None:
-        torch.save({"fingerprint": "of another run", "losses": [0.0] * 39}, checkpoint)
-    else:
-        checkpoint.write_bytes(content)
-    assert np.array_equal(
-        fit(FEATURES, QUICK, checkpoint=checkpoint).weights, fit(FEATURES, QUICK).weights
-    )
-
-
-def test_what_nothing_can_be_learnt_from_is_refused() -> None:
-    with pytest.raises(UserError, match="at least 64 items to learn from, got 63"):
-        fit(FEATURES[:63], QUICK)
-    with pytest.raises(UserError, match="no finite numbers"):
-        fit(np.where(np.arange(SIDE) == 3, np.nan, FEATURES).astype(np.float32), QUICK)
-    with pytest.raises(UserError, match="all the same"):
-        fit(np.ones((100, SIDE), np.float32), QUICK)
-
-
-@pytest.mark.parametrize("num_bits", [16, 24, 1024])
-def test_any_length_can_be_learnt(num_bits: int) -> None:
-    encoder = fit(FEATURES, Settings(num_bits=num_bits, num_steps=4, batch_size=64))
-    assert encoder.encode(FEATURES[:3]).shape == (3, num_bits // 8)
-    assert len(encoder.facts.loss) == 4
-
-
-@pytest.mark.gpu
-def test_a_gpu_learns_codes_as_good() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    encoder = fit(FEATURES, QUICK, device="gpu")
-    distances = num_different(encoder.encode(FEATURES), encoder.encode(FEATURES))
-    is_own = GROUPS[:, None] == GROUPS
-    assert distances[is_own].mean() + 3 < distances[~is_own].mean()
+def test_similarities_follow_the_cosine_and_the_angle() -> None:
+    degrees = np.array([0, 60, 90, 180])
+    vectors = torch.tensor(np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], 1))
+    cosines, angular = cosine_similarities(3 * vectors)[0], angular_similarities(3 * vectors)[0]
+    assert cosines.tolist() == pytest.approx([1, 0.5, 0, -1], abs=1e-6)
+    assert angular.tolist() == pytest.approx([1, 1 / 3, 0, -1], abs=1e-3)

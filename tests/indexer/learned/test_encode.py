@@ -1,9 +1,8 @@
-"""`lookalike index encode`: what it refuses, and that the index stays as it is; a kill, after which it goes on."""
+"""`lookalike index encode`: what it refuses, and what a kill costs."""
 
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,24 @@ from tests.indexer.items import made_up_item
 NUM_ITEMS = 80
 CHECKPOINT = "autoencoder.pt"
 FEATURES = np.random.default_rng(1).gamma(1, 1, (NUM_ITEMS, 4096)).astype(np.float32)
+KILLED_AT_THE_SECOND_CHECKPOINT = """
+import os, signal
+import lookalike
+from indexer.learned import autoencoder_fitting
+
+write, num_written = autoencoder_fitting._write_checkpoint, 0
+
+def write_or_die(*arguments):
+    global num_written
+    write(*arguments)
+    num_written += 1
+    if num_written == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+autoencoder_fitting._write_checkpoint = write_or_die
+lookalike.main()
+"""
+"""The `lookalike` command, in a process that kills itself in the middle of training."""
 
 
 def make_index(directory: Path, model: Path, features: np.ndarray) -> Path:
@@ -36,15 +53,15 @@ def assert_searched_by_features(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", ["12", "8", "1032", "20"])
-def test_a_length_that_is_no_code_s_is_refused(run: Run, tiny_index: Path, bits: str) -> None:
+def test_a_code_length_that_is_not_supported_is_refused(
+    run: Run, tiny_index: Path, bits: str
+) -> None:
     status, _, error = run("index", "encode", tiny_index, "--bits", bits)
-    assert (status, error) == (
-        1,
-        f"lookalike: --bits must be a multiple of 8 from 16 to 1024, got {bits}\n",
-    )
+    message = f"lookalike: --bits must be a multiple of 8 from 16 to 1024, got {bits}\n"
+    assert (status, error) == (1, message)
 
 
-def test_too_few_items_are_refused_and_the_index_stays_as_it_is(run: Run, tiny_index: Path) -> None:
+def test_too_few_items_are_refused_and_the_index_stays_the_same(run: Run, tiny_index: Path) -> None:
     status, _, error = run("index", "encode", tiny_index)
     assert (status, error.count("\n")) == (1, 1)
     assert "at least 64 items to learn from, got 18" in error
@@ -57,11 +74,11 @@ def test_too_few_items_are_refused_and_the_index_stays_as_it_is(run: Run, tiny_i
         (np.ones((NUM_ITEMS, 4096), np.float32), "the items' features are all the same"),
         (
             np.where(np.arange(4096) == 7, np.inf, FEATURES).astype(np.float32),
-            "features that are no finite numbers",
+            "some features are NaN or infinite",
         ),
     ],
 )
-def test_features_that_tell_nothing_are_refused(
+def test_features_that_teach_nothing_are_refused(
     run: Run, tiny_model: Path, tmp_path: Path, features: np.ndarray, message: str
 ) -> None:
     index = make_index(tmp_path / "index", tiny_model, features)
@@ -72,10 +89,10 @@ def test_features_that_tell_nothing_are_refused(
     assert not (index / CHECKPOINT).exists()
 
 
-def test_an_encoder_of_an_earlier_version_is_told_of_and_replaced(
+def test_an_encoder_of_an_earlier_version_is_refused_and_can_be_replaced(
     run: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Its planes were for features at length 1."""
+    """Its planes were fitted to features of length 1."""
     index = make_index(tmp_path / "index", tiny_model, FEATURES)
     facts = CodeFacts(num_bits=16, num_fitted=NUM_ITEMS, seed=0, commit=1, loss=(1.0,))
 
@@ -85,47 +102,37 @@ def test_an_encoder_of_an_earlier_version_is_told_of_and_replaced(
                 np.savez(out, weights=self.weights, bias=self.thresholds)
 
     with IndexWriter.open(index) as writer:
-        writer.write_codes(
-            Earlier(facts, np.ones((16, 4096), np.float32), np.zeros(16, np.float32))
-        )
+        weights, bias = np.ones((16, 4096), np.float32), np.zeros(16, np.float32)
+        writer.write_codes(Earlier(facts, weights, bias))
         writer.commit()
     assert_searched_by_features(index)
-    with pytest.raises(
-        IndexDirectoryError, match=r"learn it again: lookalike index encode .* --bits 16"
-    ):
+    remedy = r"learn it again: lookalike index encode .* --bits 16"
+    with pytest.raises(IndexDirectoryError, match=remedy):
         Searcher(Index.open(index)).search(FEATURES[:1], 1, metric="hamming")
     assert run("index", "encode", index, "--bits", "16", "--device", "cpu").status == 0
-    assert (
-        Searcher(Index.open(index)).search(FEATURES[:1], 1, metric="hamming")[0][0].item.path
-        == "0.png"
-    )
+    (matches,) = Searcher(Index.open(index)).search(FEATURES[:1], 1, metric="hamming")
+    assert matches[0].item.path == "0.png"
 
 
-@pytest.mark.slow  # some ten seconds: two processes that import torch
-def test_a_kill_while_it_learns_costs_nothing_and_the_same_command_goes_on(
+@pytest.mark.slow  # starts three processes that import torch
+def test_a_kill_during_training_costs_nothing_and_the_same_command_continues(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     killed, whole = (
         make_index(tmp_path / name, tiny_model, FEATURES) for name in ("killed", "whole")
     )
-    command = [
+    options = ["--bits", "512", "--device", "cpu"]
+    command = [sys.executable, "-m", "lookalike", "index", "encode", *options]
+    interrupted = [
         sys.executable,
-        "-m",
-        "lookalike",
+        "-c",
+        KILLED_AT_THE_SECOND_CHECKPOINT,
         "index",
         "encode",
-        "--bits",
-        "512",
-        "--device",
-        "cpu",
+        *options,
     ]
-    with subprocess.Popen(
-        [*command, killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        ends = time.monotonic() + 60
-        while not (killed / CHECKPOINT).exists() and time.monotonic() < ends:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
+    done = subprocess.run([*interrupted, killed], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert (killed / CHECKPOINT).exists()
     assert Index.open(killed).codes is None
     assert_searched_by_features(killed)

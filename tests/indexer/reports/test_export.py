@@ -1,5 +1,11 @@
+"""`lookalike index export`: files that pandas and NumPy open, and what an error leaves behind."""
+
 import csv
+import resource
+import subprocess
+import sys
 import tracemalloc
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +16,8 @@ from indexer.reports import export as exporting
 from indexer.reports.export import export
 from indexer.storage.index import Index, Item
 from indexer.storage.writer import IndexWriter
+from tests.conftest import Run
+from tests.indexer.conftest import Succeed
 from tests.indexer.items import made_up_item
 from training.errors import UserError
 
@@ -28,34 +36,33 @@ COLUMNS = ["id", "path", "label", "sha256", "width", "height", "added_at"]
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Index:
-    """Items with difficult paths, some without a label; one more was removed, so that rows and items differ."""
+    """Items with difficult paths and labels. One was removed, so rows and items differ."""
     directory = tmp_path_factory.mktemp("difficult") / "index"
     features = np.random.default_rng(0).gamma(1.0, 2.0, (len(PATHS) + 1, 4096)).astype(np.float32)
     with IndexWriter.open(directory, tiny_model) as writer:
-        for number, (path, label) in enumerate(
-            zip(["gone", *PATHS], ["gone", *LABELS], strict=True)
-        ):
+        texts = zip(["gone", *PATHS], ["gone", *LABELS], strict=True)
+        for number, (path, label) in enumerate(texts):
             item = made_up_item(number, features[number])
-            writer.add(type(item)(**{**vars(item), "path": path, "label": label}))
+            writer.add(replace(item, path=path, label=label))
         writer.commit()
         writer.remove([int(Index.open(directory).ids[0])])
         writer.commit(is_complete=True)
-    opened = Index.open(directory)
-    return opened
+    return Index.open(directory)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "BLOCK_ITEMS", 3)
+    monkeypatch.setattr(exporting, "EXPORT_BLOCK_ITEMS", 3)
 
 
 def items_of(index: Index) -> list[Item]:
-    found = index.items_of([int(id) for id in index.ids])
-    return [found[int(id)] for id in index.ids]
+    ids = index.ids.tolist()
+    items = index.items_of(ids)
+    return [items[id] for id in ids]
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_parquet_holds_every_item_and_feature_a_block_a_row_group(
+def test_parquet_has_every_item_and_feature_with_one_row_group_per_block(
     index: Index, tmp_path: Path
 ) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -131,12 +138,12 @@ def test_an_earlier_export_is_replaced_and_an_empty_index_exports_no_rows(
         assert files[1].read_text().splitlines() == [",".join(COLUMNS)]
 
 
-def test_what_fails_halfway_leaves_the_earlier_export_and_nothing_else(
+def test_an_error_halfway_leaves_the_earlier_export_and_nothing_else(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [*export(index, tmp_path), *export(index, tmp_path, format="npy")]
     earlier = {file: file.read_bytes() for file in files}
-    monkeypatch.setattr(exporting, "BLOCK_ITEMS", 3)
+    monkeypatch.setattr(exporting, "EXPORT_BLOCK_ITEMS", 3)
     items_of = Index.items_of
     monkeypatch.setattr(
         Index, "items_of", lambda self, ids: {} if self.ids[-1] in ids else items_of(self, ids)
@@ -153,9 +160,56 @@ def test_a_file_where_the_folder_should_be_is_refused(index: Index, tmp_path: Pa
         export(index, tmp_path / "out")
 
 
-@pytest.mark.slow  # writes some hundred megabytes
+def test_the_command_prints_the_files_that_it_writes(
+    tiny_index: Path, tmp_path: Path, succeed: Succeed
+) -> None:
+    folder = tmp_path / "deep" / "out"
+    out, _ = succeed("index", "export", tiny_index, "--out", folder)
+    assert out == f"Wrote 18 items to {folder}/items.parquet\n"
+    out, _ = succeed("index", "export", tiny_index, "--out", folder, "--format", "npy")
+    assert out == f"Wrote 18 items to {folder}/features.npy and {folder}/items.csv\n"
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "features.npy",
+        "items.csv",
+        "items.parquet",
+    ]
+
+
+@pytest.mark.parametrize("format", ["parquet", "npy"])
+def test_a_full_disk_leaves_the_earlier_export_as_it_was(
+    format: str, tiny_index: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands in for the limit of the disk."""
+    names = ["items.parquet"] if format == "parquet" else ["features.npy", "items.csv"]
+    for name in names:
+        (tmp_path / name).write_text("earlier")
+    lookalike_command = Path(sys.executable).with_name("lookalike")
+    options = ("--out", tmp_path, "--format", format)
+    command: list[str | Path] = [lookalike_command, "index", "export", tiny_index, *options]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"{tmp_path / names[0]}: File too large; make room" in done.stderr
+    contents = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert contents == dict.fromkeys(names, "earlier")
+
+
+def test_parquet_without_pyarrow_ends_with_an_error(
+    run: Run, tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run("index", "export", tiny_index, "--out", tmp_path).status == 1
+
+
+@pytest.mark.slow  # writes a few hundred megabytes
 def test_memory_does_not_grow_with_the_collection(tmp_path: Path, tiny_model: Path) -> None:
-    pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
     features = np.random.default_rng(0).gamma(1.0, 2.0, (1000, 4096)).astype(np.float32)
     with IndexWriter.open(tmp_path / "index", tiny_model) as writer:
         for number in range(6000):
@@ -168,3 +222,5 @@ def test_memory_does_not_grow_with_the_collection(tmp_path: Path, tiny_model: Pa
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 60e6 < index.features.nbytes
+    # pyarrow's memory is not Python's, so tracemalloc does not see it.
+    assert pa.default_memory_pool().max_memory() < 60e6

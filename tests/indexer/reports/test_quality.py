@@ -1,38 +1,25 @@
-"""`lookalike index quality` and `index export` as a person types them."""
+"""`lookalike index quality`: figures against counts by hand, and which queries count."""
 
 import json
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import lookalike
+from indexer.metrics import DEFAULT_RERANK
 from indexer.reports.quality import measure
+from indexer.storage.codes import CodeFacts, Encoder
 from indexer.storage.index import Index
 from indexer.storage.writer import IndexWriter
 from tests.conftest import COLOURS, coloured
 from tests.indexer.conftest import Succeed
-from tests.indexer.items import made_up_item
+from tests.indexer.items import clusters, make_index
 from training.errors import UserError
-
-
-def make_index(
-    directory: Path, model: Path, features: np.ndarray, labels: list[str | None]
-) -> Path:
-    with IndexWriter.open(directory, model) as writer:
-        for number, (feature, label) in enumerate(zip(features, labels, strict=True)):
-            item = made_up_item(number, feature)
-            writer.add(type(item)(**{**vars(item), "label": label}))
-        writer.commit(is_complete=True)
-    return directory
 
 
 @pytest.fixture(scope="module")
 def other_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Queries: two images of each colour that are not in the index, one of a label that it lacks, and one that is no image."""
+    """Two new images of each colour, one with a label that the index lacks, and a text file."""
     root = tmp_path_factory.mktemp("queries")
     for label in COLOURS:
         (root / label).mkdir()
@@ -44,14 +31,11 @@ def other_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_flat_search_of_the_indexs_own_items_misses_nothing_and_colours_find_their_own(
+def test_a_flat_index_misses_nothing_and_colours_find_their_own(
     tiny_index: Path, succeed: Succeed
 ) -> None:
     out, _ = succeed("index", "quality", tiny_index, "-k", "5", "--device", "cpu")
-    assert (
-        "holds 18 items, searched as flat; 18 of its own items ask, each left out of its own answers and ranking"
-        in out
-    )
+    assert "18 of its own items are the queries, each left out of its own" in out
     table = [line.split() for line in out.splitlines()[1:]]
     assert table[0] == ["distance", "recall@5", "precision@5", "mAP"]
     assert table[1] == ["euclidean", "1.0000", "1.0000", "1.0000"]
@@ -60,47 +44,24 @@ def test_flat_search_of_the_indexs_own_items_misses_nothing_and_colours_find_the
     assert len(table) == 3
 
 
-def test_held_out_queries_are_embedded_judged_and_counted(
+def test_queries_from_a_data_set_are_embedded_judged_and_counted(
     tiny_index: Path, other_colours: Path, succeed: Succeed
 ) -> None:
-    out, _ = succeed(
-        "index",
-        "quality",
-        tiny_index,
-        "--queries",
-        other_colours,
-        "-k",
-        "6",
-        "--device",
-        "cpu",
-        "--json",
-    )
+    options = ("--queries", other_colours, "--device", "cpu")
+    out, _ = succeed("index", "quality", tiny_index, "-k", "6", *options, "--json")
     report = json.loads(out)
-    index = Index.open(tiny_index)
-    assert (report["model"], report["commit"], report["kind"]) == (
-        index.manifest.model_id,
-        index.manifest.commit,
-        "flat",
-    )
-    assert (report["queries"], report["num_queries"], report["k"], report["num_items"]) == (
-        str(other_colours),
-        7,
-        6,
-        18,
-    )
-    assert (report["num_skipped"], report["num_unlabelled"], report["num_unanswerable"]) == (
-        1,
-        0,
-        1,
-    )
-    assert [result["metric"] for result in report["results"]] == ["euclidean", "cosine"]
-    euclidean = report["results"][0]
-    assert (
-        euclidean["recall_at_k"],
-        euclidean["precision_at_k"],
-        euclidean["mean_average_precision"],
-    ) == (1, 1, 1)
-    text, _ = succeed("index", "quality", tiny_index, "--queries", other_colours, "--device", "cpu")
+    manifest = Index.open(tiny_index).manifest
+    assert report["model"] == manifest.model_id
+    assert (report["commit"], report["kind"]) == (manifest.commit, "flat")
+    assert report["queries"] == str(other_colours)
+    assert (report["num_queries"], report["k"], report["num_items"]) == (7, 6, 18)
+    assert (report["num_skipped"], report["num_unlabelled"]) == (1, 0)
+    assert report["num_unanswerable"] == 1
+    euclidean, cosine = report["results"]
+    assert (euclidean["metric"], cosine["metric"]) == ("euclidean", "cosine")
+    assert (euclidean["recall_at_k"], euclidean["precision_at_k"]) == (1, 1)
+    assert euclidean["mean_average_precision"] == 1
+    text, _ = succeed("index", "quality", tiny_index, *options)
     assert "queries that could not be read, skipped: 1" in text
     assert "queries whose label no other item has, counted for recall only: 1" in text
 
@@ -110,42 +71,75 @@ def test_queries_without_a_label_count_for_recall_only(tiny_index: Path, tmp_pat
     report = measure(tiny_index, data=str(tmp_path))
     assert (report.num_queries, report.num_unlabelled, report.num_unanswerable) == (1, 1, 0)
     assert report.results[0].recall_at_k == 1
-    assert (report.results[0].precision_at_k, report.results[0].mean_average_precision) == (
-        None,
-        None,
-    )
+    assert report.results[0].precision_at_k is None
+    assert report.results[0].mean_average_precision is None
 
 
 def test_own_items_are_judged_as_by_hand(tiny_model: Path, tmp_path: Path) -> None:
-    """At 0, 1, 3 and 7 on a line, of labels a, b, a and none: a's two see b first, b has no other, the last has no label."""
+    """Items at 0, 1, 3 and 7 on a line have labels a, b, a and none.
+
+    Both items of label a see b first. Item b has no other of its label, and the last has no label.
+    """
     features = np.zeros((4, 4096), np.float32)
     features[:, 0] = [0, 1, 3, 7]
-    report = measure(
-        make_index(tmp_path / "index", tiny_model, features, ["a", "b", "a", None]), k=1
-    )
+    index = make_index(tmp_path / "index", tiny_model, features, ["a", "b", "a", None])
+    report = measure(index, k=1)
     assert (report.num_queries, report.num_unlabelled, report.num_unanswerable) == (4, 1, 1)
     euclidean = report.results[0]
-    assert (euclidean.recall_at_k, euclidean.precision_at_k, euclidean.mean_average_precision) == (
-        1,
+    assert (euclidean.recall_at_k, euclidean.precision_at_k) == (1, 0)
+    assert euclidean.mean_average_precision == 0.5
+
+
+def test_codes_are_judged_by_the_bits_that_differ(tiny_model: Path, tmp_path: Path) -> None:
+    """The codes have 32 bits, from random hyperplanes; item 5 was removed."""
+    features, labels = clusters(3, 70)
+    directory = make_index(tmp_path / "index", tiny_model, features, [*labels])
+    facts = CodeFacts(num_bits=32, num_fitted=70, seed=0, commit=1, loss=(1.0,))
+    planes = np.random.default_rng(0).normal(0, 1, (32, 4096)).astype(np.float32)
+    encoder = Encoder(facts, planes, planes @ features.mean(axis=0))
+    with IndexWriter.open(directory) as writer:
+        writer.write_codes(encoder)
+        writer.remove([int(writer.index.ids[5])])
+        writer.commit()
+    report = measure(directory, k=4)
+    codes, reranked = report.results[2:]
+    assert (codes.metric, codes.rerank, reranked.metric, reranked.rerank) == (
+        "hamming",
         0,
-        0.5,
+        "hamming",
+        DEFAULT_RERANK,
     )
+    kept = np.arange(70) != 5
+    bits = np.unpackbits(encoder.encode(features[kept]), axis=1).astype(int)
+    names = np.array(labels)[kept]
+    precisions, hits = [], []
+    for own, name in enumerate(names):
+        distances = np.delete(np.abs(bits - bits[own]).sum(axis=1), own)
+        ranked = (np.delete(names, own) == name)[np.argsort(distances, kind="stable")]
+        ranks = np.flatnonzero(ranked) + 1
+        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+        hits.append(ranked[:4].mean())
+    assert 0.4 < np.mean(precisions) < 0.99
+    assert codes.mean_average_precision == pytest.approx(np.mean(precisions))
+    assert codes.precision_at_k == pytest.approx(np.mean(hits))
+    assert codes.recall_at_k is not None
+    assert codes.recall_at_k < 1
+    assert (reranked.recall_at_k, reranked.mean_average_precision) == (1, None)
 
 
-def test_duplicates_are_no_misses_and_a_lone_item_has_nothing_to_find(
+def test_duplicates_are_not_misses_and_a_lone_item_has_nothing_to_find(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     features = np.random.default_rng(0).gamma(1, 2, (1, 4096)).astype(np.float32)
-    duplicates = measure(
-        make_index(tmp_path / "same", tiny_model, features.repeat(40, axis=0), ["a"] * 40), k=3
-    )
+    forty = make_index(tmp_path / "same", tiny_model, features.repeat(40, axis=0), ["a"] * 40)
+    duplicates = measure(forty, k=3)
     assert [result.precision_at_k for result in duplicates.results] == [1, 1]
     assert duplicates.results[0].recall_at_k == 1
     lone = measure(make_index(tmp_path / "lone", tiny_model, features, ["a"]))
-    assert [
-        (result.recall_at_k, result.precision_at_k, result.mean_average_precision)
-        for result in lone.results
-    ] == [(None,) * 3] * 2
+    for result in lone.results:
+        assert result.recall_at_k is None
+        assert result.precision_at_k is None
+        assert result.mean_average_precision is None
 
 
 def test_an_empty_index_and_unreadable_queries_are_refused(
@@ -159,65 +153,3 @@ def test_an_empty_index_and_unreadable_queries_are_refused(
     (tmp_path / "queries" / "cut.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"has no readable image: cut\.png: this is not an image"):
         measure(tiny_index, data=str(tmp_path / "queries"))
-
-
-def test_export_writes_what_it_says(tiny_index: Path, tmp_path: Path, succeed: Succeed) -> None:
-    out, _ = succeed("index", "export", tiny_index, "--out", tmp_path / "deep" / "out")
-    assert out == f"Wrote 18 items to {tmp_path}/deep/out/items.parquet\n"
-    out, _ = succeed(
-        "index", "export", tiny_index, "--out", tmp_path / "deep" / "out", "--format", "npy"
-    )
-    assert (
-        out
-        == f"Wrote 18 items to {tmp_path}/deep/out/features.npy and {tmp_path}/deep/out/items.csv\n"
-    )
-    assert sorted(file.name for file in (tmp_path / "deep" / "out").iterdir()) == [
-        "features.npy",
-        "items.csv",
-        "items.parquet",
-    ]
-
-
-@pytest.mark.parametrize("format", ["parquet", "npy"])
-def test_a_full_disk_leaves_the_earlier_export_as_it_was(
-    format: str, tiny_index: Path, tmp_path: Path
-) -> None:
-    """A limit on the size of files stands in for the disk's."""
-    names = ["items.parquet"] if format == "parquet" else ["features.npy", "items.csv"]
-    for name in names:
-        (tmp_path / name).write_text("earlier")
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("lookalike"),
-        "index",
-        "export",
-        tiny_index,
-        "--out",
-        tmp_path,
-        "--format",
-        format,
-    ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert f"{tmp_path / names[0]}: File too large; make room" in done.stderr
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(
-        names, "earlier"
-    )
-
-
-def test_parquet_without_pyarrow_is_refused_with_what_brings_it(
-    tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr(
-        "sys.argv", ["lookalike", "index", "export", str(tiny_index), "--out", str(tmp_path)]
-    )
-    with pytest.raises(SystemExit) as left:
-        lookalike.main()
-    assert left.value.code == 1

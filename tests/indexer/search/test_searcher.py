@@ -1,17 +1,34 @@
-"""Exact search, beside NumPy's brute force."""
+"""Searches of an index: exact, by a structure, from several threads, and on a GPU."""
 
+import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 
+from indexer.array_types import Rows
 from indexer.metrics import METRICS, Metric
+from indexer.search import exact
+from indexer.search.exact import true_distances
+from indexer.search.faiss_structure import load_structure
 from indexer.search.searcher import Searcher
 from indexer.storage.index import Index
+from indexer.storage.manifest import read_manifest
 from indexer.storage.writer import IndexWriter
-from tests.indexer.items import made_up_item
+from tests.indexer.definitions import distances_by_definition
+from tests.indexer.items import made_up_item, stand_in_model
+from tests.indexer.search import structures
+from tests.indexer.search.structures import (
+    add_items,
+    clustered_features,
+    ids_of,
+    remove_items,
+    share_found,
+)
 from training.errors import UserError
 
 NUM_ITEMS = 60
@@ -23,30 +40,16 @@ def features() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def index(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, features: np.ndarray
-) -> Index:
-    """Sixty made-up items, of which number 7 has been removed again."""
-    directory, ids = tmp_path_factory.mktemp("made-up") / "index", dict[int, int]()
-    with IndexWriter.open(directory, tiny_model) as writer:
-        for number, feature in enumerate(features):
-            ids[number] = writer.add(made_up_item(number, feature))
+def index(tmp_path_factory: pytest.TempPathFactory, features: np.ndarray) -> Index:
+    """60 made-up items without number 7, which was removed."""
+    folder = tmp_path_factory.mktemp("made-up")
+    directory = folder / "index"
+    with IndexWriter.open(directory, stand_in_model(folder / "model")) as writer:
+        ids = [writer.add(made_up_item(number, feature)) for number, feature in enumerate(features)]
         writer.commit()
         writer.remove([ids[7]])
         writer.commit(is_complete=True)
-    opened = Index.open(directory)
-    return opened
-
-
-def brute_force(queries: np.ndarray, features: np.ndarray, metric: Metric) -> np.ndarray:
-    """(Q, D) and (n, D) -> (Q, n), straight from the definition."""
-    queries, features = queries.astype(np.float64), features.astype(np.float64)
-    if metric == "euclidean":
-        return np.stack([np.linalg.norm(features - query, axis=1) for query in queries])
-    lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(features, axis=1)
-    return np.asarray(
-        1 - np.divide(queries @ features.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    )
+    return Index.open(directory)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -54,7 +57,7 @@ def brute_force(queries: np.ndarray, features: np.ndarray, metric: Metric) -> np
 @pytest.mark.parametrize("k", [1, 5, NUM_ITEMS + 10])
 @pytest.mark.parametrize("label", [None, "odd"])
 @pytest.mark.parametrize("block_rows", [2048, 16])
-def test_search_equals_brute_force(
+def test_the_nearest_items_are_those_of_the_definition(
     index: Index,
     features: np.ndarray,
     metric: Metric,
@@ -64,17 +67,19 @@ def test_search_equals_brute_force(
     block_rows: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("indexer.search.exact.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("indexer.search.exact.SCAN_BLOCK_ROWS", block_rows)
     queries = features[:num_queries] + np.float32(0.1)
     numbers = [
         number for number in range(NUM_ITEMS) if number != 7 and (label is None or number % 2)
     ]
-    distances = brute_force(queries, features[numbers], metric)
+    distances = distances_by_definition(queries, features[numbers], metric)
     for found, row in zip(
         Searcher(index).search(queries, k, metric=metric, label=label), distances, strict=True
     ):
         best = np.argsort(row)[:k]
-        assert [match.item.path for match in found] == [f"{numbers[place]}.png" for place in best]
+        assert [match.item.path for match in found] == [
+            f"{numbers[position]}.png" for position in best
+        ]
         np.testing.assert_allclose(
             [match.distance for match in found], row[best], rtol=1e-9, atol=1e-12
         )
@@ -91,10 +96,10 @@ def test_an_item_is_its_own_nearest_match_at_distance_zero(
 
 
 def test_a_feature_of_zeros_is_at_cosine_distance_one_from_everything(
-    features: np.ndarray, tiny_model: Path, tmp_path: Path
+    features: np.ndarray, tmp_path: Path
 ) -> None:
     zeros = np.zeros_like(features[:1])
-    with IndexWriter.open(tmp_path / "index", tiny_model) as writer:
+    with IndexWriter.open(tmp_path / "index", stand_in_model(tmp_path / "model")) as writer:
         for number, feature in enumerate([*features[:5], *zeros]):
             writer.add(made_up_item(number, feature))
         writer.commit()
@@ -134,21 +139,110 @@ def test_a_label_filter_gives_k_of_that_label_and_no_other(
     nearest = [
         match for match in Searcher(index).search(features[:1], 100)[0] if match.item.label == "odd"
     ]
-    assert [match.item.id for match in found] == [match.item.id for match in nearest]
+    assert ids_of(found) == ids_of(nearest)
 
 
 def test_an_unknown_label_and_an_empty_index_have_no_matches(
-    index: Index, features: np.ndarray, tiny_model: Path, tmp_path: Path
+    index: Index, features: np.ndarray, tmp_path: Path
 ) -> None:
     assert Searcher(index).search(features[:2], 3, label="purple") == [[], []]
-    with IndexWriter.open(tmp_path / "empty", tiny_model) as writer:
+    with IndexWriter.open(tmp_path / "empty", stand_in_model(tmp_path / "model")) as writer:
         writer.commit(is_complete=True)
     assert Searcher(Index.open(tmp_path / "empty")).search(features[:2], 3) == [[], []]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_by_a_structure_are_the_true_ones(built: Path, metric: Metric) -> None:
+    index = Index.open(built)
+    queries = clustered_features(20, seed=3)
+    for query, matches in zip(
+        queries, Searcher(index).search(queries, 10, metric=metric), strict=True
+    ):
+        distances = true_distances(index, query, index.rows_of_ids(ids_of(matches)), metric)
+        np.testing.assert_allclose(
+            [match.distance for match in matches], distances, rtol=1e-9, atol=1e-12
+        )
+        assert np.all(np.diff(distances) >= 0)
+
+
+def test_a_structure_finds_items_added_later_and_no_removed_ones(
+    built: Path, tmp_path: Path
+) -> None:
+    directory = Path(shutil.copytree(built, tmp_path / "index"))
+    files = {artefact.file for artefact in read_manifest(directory).artefacts.values()}
+    new = clustered_features(5, seed=1)
+    new_ids = add_items(directory, new, structures.NUM_ITEMS)
+    nearest = ids_of(Searcher(Index.open(directory)).search(new[:1], 10)[0])
+    remove_items(directory, [nearest[1], nearest[3], new_ids[4]])
+    searcher = Searcher(Index.open(directory))
+    assert {artefact.file for artefact in searcher.index.manifest.artefacts.values()} == files
+    for metric in METRICS:
+        found = searcher.search(new, 20, metric=metric)
+        assert [ids_of(matches)[0] for matches in found[:4]] == new_ids[:4]
+        assert not {nearest[1], nearest[3], new_ids[4]} & {
+            id for matches in found for id in ids_of(matches)
+        }
+        assert share_found(searcher.index, new, metric) >= 0.9
+
+
+def test_a_search_of_a_label_or_of_everything_is_exact(built: Path) -> None:
+    searcher = Searcher(Index.open(built))
+    query = clustered_features(1, seed=4)
+    found = searcher.search(query, structures.NUM_ITEMS, label="odd")[0]
+    assert len(found) == structures.NUM_ITEMS // 2 - 1
+    assert {match.item.label for match in found} == {"odd"}
+    assert ids_of(searcher.search(query, 2 * structures.NUM_ITEMS)[0]) == ids_of(
+        searcher.search(query, 2 * structures.NUM_ITEMS, exact=True)[0]
+    )
+    assert len(searcher.search(query, structures.NUM_ITEMS - 1)[0]) == structures.NUM_ITEMS - 1
+
+
+def test_a_query_with_too_few_candidates_is_scanned_exactly(own_ivf: Path) -> None:
+    index = Index.open(own_ivf)
+    searcher = Searcher(index)
+    structure = load_structure(index, "euclidean")
+    assert structure is not None
+    structure.breadth = 1
+    query = clustered_features(1, seed=4)
+    assert -1 in structure.candidates(query, 400)[0]
+    searcher._structures["euclidean"] = structure
+    assert ids_of(searcher.search(query, 150)[0]) == ids_of(
+        searcher.search(query, 150, exact=True)[0]
+    )
+
+
+def test_searches_at_the_same_time_share_the_cores(
+    index: Index, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS's number of threads is set per search, so OMP_NUM_THREADS makes no difference here."""
+    monkeypatch.setattr("indexer.search.searcher.NUM_CORES", 6)
+    has_begun, may_end = threading.Event(), threading.Event()
+    num_threads: list[int] = []
+    scan_features = exact.scan_features
+
+    def scan_and_wait(*arguments: Any) -> Rows:
+        num_threads.append(faiss.omp_get_max_threads())
+        has_begun.set()
+        assert may_end.wait(timeout=60)
+        return scan_features(*arguments)
+
+    monkeypatch.setattr(exact, "scan_features", scan_and_wait)
+    searcher = Searcher(index)
+    with ThreadPoolExecutor(3) as pool:
+        searches = []
+        for number in range(3):
+            has_begun.clear()
+            searches.append(pool.submit(searcher.search, features[number : number + 1], 1))
+            assert has_begun.wait(timeout=60)
+        may_end.set()
+        assert [search.result()[0][0].path for search in searches] == ["0.png", "1.png", "2.png"]
+        pool.submit(searcher.search, features[:1], 1).result()
+    assert num_threads == [6, 3, 2, 6]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_gpu_finds_the_cpus_neighbours(
+def test_the_gpu_and_the_cpu_find_the_same_neighbours(
     index: Index, features: np.ndarray, metric: Metric
 ) -> None:
     if not faiss.get_num_gpus():
@@ -159,16 +253,16 @@ def test_the_gpu_finds_the_cpus_neighbours(
     with ThreadPoolExecutor(4) as threads:
         on_gpu = list(
             threads.map(
-                lambda place: searcher.search(queries[place : place + 1], 5, metric=metric)[0],
+                lambda position: searcher.search(
+                    queries[position : position + 1], 5, metric=metric
+                )[0],
                 range(20),
             )
         )
-    assert [[match.item.id for match in found] for found in on_gpu] == [
-        [match.item.id for match in found] for found in on_cpu
-    ]
+    assert list(map(ids_of, on_gpu)) == list(map(ids_of, on_cpu))
 
 
-def test_a_gpu_that_is_not_there_is_a_clear_error(index: Index) -> None:
+def test_a_missing_gpu_is_an_error_that_says_what_to_pass(index: Index) -> None:
     if faiss.get_num_gpus():
         pytest.skip("there is a GPU here")
     assert Searcher(index, device="auto").device == "cpu"

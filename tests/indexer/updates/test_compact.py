@@ -1,91 +1,91 @@
-"""`--kind`, `--memory` and `--metric` as a person types them."""
+"""Compactions: when they happen, what they keep, and the options as a person types them."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
+from indexer.storage.index import Index
 from indexer.storage.manifest import read_manifest
+from indexer.updates.compact import compact
+from indexer.updates.remove import remove
+from indexer.updates.verify import verify
 from tests.conftest import Run, coloured
+from tests.indexer.items import items_by_path
+
+
+def test_a_compaction_waits_for_a_fifth_of_the_rows(own_index: Path) -> None:
+    remove(own_index, ids=[1, 2, 3])
+    assert compact(own_index).num_freed_bytes == 0
+    assert read_manifest(own_index).generation == 0
+    remove(own_index, ids=[4])
+    assert compact(own_index).num_freed_bytes > 4 * 4 * 4096
+    assert compact(own_index, force=True).num_removed == 0
+    assert read_manifest(own_index).generation == 1
+    remove(own_index, ids=[5])
+    assert compact(own_index, force=True).num_freed_bytes > 4 * 4096
+
+
+def test_after_a_compaction_ids_stay_bytes_are_gone_and_readers_keep_their_commit(
+    own_index: Path,
+) -> None:
+    before, reader = items_by_path(own_index), Index.open(own_index)
+    removed = reader.item_bytes(reader.rows_of_path("red/1.png")[0])
+    remove(own_index, paths=["red/1.png"])
+    compact(own_index, force=True)
+    del before["red/1.png"]
+    assert items_by_path(own_index) == before
+    on_disk = b"".join(file.read_bytes() for file in own_index.iterdir() if file.is_file())
+    for content in (removed.feature, removed.thumbnail, b"red/1.png"):
+        assert content not in on_disk
+    assert len({item.path for item in reader.items()}) == 18
+    assert reader.item_bytes(reader.rows_of_path("red/1.png")[0]) == removed
+    assert verify(own_index).is_clean
 
 
 def test_an_index_is_built_and_changed_to_a_kind_by_hand(
     run: Run, colour_folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     index = tmp_path / "index"
-    status, _, _ = run(
-        "index",
-        "build",
-        colour_folder,
-        "--model",
-        tiny_model,
-        "--out",
-        index,
-        "--kind",
-        "ivf-sq8",
-        "--memory",
-        "1kB",
-        "--device",
-        "cpu",
-    )
-    assert status == 0
+    where = ("--model", tiny_model, "--out", index, "--device", "cpu")
+    how = ("--kind", "ivf-sq8", "--memory", "1kB")
+    assert run("index", "build", colour_folder, *where, *how).status == 0
     status, printed, _ = run("index", "stats", index)
     assert status == 0
     assert "ivf-sq8, recall@10 " in printed
     coloured("red", 77).save(tmp_path / "another.png")
-    assert run("index", "add", index, tmp_path / "another.png")[0] == 0
+    assert run("index", "add", index, tmp_path / "another.png").status == 0
     assert read_manifest(index).search == {"kind": "ivf-sq8", "memory_bytes": 1000}
-    assert run("index", "compact", index, "--kind", "hnsw-fp16")[0] == 0
-    _, printed, _ = run("index", "stats", index, "--json")
-    stats = json.loads(printed)
+    assert run("index", "compact", index, "--kind", "hnsw-fp16").status == 0
+    stats = json.loads(run("index", "stats", index, "--json").out)
     assert stats["kind"] == stats["search"]["cosine"]["kind"] == "hnsw-fp16"
     assert stats["search"]["euclidean"]["num_covered"] == 19
     assert stats["search"]["euclidean"]["num_bytes"] > 19 * 2 * 4096
 
 
-def test_too_small_a_memory_is_told_of_with_what_it_takes(
-    run: Run, tiny_index: Path, tmp_path: Path
-) -> None:
-    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
-    status, _, said = run("index", "compact", index, "--kind", "ivf", "--memory", "1kB")
+def test_too_little_memory_is_a_warning_that_says_what_is_needed(run: Run, own_index: Path) -> None:
+    status, _, err = run("index", "compact", own_index, "--kind", "ivf", "--memory", "1kB")
     assert status == 0
-    assert "ivf needs about 688.4 kB, more than the 1.0 kB of --memory" in said
+    assert "ivf needs about 688.4 kB, more than the 1.0 kB of --memory" in err
 
 
-def test_what_a_compaction_remembers_is_said(run: Run, tiny_index: Path, tmp_path: Path) -> None:
-    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
-    assert run("index", "compact", index) == (0, "nothing to compact\n", "")
-    assert run("index", "compact", index, "--memory", "4GB") == (
+def test_the_command_says_which_options_a_compaction_remembers(run: Run, own_index: Path) -> None:
+    assert run("index", "compact", own_index) == (0, "nothing to compact\n", "")
+    assert run("index", "compact", own_index, "--memory", "4GB") == (
         0,
         "searching may take 4.0 GB from now on\nsearched exactly\n",
         "",
     )
-    assert read_manifest(index).search == {"memory_bytes": 4 * 10**9}
+    assert read_manifest(own_index).search == {"memory_bytes": 4 * 10**9}
 
 
-def test_a_compaction_makes_its_structures_where_it_is_told(
-    run: Run, tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_compaction_makes_its_structures_on_the_given_device(
+    run: Run, own_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
     monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
-    status, _, said = run("index", "compact", index, "--kind", "ivf", "--device", "gpu")
-    assert (status, said[:32]) == (1, "lookalike: a GPU was asked for b")
-    assert run("index", "compact", index, "--kind", "ivf", "--device", "cpu").status == 0
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_search_by_either_distance(run: Run, tiny_index: Path, tmp_path: Path, metric: str) -> None:
-    coloured("green", 900).save(tmp_path / "query.png")
-    status, printed, _ = run(
-        "search", tiny_index, tmp_path / "query.png", "-k", "3", "--metric", metric, "--json"
-    )
-    answer = json.loads(printed)
-    assert (status, answer["metric"]) == (0, metric)
-    matches = answer["results"][0]["matches"]
-    assert [match["label"] for match in matches] == ["green"] * 3
-    assert (max(match["distance"] for match in matches) < 1) == (metric == "cosine")
-    assert run("search", tiny_index, tmp_path / "query.png", "--metric", metric)[0] == 0
+    status, _, err = run("index", "compact", own_index, "--kind", "ivf", "--device", "gpu")
+    assert (status, err[:32]) == (1, "lookalike: a GPU was asked for b")
+    assert run("index", "compact", own_index, "--kind", "ivf", "--device", "cpu").status == 0
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,8 @@ def test_search_by_either_distance(run: Run, tiny_index: Path, tmp_path: Path, m
     [
         (
             ("--kind", "ivf-pq"),
-            "lookalike: --kind must be one of auto, flat, ivf, ivf-fp16, ivf-sq8, hnsw-fp16, hnsw-sq8, got 'ivf-pq'\n",
+            "lookalike: --kind must be one of auto, flat, ivf, ivf-fp16, ivf-sq8, "
+            "hnsw-fp16, hnsw-sq8, got 'ivf-pq'\n",
         ),
         (
             ("--memory", "much"),
@@ -101,17 +102,7 @@ def test_search_by_either_distance(run: Run, tiny_index: Path, tmp_path: Path, m
         ),
     ],
 )
-def test_a_kind_or_a_memory_that_is_none_is_one_line(
+def test_an_unknown_kind_or_memory_is_one_line(
     run: Run, tiny_index: Path, arguments: tuple[str, str], message: str
 ) -> None:
     assert run("index", "compact", tiny_index, *arguments) == (1, "", message)
-
-
-def test_a_metric_that_there_is_not_is_one_line(run: Run, tiny_index: Path, tmp_path: Path) -> None:
-    coloured("green", 900).save(tmp_path / "query.png")
-    said = "lookalike: --metric must be one of euclidean, cosine, hamming, got 'manhattan'\n"
-    assert run("search", tiny_index, tmp_path / "query.png", "--metric", "manhattan") == (
-        1,
-        "",
-        said,
-    )

@@ -1,13 +1,12 @@
-"""GET /livez, /readyz and /info; overload and draining."""
-
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+"""GET /livez, /readyz and /info."""
 
 import httpx
+import pytest
 
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
-from tests.service.conftest import LIMITS, HeldEmbedder, Run, Service
-from tests.service.pictures import picture, problem, upload, wait_until
+from tests.service.conftest import LIMITS, Service
+
+NUM_ITEMS = len(COLOURS) * NUM_IMAGES_PER_COLOUR
 
 
 def test_a_running_service_is_alive_and_ready(client: httpx.Client) -> None:
@@ -19,7 +18,7 @@ def test_info_names_model_index_limits_and_versions(client: httpx.Client, servic
     info = client.get("/info").json()
     assert info["model"]["id"] == info["index"]["model"] == service.engine.card.id
     assert info["model"]["class_names"] == list(COLOURS)
-    assert info["index"]["num_items"] == len(COLOURS) * NUM_IMAGES_PER_COLOUR
+    assert info["index"]["num_items"] == NUM_ITEMS
     assert info["index"]["labels"] == dict.fromkeys(COLOURS, NUM_IMAGES_PER_COLOUR)
     assert info["index"]["num_labels"] == len(COLOURS)
     assert (info["index"]["kind"], info["index"]["metrics"]) == ("flat", ["euclidean", "cosine"])
@@ -28,39 +27,24 @@ def test_info_names_model_index_limits_and_versions(client: httpx.Client, servic
     assert {"python", "fastapi", "onnxruntime"} <= info["versions"].keys()
 
 
-def test_overload_is_429_and_says_when_to_come_back(run: Run, tiny_model: Path) -> None:
-    embedder = HeldEmbedder(tiny_model)
-    with (
-        run(embedder=embedder, max_images=1, max_waiting=2) as service,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        try:
-            taken = [
-                threads.submit(service.client.post, "/classify", files=upload(picture()))
-                for _ in range(2)
-            ]
-            wait_until(lambda: service.engine.batcher.num_waiting == 2)
-            refused = service.client.post("/classify", files=upload(picture()))
-            problem(refused, 429, "overloaded")
-            assert int(refused.headers["retry-after"]) >= 1
-            assert service.client.get("/livez").status_code == 200
-        finally:
-            embedder.may_go_on.set()
-        assert [response.result().status_code for response in taken] == [200, 200]
-        assert service.client.post("/classify", files=upload(picture())).status_code == 200
-
-
-def test_a_service_asked_to_stop_turns_away_but_finishes_what_it_has_begun(
-    run: Run, tiny_model: Path
+def test_info_lists_the_metrics_that_an_index_supports(
+    encoded_service: Service, client: httpx.Client
 ) -> None:
-    embedder = HeldEmbedder(tiny_model)
-    with run(embedder=embedder, drain_s=1.0) as service, ThreadPoolExecutor(1) as threads:
-        try:
-            begun = threads.submit(service.client.post, "/classify", files=upload(picture()))
-            assert embedder.has_begun.wait(60)
-            service.server.should_exit = True
-            wait_until(lambda: service.engine.is_draining)
-            problem(service.client.get("/readyz"), 503, "draining")
-        finally:
-            embedder.may_go_on.set()
-        assert begun.result().status_code == 200
+    def metrics(client: httpx.Client) -> object:
+        return client.get("/info").json()["index"]["metrics"]
+
+    assert metrics(encoded_service.client) == ["euclidean", "cosine", "hamming"]
+    assert metrics(client) == ["euclidean", "cosine"]
+
+
+def test_info_says_which_labels_the_probe_knows_and_how_good_it_is(probed_service: Service) -> None:
+    probe = probed_service.client.get("/info").json()["index"]["probe"]
+    assert probe["labels"] == sorted(COLOURS)
+    assert (probe["num_items"], probe["accuracy"], probe["vote_euclidean"]) == (18, 1, 1)
+    assert probe["chance"] == pytest.approx(1 / 3)
+
+
+def test_info_says_whether_there_is_a_map(mapped_service: Service, client: httpx.Client) -> None:
+    index = mapped_service.client.get("/info").json()["index"]
+    assert index["map"] == {"num_items": NUM_ITEMS, "commit": index["commit"] - 1}
+    assert client.get("/info").json()["index"]["map"] is None

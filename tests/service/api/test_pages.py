@@ -4,15 +4,20 @@ import re
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
-from tests.service.conftest import LIMITS, Browse, Service
-from tests.service.pictures import picture
+from indexer.learned.item_map import make_map
+from indexer.updates.build import build
+from service.api.pages import DIRECTORY
+from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR, coloured
+from tests.service.conftest import LIMITS, Browse, Run, Service
+from tests.service.pictures import encoded, picture
 
 
-def test_the_page_and_its_files_are_there_with_safe_headers(client: httpx.Client) -> None:
+def test_the_page_and_its_files_have_safe_headers(client: httpx.Client) -> None:
     page = client.get("/")
     assert client.head("/").status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -26,19 +31,11 @@ def test_the_page_and_its_files_are_there_with_safe_headers(client: httpx.Client
 
 
 def test_no_page_refers_to_another_server(client: httpx.Client) -> None:
-    for address in (
-        "/",
-        "/web/style.css",
-        "/web/app.js",
-        "/web/elements.js",
-        "/web/map.js",
-        "/docs",
-    ):
-        found = re.findall(
-            r"""(?:src|href)=["']https?:|url\(['"]?https?:|from ["']https?:""",
-            client.get(address).text,
-        )
-        assert not found
+    pattern = r"""(?:src|href)=["']https?:|url\(['"]?https?:|from ["']https?:"""
+    web = [f"/web/{file.name}" for file in DIRECTORY.iterdir() if file.suffix in (".css", ".js")]
+    assert len(web) >= 4
+    for address in ("/", "/docs", *web):
+        assert not re.findall(pattern, client.get(address).text)
 
 
 def file(name: str, content: bytes) -> FilePayload:
@@ -97,7 +94,7 @@ def test_a_label_narrows_the_search(page: Page) -> None:
 
 
 @pytest.mark.browser
-def test_the_distance_may_be_chosen(page: Page) -> None:
+def test_the_distance_can_be_chosen(page: Page) -> None:
     page.set_input_files("#file", file("sky.png", picture("blue")))
     page.wait_for_selector(".card .distance")
     page.select_option("#metric", "cosine")
@@ -107,7 +104,7 @@ def test_the_distance_may_be_chosen(page: Page) -> None:
 
 
 @pytest.mark.browser
-def test_a_file_that_is_no_image_is_answered_with_what_to_send(page: Page) -> None:
+def test_a_file_that_is_not_an_image_is_answered_with_what_to_send(page: Page) -> None:
     page.set_input_files("#file", file("notes.txt", b"just some words"))
     page.wait_for_selector("#problem:not([hidden])")
     assert "notes.txt: this is not an image; send JPEG" in page.inner_text("#problem")
@@ -132,21 +129,21 @@ def test_a_file_name_is_shown_as_text(page: Page) -> None:
     assert page.title() == "Lookalike"
 
 
+DISPATCH = """([event, field, bytes]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([new Uint8Array(bytes)], `${event}.png`, { type: "image/png" }));
+    const Class = event === "paste" ? ClipboardEvent : DragEvent;
+    document.dispatchEvent(new Class(event, { [field]: data, bubbles: true, cancelable: true }));
+}"""
+
+
 @pytest.mark.browser
-def test_a_picture_may_be_pasted_or_dropped(page: Page) -> None:
+def test_a_picture_can_be_pasted_or_dropped(page: Page) -> None:
     for event, field, colour in (
         ("paste", "clipboardData", "red"),
         ("drop", "dataTransfer", "green"),
     ):
-        page.evaluate(
-            """([event, field, bytes]) => {
-                const data = new DataTransfer();
-                data.items.add(new File([new Uint8Array(bytes)], `${event}.png`, { type: "image/png" }));
-                const Kind = event === "paste" ? ClipboardEvent : DragEvent;
-                document.dispatchEvent(new Kind(event, { [field]: data, bubbles: true, cancelable: true }));
-            }""",
-            [event, field, list(picture(colour))],
-        )
+        page.evaluate(DISPATCH, [event, field, list(picture(colour))])
         expect(page.locator("#status")).to_contain_text(f"{event}.png", timeout=60_000)
         assert page.locator(".card .label").first.inner_text() == colour
 
@@ -156,3 +153,64 @@ def test_the_docs_need_no_other_server(page: Page, service: Service) -> None:
     page.goto(f"{service.url}/docs")
     page.wait_for_selector(".opblock")
     assert "/classify" in page.inner_text("#swagger-ui")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("has_probe", [True, False])
+def test_the_page_offers_the_items_labels_only_if_there_is_a_probe(
+    probed_service: Service, service: Service, browse: Browse, has_probe: bool
+) -> None:
+    page = browse(probed_service.url if has_probe else service.url)
+    page.set_input_files("#file", file("sky.png", picture("blue")))
+    page.wait_for_selector("#bars li")
+    assert page.locator("#by-choice").is_visible() == has_probe
+    if has_probe:
+        page.select_option("#by", "items")
+        expect(page.locator("#status")).to_contain_text("sky.png: blue", timeout=60_000)
+        assert page.locator("#bars .name").first.inner_text() == "blue"
+
+
+@pytest.mark.browser
+def test_the_examples_come_with_three_requests_at_most(page: Page) -> None:
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    before = page.locator(".card").evaluate_all("cards => cards.map((card) => card.title)")
+    with page.expect_response(lambda response: "/items?" in response.url):
+        page.click("#shuffle")
+    expect(page.locator(".card")).to_have_count(12)
+    listings = [url for url in requested if "/items?" in url]
+    assert 1 <= len(listings) <= 3
+    assert len(set(before)) == len(before) == 12
+
+
+@pytest.mark.browser
+def test_a_large_picture_is_scaled_down_before_it_is_sent(run: Run, browse: Browse) -> None:
+    noise = np.random.default_rng(0).normal(0, 30, (900, 700, 3))
+    pixels = np.asarray(coloured("blue", 5).resize((700, 900))) + noise
+    large = encoded(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    with run(max_image_bytes=1_000_000, max_request_bytes=2_000_000) as service:
+        assert len(large) > service.engine.settings.max_image_bytes
+        page = browse(service.url)
+        page.set_input_files("#file", file("large.png", large))
+        expect(page.locator("#status")).to_contain_text("large.png: ", timeout=60_000)
+        assert page.locator(".card .label").first.inner_text() == "blue"
+
+
+@pytest.mark.browser
+def test_labels_are_listed_in_natural_order(
+    run: Run, browse: Browse, tiny_model: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2, 10):
+        (tmp_path / "images" / f"label {number}").mkdir(parents=True)
+        for seed in (1, 2):
+            image = coloured("red", 10 * number + seed)
+            image.save(tmp_path / "images" / f"label {number}" / f"{seed}.png")
+    build(str(tmp_path / "images"), tiny_model, tmp_path / "index", device="cpu")
+    make_map(tmp_path / "index")
+    natural = ["label 1", "label 2", "label 10"]
+    with run(index=tmp_path / "index") as service:
+        page = browse(service.url)
+        options = page.locator("#label option").all_inner_texts()
+        assert options == ["all labels", *(f"{label} (2)" for label in natural)]
+        page.click("#map-toggle")
+        expect(page.locator("#map .legend li")).to_have_text(natural, timeout=60_000)

@@ -1,14 +1,20 @@
-"""What may be uploaded, and what is said of everything else."""
+"""Uploads that are accepted, and how the others are refused."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
+from service.api.problems import ProblemError, ProblemResponse
+from service.api.uploads import BodyLimit
 from tests.conftest import coloured
 from tests.service.conftest import LIMITS
-from tests.service.pictures import encoded, picture, problem, upload
+from tests.service.pictures import detail_of, encoded, picture, problem, upload
 
 JPEG = encoded(coloured("red", 5, (300, 200)), "JPEG")
 TOO_LARGE = b"\0" * (LIMITS["max_request_bytes"] + 1)
@@ -16,7 +22,7 @@ TOO_LARGE = b"\0" * (LIMITS["max_request_bytes"] + 1)
 
 @pytest.mark.parametrize("address", ["/classify", "/similar", "/features"])
 @pytest.mark.parametrize(
-    ("content", "status", "kind"),
+    ("content", "status", "type"),
     [
         pytest.param(b"", 400, "empty", id="empty"),
         pytest.param(JPEG[: len(JPEG) // 2], 400, "truncated", id="truncated"),
@@ -33,11 +39,19 @@ TOO_LARGE = b"\0" * (LIMITS["max_request_bytes"] + 1)
     ],
 )
 def test_a_bad_file_is_refused_by_its_name(
-    client: httpx.Client, address: str, content: bytes, status: int, kind: str
+    client: httpx.Client, address: str, content: bytes, status: int, type: str
 ) -> None:
-    found = problem(client.post(address, files=upload(("holiday.jpg", content))), status, kind)
-    assert found["filename"] == "holiday.jpg"
-    assert "holiday.jpg" in found["detail"]
+    response = client.post(address, files=upload(("holiday.jpg", content)))
+    refused = problem(response, status, type)
+    assert refused["filename"] == "holiday.jpg"
+    assert "holiday.jpg" in refused["detail"]
+
+
+def test_a_file_of_exactly_the_most_bytes_is_accepted(client: httpx.Client) -> None:
+    content = picture().ljust(LIMITS["max_image_bytes"], b"\0")
+    assert client.post("/classify", files=upload(content)).status_code == 200
+    response = client.post("/classify", files=upload(content + b"\0"))
+    assert "200,001 bytes; at most 200,000" in detail_of(response, 413, "too-many-bytes")
 
 
 def test_one_bad_image_of_several_is_named(client: httpx.Client) -> None:
@@ -49,17 +63,38 @@ def test_one_bad_image_of_several_is_named(client: httpx.Client) -> None:
 
 
 def test_too_many_images_are_refused(client: httpx.Client) -> None:
-    assert (
-        "5 images; at most 4"
-        in problem(
-            client.post("/classify", files=upload(*[picture()] * 5)), 413, "too-many-images"
-        )["detail"]
-    )
+    assert client.post("/classify", files=upload(*[picture()] * 4)).status_code == 200
+    response = client.post("/classify", files=upload(*[picture()] * 5))
+    assert "5 images; at most 4" in detail_of(response, 413, "too-many-images")
+
+
+async def count_bytes(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that answers with the number of bytes that it received."""
+    try:
+        num_bytes = len(await Request(scope, receive).body())
+    except ProblemError as error:
+        return await ProblemResponse.of(error)(scope, receive, send)
+    await PlainTextResponse(str(num_bytes))(scope, receive, send)
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_a_request_of_exactly_the_most_bytes_is_accepted(has_length: bool) -> None:
+    async def post(num_bytes: int) -> httpx.Response:
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(num_bytes):
+                yield b"x"
+
+        transport = httpx.ASGITransport(BodyLimit(count_bytes, max_bytes=10))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/", content=b"x" * num_bytes if has_length else chunks())
+
+    assert asyncio.run(post(10)).text == "10"
+    problem(asyncio.run(post(11)), 413, "too-many-bytes")
 
 
 def test_a_large_request_is_refused_by_its_content_length(client: httpx.Client) -> None:
     response = client.post("/classify", files=upload(TOO_LARGE))
-    assert "400,000" in problem(response, 413, "too-many-bytes")["detail"]
+    assert "400,000" in detail_of(response, 413, "too-many-bytes")
 
 
 def test_a_large_request_without_a_length_is_refused_while_it_arrives(client: httpx.Client) -> None:
@@ -94,23 +129,24 @@ def test_a_chunked_request_is_answered(client: httpx.Client) -> None:
 
 def test_a_form_without_the_field_is_refused_with_those_it_has(client: httpx.Client) -> None:
     response = client.post("/classify", files={"picture": ("a.png", picture())})
-    assert "'picture'" in problem(response, 422, "missing-image")["detail"]
+    assert "'picture'" in detail_of(response, 422, "missing-image")
 
 
 def test_text_in_place_of_a_file_is_refused(client: httpx.Client) -> None:
-    body = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nhttp://example.com/cat.jpg\r\n--x--\r\n'
+    head = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+    body = head + b"http://example.com/cat.jpg\r\n--x--\r\n"
     response = client.post(
         "/classify", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"}
     )
-    assert "text" in problem(response, 422, "missing-image")["detail"]
+    assert "text" in detail_of(response, 422, "missing-image")
 
 
 @pytest.mark.parametrize(
     "content_type", ["image/png", "application/json", "application/x-www-form-urlencoded", ""]
 )
-def test_a_body_that_is_no_upload_is_refused(client: httpx.Client, content_type: str) -> None:
+def test_a_body_that_is_not_an_upload_is_refused(client: httpx.Client, content_type: str) -> None:
     response = client.post("/classify", content=picture(), headers={"Content-Type": content_type})
-    assert "multipart/form-data" in problem(response, 415, "not-an-upload")["detail"]
+    assert "multipart/form-data" in detail_of(response, 415, "not-an-upload")
 
 
 @pytest.mark.parametrize(
@@ -133,17 +169,15 @@ def test_a_malformed_form_is_refused(client: httpx.Client, content_type: str, bo
     )
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # starlette leaves the unfinished file to the collector
+# Starlette leaves the unfinished file to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_form_that_breaks_off_is_refused(client: httpx.Client) -> None:
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture()
-    )
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    body = head + picture()
     response = client.post(
         "/classify", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"}
     )
-    assert "complete" in problem(response, 422, "missing-image")["detail"]
+    assert "complete" in detail_of(response, 422, "missing-image")
 
 
 @pytest.mark.parametrize(
@@ -160,14 +194,11 @@ def test_a_form_that_breaks_off_is_refused(client: httpx.Client) -> None:
 def test_a_file_name_is_shown_short_and_without_folders(
     client: httpx.Client, sent: str, shown: str
 ) -> None:
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="image"; filename="'
-        + sent.replace("\\", "\\\\").encode()
-        + b'"\r\n\r\n'
-    )
+    quoted = sent.replace("\\", "\\\\").encode()
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="%b"\r\n\r\n' % quoted
     response = client.post(
         "/classify",
-        content=body + picture() + b"\r\n--x--\r\n",
+        content=head + picture() + b"\r\n--x--\r\n",
         headers={"Content-Type": "multipart/form-data; boundary=x"},
     )
     assert response.json()["results"][0]["filename"] == shown

@@ -1,6 +1,5 @@
-"""Decoding once: what lies in the file, how an interrupted build goes on, and when a cache is not to be trusted."""
+"""The cache of decoded images: its content, interrupted builds, and caches that are out of date."""
 
-import csv
 import hashlib
 import io
 import itertools
@@ -10,11 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import tracemalloc
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,7 @@ from PIL import Image
 
 from training.data.cache import CacheError, Canvases, cached_canvases
 from training.data.examples import Example
-from training.data.images import open_picture, to_canvas
-from training.data.skipped import Skipped, write_skipped
-from training.parallel import map_ahead
+from training.data.images import centre, open_picture, read_square, to_canvas
 
 ROOT = Path(__file__).parents[3]
 CANVAS_BYTES = 77 * 77 * 3
@@ -44,7 +40,7 @@ def greys(count: int) -> list[Example]:
 
 
 def grey_files(folder: Path, count: int) -> list[Example]:
-    """The same as files; number 3 is none."""
+    """The same images as files, except number 3, which is not an image."""
     folder.mkdir()
     for number in range(count):
         (folder / f"{number:02}.png").write_bytes(grey(number) if number != 3 else b"hello")
@@ -52,11 +48,11 @@ def grey_files(folder: Path, count: int) -> list[Example]:
 
 
 def build(examples: list[Example], file: Path, *, data: str = "greys", **others: Any) -> Canvases:
-    return cached_canvases(data, examples, 67, file, **{"threads": 2, **others})
+    return cached_canvases(data, examples, 67, file, **{"num_threads": 2, **others})
 
 
 def levels(canvases: Canvases) -> list[int]:
-    """Every canvas is of one grey, its example's number."""
+    """The grey level of each canvas, which is the number of its example."""
     assert canvases.pixels.shape == (len(canvases.examples), 77, 77, 3)
     assert all(int(pixels.min()) == int(pixels.max()) for pixels in canvases.pixels)
     return [int(pixels[0, 0, 0]) for pixels in canvases.pixels]
@@ -71,7 +67,7 @@ def refusal(action: Callable[[], object]) -> str:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The sources that are decoded from here on; committed every four images."""
+    """The sources that are decoded from here on. The cache commits after every fourth image."""
     sources: list[object] = []
 
     def note_and_open(source: bytes | Path, *, size: int) -> Any:
@@ -83,7 +79,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return sources
 
 
-def test_canvases_keep_the_order_and_the_unreadable_are_skipped_with_their_reasons(
+def test_canvases_keep_the_order_and_unreadable_images_are_skipped_with_their_reasons(
     tmp_path: Path,
 ) -> None:
     examples = greys(40)
@@ -91,7 +87,7 @@ def test_canvases_keep_the_order_and_the_unreadable_are_skipped_with_their_reaso
     examples[20] = Example("20.png", "grey", b"")
     examples[39] = Example("39.png", "grey", tmp_path / "absent.png")
     finished: list[int] = []
-    canvases = build(examples, tmp_path / "canvases.u8", threads=4, done=finished.append)
+    canvases = build(examples, tmp_path / "canvases.u8", num_threads=4, advance=finished.append)
     assert [(item.path, item.reason.split(";")[0]) for item in canvases.skipped] == [
         ("7.png", "this is not an image"),
         ("20.png", "the file is empty (0 bytes)"),
@@ -103,7 +99,7 @@ def test_canvases_keep_the_order_and_the_unreadable_are_skipped_with_their_reaso
     assert sum(finished) == 40
 
 
-def test_the_canvases_are_those_of_the_one_path_and_lie_in_the_file(
+def test_the_file_holds_the_same_canvases_that_images_makes(
     tmp_path: Path, colour_folder: Path
 ) -> None:
     sources = sorted(colour_folder.rglob("*.png"))
@@ -115,7 +111,19 @@ def test_the_canvases_are_those_of_the_one_path_and_lie_in_the_file(
         np.testing.assert_array_equal(pixels, to_canvas(open_picture(file, size=67), 67))
 
 
-def test_where_nothing_can_be_read_there_are_no_canvases(tmp_path: Path) -> None:
+def test_the_canvases_of_photographs_give_the_same_squares_as_their_files(
+    tmp_path: Path, shared_data: Callable[[str], Path]
+) -> None:
+    files = sorted(shared_data("clothing/validation").rglob("*.jpg"))[::20]
+    examples = [Example(file.name, file.parent.name, file) for file in files]
+    canvases = cached_canvases("clothing", examples, 224, tmp_path / "clothing.u8", num_threads=2)
+    assert canvases.examples == examples
+    squares = centre(canvases.pixels, 224)
+    for square, file in zip(squares, files, strict=True):
+        np.testing.assert_array_equal(square, read_square(file, 224))
+
+
+def test_there_are_no_canvases_if_nothing_can_be_read(tmp_path: Path) -> None:
     for _ in range(2):
         canvases = build([Example("1.png", None, b"hello")], tmp_path / "canvases.u8")
         assert canvases.pixels.shape == (0, 77, 77, 3)
@@ -131,7 +139,7 @@ def test_a_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("training.data.cache.open_picture", fail)
     finished: list[int] = []
-    second = build(examples, tmp_path / "canvases.u8", done=finished.append)
+    second = build(examples, tmp_path / "canvases.u8", advance=finished.append)
     assert levels(second) == levels(first) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert (second.examples, second.skipped) == (first.examples, first.skipped)
     assert finished == [10]
@@ -140,21 +148,22 @@ def test_a_second_run_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("stopped_after", "num_committed"), [(1, 0), (4, 0), (5, 4), (11, 8), (12, 8), (13, 12)]
 )
-def test_an_interrupted_build_goes_on_after_its_last_commit(
+def test_an_interrupted_build_continues_after_its_last_commit(
     stopped_after: int, num_committed: int, tmp_path: Path, decoded: list[object]
 ) -> None:
     examples, file = grey_files(tmp_path / "greys", 14), tmp_path / "canvases.u8"
     finished = itertools.count(0)
 
     def interrupt(_: int) -> None:
-        if next(finished) == stopped_after:  # the first call says how many were there already
+        # The first call tells how many images had been read before.
+        if next(finished) == stopped_after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(examples, file, done=interrupt)
+        build(examples, file, advance=interrupt)
     decoded.clear()
     counts: list[int] = []
-    canvases = build(examples, file, done=counts.append)
+    canvases = build(examples, file, advance=counts.append)
     assert decoded == [example.source for example in examples[num_committed:]]
     assert (counts[0], sum(counts)) == (num_committed, 14)
     assert levels(canvases) == [number for number in range(14) if number != 3]
@@ -172,14 +181,16 @@ folder, file, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 training.data.cache.COMMIT_INTERVAL = 4
 finished = 0
 
-def done(count):
+def advance(count):
     global finished
     finished += count
     if finished == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
 examples = [Example(path.name, "grey", path) for path in sorted(folder.iterdir())]
-canvases = training.data.cache.cached_canvases("greys", examples, 67, file, threads=2, done=done)
+canvases = training.data.cache.cached_canvases(
+    "greys", examples, 67, file, num_threads=2, advance=advance
+)
 print(hashlib.sha256(canvases.pixels.tobytes()).hexdigest(), len(canvases.skipped))
 """
 
@@ -191,13 +202,12 @@ def start_build(folder: Path, file: Path, killed_after: int = -1) -> subprocess.
     )
 
 
-def test_a_killed_build_goes_on_and_ends_as_if_nothing_had_happened(
+def test_a_killed_build_continues_and_ends_as_if_nothing_had_happened(
     tmp_path: Path, decoded: list[object]
 ) -> None:
     examples, file = grey_files(tmp_path / "greys", 14), tmp_path / "canvases.u8"
-    _, errors = (killed := start_build(tmp_path / "greys", file, killed_after=11)).communicate(
-        timeout=60
-    )
+    killed = start_build(tmp_path / "greys", file, killed_after=11)
+    _, errors = killed.communicate(timeout=60)
     assert killed.returncode == -signal.SIGKILL, errors
     canvases = build(examples, file)
     assert decoded == [example.source for example in examples[8:]]
@@ -217,7 +227,7 @@ def test_two_processes_at_once_both_get_all_the_canvases(tmp_path: Path) -> None
         assert output.split() == [hashlib.sha256(wanted.tobytes()).hexdigest(), "1"]
 
 
-def test_two_threads_at_once_decode_each_image_once_between_them(
+def test_two_threads_at_once_decode_each_image_only_once(
     tmp_path: Path, decoded: list[object]
 ) -> None:
     examples = greys(30)
@@ -258,7 +268,7 @@ def mend_a_file(folder: Path) -> None:
         (mend_a_file, [0, 1, 2, 103, 4, 5, 6]),
     ],
 )
-def test_after_a_change_of_the_images_all_are_decoded_again_and_it_is_said(
+def test_a_change_of_the_images_is_reported_and_all_are_decoded_again(
     change: Callable[[Path], None],
     wanted: list[int],
     tmp_path: Path,
@@ -269,15 +279,13 @@ def test_after_a_change_of_the_images_all_are_decoded_again_and_it_is_said(
     assert capsys.readouterr().err == ""
     change(folder)
     canvases = build([Example(path.name, "grey", path) for path in sorted(folder.iterdir())], file)
-    assert (
-        capsys.readouterr().err
-        == f"The images of greys have changed since {file} was made: decoding them again\n"
-    )
+    message = f"The images of greys have changed since {file} was made: decoding them again\n"
+    assert capsys.readouterr().err == message
     assert levels(canvases) == wanted
     assert file.stat().st_size == len(wanted) * CANVAS_BYTES
 
 
-def test_a_file_that_could_not_be_read_is_read_once_it_can_be(
+def test_a_file_that_was_unreadable_is_decoded_when_it_becomes_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = grey_files(tmp_path / "greys", 6)
@@ -297,15 +305,16 @@ def test_a_file_that_could_not_be_read_is_read_once_it_can_be(
     assert "could not be read" in capsys.readouterr().err
 
 
-def test_after_a_change_of_bytes_that_are_no_file_all_are_decoded_again(tmp_path: Path) -> None:
+def test_a_change_of_bytes_in_memory_is_noticed(tmp_path: Path) -> None:
     examples, file = greys(5), tmp_path / "canvases.u8"
     build(examples, file)
     examples[2] = Example("2.png", "grey", grey(102))
     assert levels(build(examples, file)) == [0, 1, 102, 3, 4]
 
 
-def test_a_change_that_is_taken_back_half_way_does_not_bring_wrong_canvases(tmp_path: Path) -> None:
-    """Ten images are added, the new build is interrupted before its first commit, and the ten are taken away again."""
+def test_a_change_that_is_undone_half_way_gives_no_wrong_canvases(tmp_path: Path) -> None:
+    """Ten images are added, the new build is interrupted before its first commit, and the ten
+    images are removed again."""
     examples, file = greys(3), tmp_path / "canvases.u8"
     build(examples, file)
     more = [Example(f"-{number}.png", "grey", grey(100 + number)) for number in range(10)]
@@ -316,12 +325,12 @@ def test_a_change_that_is_taken_back_half_way_does_not_bring_wrong_canvases(tmp_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(more + examples, file, done=interrupt)
+        build(more + examples, file, advance=interrupt)
     assert levels(build(examples, file)) == [0, 1, 2]
 
 
 def test_canvases_that_are_in_use_survive_a_rebuild(tmp_path: Path) -> None:
-    """A run that trains on a shared cache has it mapped while another one finds the images changed."""
+    """One run trains on a shared cache while another run finds that the images have changed."""
     file = tmp_path / "canvases.u8"
     in_use = build(greys(5), file)
     build(greys(6)[1:], file)
@@ -339,7 +348,7 @@ def test_canvases_that_are_cut_off_are_decoded_again(kept_bytes: int, tmp_path: 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"data": "greys", "skipped": [1]}']
 )
-def test_a_description_that_is_damaged_or_absent_is_made_again(
+def test_a_json_file_that_is_damaged_or_absent_is_made_again(
     content: bytes, tmp_path: Path
 ) -> None:
     examples, file = greys(5), tmp_path / "canvases.u8"
@@ -352,7 +361,7 @@ def test_a_description_that_is_damaged_or_absent_is_made_again(
     assert levels(build(examples, file)) == [0, 1, 2, 3, 4]
 
 
-def test_canvases_that_are_gone_are_decoded_again(tmp_path: Path) -> None:
+def test_canvases_that_were_removed_are_decoded_again(tmp_path: Path) -> None:
     examples, file = greys(5), tmp_path / "canvases.u8"
     build(examples, file)
     file.unlink()
@@ -364,23 +373,23 @@ def test_the_cache_of_other_data_is_refused_and_left_alone(tmp_path: Path) -> No
     build(greys(5), file)
     before = file.read_bytes()
     message = refusal(lambda: build(greys(3), file, data="shirts"))
-    assert (
-        message
-        == f"{file} holds the images of greys, not of shirts; pass another --cache, or remove that file"
+    assert message == (
+        f"{file} holds the images of greys, not of shirts; "
+        "pass another --cache, or remove that file"
     )
     assert file.read_bytes() == before
 
 
-def test_too_little_room_is_noticed_before_anything_is_decoded(
+def test_a_disk_that_is_too_small_is_noticed_before_anything_is_decoded(
     tmp_path: Path, decoded: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "new" / "canvases.u8"
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 5 * CANVAS_BYTES - 1))
     message = refusal(lambda: build(greys(5), file))
-    assert (
-        message
-        == f"{file} needs 88,935 bytes more, but its disk has 88,934 free; pass a --cache on another, or make room"
+    assert message == (
+        f"{file} needs 88,935 bytes more, but its disk has 88,934 free; "
+        "pass a --cache on another disk, or make room"
     )
     assert decoded == []
     assert not file.exists()
@@ -388,19 +397,18 @@ def test_too_little_room_is_noticed_before_anything_is_decoded(
     assert levels(build(greys(5), file)) == [0, 1, 2, 3, 4]
 
 
-def test_a_disk_that_fills_up_meanwhile_is_one_line(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_while_decoding_is_an_error_of_one_line(tmp_path: Path) -> None:
     grey_files(tmp_path / "greys", 30)
     file = tmp_path / "canvases.u8"
-    limited = (
-        f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({CANVAS_BYTES * 9},) * 2)\n"
-        + BUILD
-    )
+    limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({CANVAS_BYTES * 9},) * 2)"
+    limited = f"import resource\n{limit}\n{BUILD}"
     arguments = [sys.executable, "-c", limited, str(tmp_path / "greys"), str(file), "-1"]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
-        f"training.data.cache.CacheError: {file} cannot be written (File too large); pass a --cache on another disk, or make room"
+        f"training.data.cache.CacheError: {file} cannot be written (File too large); "
+        "pass a --cache on another disk, or make room"
     )
-    finished = start_build(tmp_path / "greys", file)  # with more room, it goes on
+    finished = start_build(tmp_path / "greys", file)  # it continues when there is more room
     output, errors = finished.communicate(timeout=60)
     assert (finished.returncode, errors) == (0, "")
     assert output.split()[1] == "1"
@@ -416,56 +424,13 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """Neither while the decoders are faster than the disk: `done` keeps the writer back."""
+    """Memory stays bounded even if decoding is faster than writing: `advance` slows the writer."""
     examples = [Example(f"{number}.png", None, grey(100)) for number in range(400)]
     tracemalloc.start()
     try:
-        canvases = build(examples, tmp_path / "canvases.u8", done=lambda _: time.sleep(0.0005))
+        canvases = build(examples, tmp_path / "canvases.u8", advance=lambda _: time.sleep(0.0005))
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert canvases.pixels.nbytes > 7_000_000
     assert peak_bytes < 1_500_000
-
-
-def test_results_come_in_order_although_the_first_takes_longest() -> None:
-    others_are_done = threading.Event()
-
-    def work(number: int) -> int:
-        if number == 0:
-            assert others_are_done.wait(timeout=30)
-        elif number == 5:
-            others_are_done.set()
-        return number
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(map_ahead(pool, work, range(6), ahead=6)) == [0, 1, 2, 3, 4, 5]
-
-
-def test_however_many_items_there_are_only_a_few_are_in_flight() -> None:
-    taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in itertools.count():  # reading them all would never end
-            taken.append(number)
-            yield number
-
-    with ThreadPoolExecutor(2) as pool:
-        results = map_ahead(pool, lambda number: number, items(), ahead=3)
-        for consumed in range(1, 50):
-            next(results)
-            assert len(taken) == consumed + 3
-
-
-def test_the_report_of_skipped_files_can_be_read_back_and_goes_when_there_are_none(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "skipped.csv"
-    skipped = [Skipped('a, "b".jpg', "cut off"), Skipped("é\n.jpg", "empty; send it again")]
-    write_skipped(skipped, file)
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [Skipped(row["path"], row["reason"]) for row in rows] == skipped
-    write_skipped([], file)
-    assert not file.exists()
-    write_skipped([], file)

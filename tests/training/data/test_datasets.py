@@ -1,9 +1,11 @@
-"""Where images come from, what they are called, and which of them are held out."""
+"""The examples of a data set: where they come from, their names and labels, and the split."""
 
+import csv
 import dataclasses
 import errno
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ HELD_OUT_OF_20_CATS = ["cat/0.png", "cat/10.png", "cat/7.png", "cat/8.png"]
 
 
 def touch(root: Path, *names: str) -> Path:
-    """Empty files will do: nothing is decoded yet."""
+    """Create empty files. They are enough, because opening a data set decodes nothing."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -37,7 +39,7 @@ def paths(examples: tuple[Example, ...]) -> list[str]:
     return [example.path for example in examples]
 
 
-def test_in_a_folder_of_class_folders_the_first_folder_is_the_label(tmp_path: Path) -> None:
+def test_the_label_is_the_name_of_the_class_folder(tmp_path: Path) -> None:
     touch(tmp_path, "dog/2.jpg", "cat/1.jpg", "cat/kittens/0.jpg", "dog/10.jpg")
     dataset = open_dataset(tmp_path)
     assert [(example.path, example.label) for example in dataset.examples] == [
@@ -52,17 +54,9 @@ def test_in_a_folder_of_class_folders_the_first_folder_is_the_label(tmp_path: Pa
     assert dataset.name == str(tmp_path)
 
 
-def test_files_beside_the_class_folders_and_hidden_ones_are_left_alone(tmp_path: Path) -> None:
-    touch(
-        tmp_path,
-        "README.txt",
-        ".DS_Store",
-        ".git/objects/1.jpg",
-        "cat/.hidden.jpg",
-        "cat/.trash/1.jpg",
-        "cat/Thumbs.db",
-        "cat/1.jpg",
-    )
+def test_hidden_files_and_files_beside_the_class_folders_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "README.txt", ".DS_Store", ".git/objects/1.jpg")
+    touch(tmp_path, "cat/.hidden.jpg", "cat/.trash/1.jpg", "cat/Thumbs.db", "cat/1.jpg")
     assert listed(tmp_path) == [("cat/1.jpg", "cat")]
 
 
@@ -73,7 +67,7 @@ def test_a_plain_folder_has_no_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "test"])
-def test_train_and_val_folders_are_the_two_parts(tmp_path: Path, name: str) -> None:
+def test_the_folders_train_and_val_are_the_two_parts(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", f"{name}/cat/3.jpg", f"{name}/dog/4.jpg")
     dataset = open_dataset(tmp_path)
     assert [(example.path, example.label) for example in dataset.part("train")] == [
@@ -94,7 +88,7 @@ def test_val_is_taken_before_test(tmp_path: Path) -> None:
     assert paths(open_dataset(tmp_path).part("held-out")) == ["val/cat/3.jpg"]
 
 
-def test_other_data_can_be_held_out_in_place_of_its_own(tmp_path: Path) -> None:
+def test_other_data_can_be_held_out_instead(tmp_path: Path) -> None:
     touch(tmp_path / "one", "train/cat/1.jpg", "val/cat/2.jpg")
     touch(tmp_path / "other", "cat/3.jpg", "dog/4.jpg")
     assert paths(held_out_examples(str(tmp_path / "one"))) == ["val/cat/2.jpg"]
@@ -104,7 +98,7 @@ def test_other_data_can_be_held_out_in_place_of_its_own(tmp_path: Path) -> None:
     ]
 
 
-def test_bytes_that_are_no_utf8_become_text_that_can_be_stored(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_become_text_that_can_be_stored(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)
     with open(folder + b"/\xff.jpg", "wb"):
@@ -151,7 +145,7 @@ def test_a_csv_may_have_other_columns_a_byte_order_mark_and_no_labels(tmp_path: 
         (b"path,label\n" + b"x" * 200_000 + b",cat\n", "is not a CSV file in UTF-8"),
     ],
 )
-def test_a_csv_that_cannot_be_understood_is_refused_with_the_place(
+def test_a_csv_that_cannot_be_understood_is_refused_with_the_line(
     tmp_path: Path, content: bytes, complaint: str
 ) -> None:
     file = tmp_path / "photos.csv"
@@ -161,7 +155,7 @@ def test_a_csv_that_cannot_be_understood_is_refused_with_the_place(
     assert complaint in message
 
 
-def test_what_is_no_data_is_told_what_would_be(tmp_path: Path) -> None:
+def test_a_wrong_path_is_refused_with_the_forms_that_data_can_have(tmp_path: Path) -> None:
     assert (
         "does not exist; pass a folder of class folders, a CSV (path,label), tar shards"
         in refusal(tmp_path / "absent")
@@ -176,19 +170,15 @@ def test_an_empty_folder_has_no_examples(tmp_path: Path) -> None:
     assert listed(tmp_path) == []
 
 
-def test_a_fifth_of_each_class_is_held_out_and_the_rest_is_kept() -> None:
-    examples = (
-        examples_of("cat", 50)
-        + examples_of("dog", 14)
-        + examples_of("eel", 2)
-        + examples_of("fox", 1)
-    )
+def test_a_fifth_of_each_class_is_held_out_but_never_its_only_image() -> None:
+    cats, dogs, eels, fox = map(examples_of, ("cat", "dog", "eel", "fox"), (50, 14, 2, 1))
+    examples = [*cats, *dogs, *eels, *fox]
     kept, held_out = split(examples)
     assert Counter(example.label for example in held_out) == {
         "cat": 10,
         "dog": 2,
         "eel": 1,
-    }  # of a single image, none can be
+    }
     assert sorted(kept + held_out, key=lambda example: example.path) == sorted(
         examples, key=lambda example: example.path
     )
@@ -196,12 +186,12 @@ def test_a_fifth_of_each_class_is_held_out_and_the_rest_is_kept() -> None:
     assert paths(held_out) == sorted(paths(held_out))
 
 
-def test_the_split_is_the_same_for_ever() -> None:
+def test_the_split_never_changes() -> None:
     _, held_out = split(examples_of("cat", 20))
     assert paths(held_out) == HELD_OUT_OF_20_CATS
 
 
-def test_the_split_depends_neither_on_the_order_nor_on_other_classes() -> None:
+def test_the_split_does_not_depend_on_the_order_or_on_other_classes() -> None:
     cats = examples_of("cat", 50)
     alone = split(cats)[1]
     assert split(reversed(cats))[1] == alone
@@ -209,17 +199,22 @@ def test_the_split_depends_neither_on_the_order_nor_on_other_classes() -> None:
     assert tuple(example for example in with_dogs if example.label == "cat") == alone
 
 
-def test_data_without_held_out_images_of_its_own_is_split(tmp_path: Path) -> None:
+def test_data_that_does_not_name_held_out_images_is_split(tmp_path: Path) -> None:
     dataset = Dataset(name="cats", examples=tuple(examples_of("cat", 20)))
     assert paths(dataset.part("held-out")) == HELD_OUT_OF_20_CATS
     assert set(dataset.part("train")) | set(dataset.part("held-out")) == set(dataset.part("all"))
     assert len(dataset.part("train")) == 16
 
 
-def test_a_class_is_its_place_in_the_alphabet() -> None:
-    assert class_names(
-        [*examples_of("dog", 2), *examples_of("ape", 1), Example("x", None, b"")]
-    ) == ("ape", "dog")
+def test_classes_are_in_alphabetical_order() -> None:
+    examples = [*examples_of("dog", 2), *examples_of("ape", 1), Example("x", None, b"")]
+    assert class_names(examples) == ("ape", "dog")
+
+
+def test_numbers_do_not_change_the_order_of_classes() -> None:
+    """Models store class indices, so the natural order would mix up the classes of older models."""
+    examples = [Example(label, label, b"") for label in ("label 2", "label 10")]
+    assert class_names(examples) == ("label 10", "label 2")
 
 
 def test_the_digits_are_1797_real_images_that_can_be_read_and_must_not_be_mirrored() -> None:
@@ -233,9 +228,8 @@ def test_the_digits_are_1797_real_images_that_can_be_read_and_must_not_be_mirror
     assert isinstance(zero.source, bytes)
     square = read_square(zero.source, recipe.image_size)
     middle = square.shape[0] // 2
-    assert square[middle].max() > 100 + int(
-        square[middle, middle].max()
-    )  # the ring of a zero, and its hole
+    ring, hole = int(square[middle].max()), int(square[middle, middle].max())
+    assert ring > 100 + hole
 
 
 def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
@@ -253,9 +247,7 @@ def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> 
     ]
 
 
-def test_a_link_to_a_class_folder_is_another_class_and_takes_nothing_from_it(
-    tmp_path: Path,
-) -> None:
+def test_a_link_to_a_class_folder_is_another_class_with_the_same_files(tmp_path: Path) -> None:
     (tmp_path / "zebra").mkdir()
     (tmp_path / "zebra" / "1.png").touch()
     (tmp_path / "ass").symlink_to(tmp_path / "zebra")
@@ -265,7 +257,7 @@ def test_a_link_to_a_class_folder_is_another_class_and_takes_nothing_from_it(
     ]
 
 
-def test_folders_linked_in_a_circle_are_walked_once(tmp_path: Path) -> None:
+def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path) -> None:
     for name, other in (("cat", "dog"), ("dog", "cat")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
@@ -293,21 +285,33 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_empty(
         open_dataset(tmp_path)
 
 
-def test_an_index_within_the_folder_is_no_part_of_it_and_images_beside_the_folders_are_told_of(
+def test_an_index_in_the_folder_is_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "index/manifest.json", "index/.lock", "index/thumbnails-0.jpeg")
+    assert listed(tmp_path) == [("cat/1.png", "cat")]
+
+
+def test_images_beside_the_class_folders_are_left_out_with_a_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in (
-        "cat/1.png",
-        "index/manifest.json",
-        "index/.lock",
-        "index/thumbnails-0.jpeg",
-        "2.png",
-        "README",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [example.path for example in open_dataset(tmp_path).examples] == ["cat/1.png"]
-    assert (
-        "has 1 images beside its folders, 2.png the first; they are left out"
-        in capsys.readouterr().err
+    touch(tmp_path, "cat/1.png", "2.png", "3.JPEG", "README")
+    assert listed(tmp_path) == [("cat/1.png", "cat")]
+    assert capsys.readouterr().err == (
+        f"{tmp_path} has 2 images beside its folders, the first is 2.png; "
+        "they have no label and are left out\n"
     )
+
+
+def test_imagenette_has_ten_classes_and_its_own_held_out_images(
+    shared_data: Callable[[str], Path],
+) -> None:
+    root = shared_data("imagenette")
+    dataset = open_dataset(root)
+    train, held_out = dataset.part("train"), dataset.part("held-out")
+    assert (len(train), len(held_out)) == (9469, 1949)
+    assert class_names(train) == class_names(held_out)
+    with (root / "classes.csv").open(newline="") as file:
+        folders = {row["folder"] for row in csv.DictReader(file)}
+    assert set(class_names(train)) == folders
+    assert len(folders) == 10
+    for example in (*train[::1000], *held_out[::500]):
+        assert read_square(example.source, 67).shape == (67, 67, 3)

@@ -1,8 +1,9 @@
-"""Every kind of file that may arrive, and the upright RGB square or the one helpful sentence that it becomes."""
+"""Every kind of file becomes an upright RGB square, or an error that helps."""
 
 import io
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ from training.data.images import (
     ImageError,
     Picture,
     Pixels,
+    TarMember,
     canvas_px,
     centre,
+    from_pillow,
     open_picture,
     read_square,
     to_canvas,
@@ -36,7 +39,7 @@ def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> byte
 
 
 def mosaic(width: int, height: int) -> Image.Image:
-    """Blocks of random colours, 8 pixels wide: no two corners alike, and smooth enough for a JPEG."""
+    """Blocks of random colours, 8 pixels wide: all corners differ, and a JPEG keeps the colours."""
     blocks = np.random.default_rng(0).integers(
         0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8
     )
@@ -64,9 +67,8 @@ def refusal(source: bytes | Path, **limits: int) -> ImageError:
     return caught.value
 
 
-# What EXIF 2.3, section 4.6.4, says of the stored picture's first row and first column, as the way to store an upright one.
 STORE: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
-    1: lambda upright: upright,
+    1: lambda upright: upright,  # top, left
     2: lambda upright: upright[:, ::-1],  # top, right
     3: lambda upright: upright[::-1, ::-1],  # bottom, right
     4: lambda upright: upright[::-1],  # bottom, left
@@ -75,45 +77,51 @@ STORE: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),  # right, bottom
     8: lambda upright: upright[::-1].swapaxes(0, 1),  # left, bottom
 }
+"""How a camera stores an upright picture for each EXIF orientation. The comments name the sides of
+the upright picture that are stored as first row and first column (EXIF 2.3, section 4.6.4)."""
+
+
+def stored_as(orientation: int, upright: Image.Image) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(STORE[orientation](np.asarray(upright))))
 
 
 @pytest.mark.parametrize("orientation", STORE)
 def test_every_exif_orientation_gives_the_same_square(orientation: int) -> None:
     upright = mosaic(120, 80)
-    stored = Image.fromarray(np.ascontiguousarray(STORE[orientation](np.asarray(upright))))
+    stored = stored_as(orientation, upright)
     picture = open_picture(encode(stored, exif=with_orientation(orientation)), size=SIZE)
     assert (picture.width, picture.height) == (120, 80)
     np.testing.assert_array_equal(to_square(picture, SIZE), read_square(encode(upright), SIZE))
 
 
+def encode_turned(upright: Image.Image, file_format: str) -> bytes:
+    """A file that stores the picture turned by 90 degrees, with EXIF orientation 6."""
+    options: dict[str, Any] = {"exif": with_orientation(6), "quality": 95}
+    if file_format == "TIFF":
+        options = {"tiffinfo": {0x0112: 6}}
+    return encode(stored_as(6, upright), file_format, **options)
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "TIFF", "AVIF"])
 def test_other_formats_are_set_upright_too(file_format: str) -> None:
     upright = mosaic(120, 80)
-    stored = Image.fromarray(np.ascontiguousarray(STORE[6](np.asarray(upright))))
-    options = (
-        {"tiffinfo": {0x0112: 6}}
-        if file_format == "TIFF"
-        else {"exif": with_orientation(6), "quality": 95}
-    )
-    picture = open_picture(encode(stored, file_format, **options), size=SIZE)
+    picture = open_picture(encode_turned(upright, file_format), size=SIZE)
     assert (picture.width, picture.height) == (120, 80)
-    assert (
-        mean_difference(to_square(picture, SIZE), read_square(encode(upright), SIZE)) < 20
-    )  # a wrong turn: 80
+    # A wrong turn gives a difference of about 80.
+    assert mean_difference(to_square(picture, SIZE), read_square(encode(upright), SIZE)) < 20
 
 
 def test_a_picture_with_odd_metadata_is_still_turned_and_read() -> None:
     exif = with_orientation(6)
-    exif[0x0128] = 2  # the resolution's unit
-    metadata = exif.tobytes().replace(
-        b"\x01\x28\x00\x03", b"\x01\x28\x00\x04"
-    )  # a LONG where EXIF has a SHORT: Pillow cannot write that
+    exif[0x0128] = 2  # the unit of the resolution
+    # EXIF wants a SHORT here. With a LONG, Pillow cannot write the metadata again.
+    metadata = exif.tobytes().replace(b"\x01\x28\x00\x03", b"\x01\x28\x00\x04")
     picture = open_picture(encode(mosaic(120, 80), "JPEG", exif=metadata), size=SIZE)
     assert (picture.width, picture.height) == (80, 120)
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-def test_a_picture_whose_metadata_is_rubbish_is_read_as_it_stands() -> None:
+def test_a_picture_with_rubbish_as_metadata_is_read_unturned() -> None:
     picture = open_picture(encode(mosaic(120, 80), "JPEG", exif=b"Exif\0\0MM\0*rubbish"), size=SIZE)
     assert (picture.width, picture.height) == (120, 80)
 
@@ -121,15 +129,13 @@ def test_a_picture_whose_metadata_is_rubbish_is_read_as_it_stands() -> None:
 def test_greyscale_becomes_three_equal_channels() -> None:
     grey = mosaic(90, 80).convert("L")
     square = read_square(encode(grey), SIZE)
-    np.testing.assert_array_equal(
-        square, read_square(encode(Image.merge("RGB", (grey, grey, grey))), SIZE)
-    )
+    rgb = Image.merge("RGB", (grey, grey, grey))
+    np.testing.assert_array_equal(square, read_square(encode(rgb), SIZE))
 
 
 def test_a_cmyk_jpeg_keeps_its_colours() -> None:
-    assert mean_colour(encode(plain((0, 255, 255, 0), "CMYK"), "JPEG")) == pytest.approx(
-        [255, 0, 0], abs=4
-    )
+    red = encode(plain((0, 255, 255, 0), "CMYK"), "JPEG")
+    assert mean_colour(red) == pytest.approx([255, 0, 0], abs=4)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
@@ -163,14 +169,10 @@ def test_half_transparent_black_is_laid_on_white() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "AVIF"])
-def test_of_an_animation_the_first_frame_is_taken(file_format: str) -> None:
-    data = encode(
-        plain("red"),
-        file_format,
-        save_all=True,
-        append_images=[plain("blue"), plain("lime")],
-        duration=100,
-    )
+def test_an_animation_gives_its_first_frame(file_format: str) -> None:
+    others = [plain("blue"), plain("lime")]
+    options = {"save_all": True, "append_images": others, "duration": 100}
+    data = encode(plain("red"), file_format, **options)
     assert mean_colour(data) == pytest.approx([255, 0, 0], abs=4)
 
 
@@ -190,7 +192,7 @@ def test_a_truncated_image_is_called_cut_off(file_format: str, share: float) -> 
 
 
 @pytest.mark.parametrize("data", [b"hello", b"path,label\ncat.jpg,cat\n", bytes(1000)])
-def test_what_is_no_image_is_told_what_to_send(data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_refused_with_the_formats_to_send(data: bytes) -> None:
     error = refusal(data)
     assert error.reason == "not-an-image"
     assert "send JPEG, PNG" in str(error)
@@ -210,7 +212,7 @@ def test_what_is_no_image_is_told_what_to_send(data: bytes) -> None:
         (b"\xff\x0a\xfa\x1f", "a JPEG XL image"),
     ],
 )
-def test_another_kind_of_file_is_named(data: bytes, kind: str) -> None:
+def test_the_error_names_other_kinds_of_files(data: bytes, kind: str) -> None:
     error = refusal(data)
     assert error.reason == "unsupported"
     assert f"this is {kind}; send JPEG" in str(error)
@@ -222,12 +224,8 @@ def test_floating_point_pixels_are_refused_since_their_range_is_unknown() -> Non
 
 def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content))
-            + kind
-            + content
-            + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
@@ -242,8 +240,8 @@ def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not() -> None:
     assert refusal(data, max_pixels=7999).reason == "too-many-pixels"
 
 
-def test_a_path_that_cannot_be_read_says_why(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+def test_the_error_says_why_a_path_cannot_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # reading it would never end
     for path, why in (
         (tmp_path / "absent.png", "No such file"),
         (tmp_path, "not a regular file"),
@@ -262,12 +260,12 @@ def test_a_path_and_its_bytes_give_the_same_square(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "canvas"), [(224, 256), (67, 77), (128, 146), (1024, 1170)])
-def test_the_canvas_is_to_the_square_as_256_to_224(size: int, canvas: int) -> None:
+def test_canvas_and_square_have_the_ratio_256_to_224(size: int, canvas: int) -> None:
     assert canvas_px(size) == canvas
 
 
 def test_the_square_of_224_is_the_middle_of_the_short_side_resized_to_256() -> None:
-    wide = mosaic(600, 256)  # its short side is 256 as it stands, so nothing is resized
+    wide = mosaic(600, 256)  # the short side has 256 pixels, so nothing is resized
     picture = open_picture(encode(wide), size=224)
     np.testing.assert_array_equal(to_canvas(picture, 224), np.asarray(wide)[:, 172:428])
     np.testing.assert_array_equal(to_square(picture, 224), np.asarray(wide)[16:240, 188:412])
@@ -281,7 +279,7 @@ def test_the_short_side_is_resized_and_the_long_side_cropped() -> None:
     assert canvas[1:-1].reshape(-1, 3).mean(0).tolist() == [255, 0, 0]
 
 
-def test_the_centre_is_that_of_every_image_of_a_batch() -> None:
+def test_the_centre_is_cut_from_every_image_of_a_batch() -> None:
     canvases = np.arange(2 * 6 * 6 * 3, dtype=np.uint8).reshape(2, 6, 6, 3)
     np.testing.assert_array_equal(centre(canvases, 2), canvases[:, 2:4, 2:4])
 
@@ -295,9 +293,8 @@ def test_extreme_shapes_have_a_square_and_a_thumbnail(shape: tuple[int, int]) ->
 
 
 def test_a_large_jpeg_decoded_at_reduced_scale_looks_as_if_decoded_whole() -> None:
-    data = encode(
-        mosaic(200, 150).resize((1600, 1200), Image.Resampling.BICUBIC), "JPEG", quality=90
-    )
+    large = mosaic(200, 150).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = encode(large, "JPEG", quality=90)
     picture = open_picture(data, size=SIZE)
     assert (picture.width, picture.height) == (1600, 1200)
     assert picture.image.size == (800, 600)
@@ -311,13 +308,133 @@ def test_a_thumbnail_is_192_pixels_on_its_longer_side_and_never_enlarged() -> No
 
 
 def test_a_thumbnail_is_upright() -> None:
-    stored = Image.fromarray(np.ascontiguousarray(STORE[6](np.asarray(mosaic(160, 80)))))
+    stored = stored_as(6, mosaic(160, 80))
     upright = thumbnail_of(encode(stored, exif=with_orientation(6)))
-    assert upright.size == (160, 80)
-    assert (
-        mean_difference(np.asarray(upright), np.asarray(thumbnail_of(encode(mosaic(160, 80))))) == 0
-    )
-    assert upright.getexif().get(0x0112) is None  # or a browser would turn it once more
+    expected = thumbnail_of(encode(mosaic(160, 80)))
+    np.testing.assert_array_equal(np.asarray(upright), np.asarray(expected))
+    assert upright.getexif().get(0x0112) is None  # otherwise a browser would turn it once more
+
+
+def opened(data: bytes) -> Image.Image:
+    """The image as a user of Pillow has it: its pixels are not decoded yet."""
+    return Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_a_pillow_image_is_set_upright_as_its_file_is(file_format: str, is_loaded: bool) -> None:
+    data = encode_turned(mosaic(120, 80), file_format)
+    image = opened(data)
+    if is_loaded:
+        image.load()
+    picture = from_pillow(image)
+    assert (picture.width, picture.height) == (120, 80)
+    np.testing.assert_array_equal(to_square(picture, SIZE), read_square(data, SIZE))
+
+
+@pytest.mark.parametrize("orientation", STORE)
+def test_a_pillow_image_of_any_orientation_gives_the_same_square(orientation: int) -> None:
+    upright = mosaic(120, 80)
+    data = encode(stored_as(orientation, upright), exif=with_orientation(orientation))
+    square = to_square(from_pillow(opened(data)), SIZE)
+    np.testing.assert_array_equal(square, read_square(encode(upright), SIZE))
+
+
+def with_palette() -> bytes:
+    image = plain(0, "P")
+    image.putpalette([200, 10, 10, 20, 180, 20])
+    image.paste(1, (45, 0, 90, 80))
+    return encode(image, transparency=0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(with_palette(), id="palette"),
+        pytest.param(encode(plain((0, 0, 0, 51), "RGBA")), id="RGBA"),
+        pytest.param(encode(plain((0, 51), "LA")), id="LA"),
+        pytest.param(encode(mosaic(90, 80).convert("L")), id="grey"),
+        pytest.param(encode(plain(1, "1")), id="one bit"),
+        pytest.param(encode(Image.fromarray(np.full((80, 90), 40_000, np.uint16))), id="16 bits"),
+        pytest.param(encode(plain((0, 255, 255, 0), "CMYK"), "TIFF"), id="CMYK"),
+    ],
+)
+def test_a_pillow_image_is_converted_to_rgb_as_its_file_is(data: bytes) -> None:
+    square = to_square(from_pillow(opened(data)), SIZE)
+    np.testing.assert_array_equal(square, read_square(data, SIZE))
+
+
+def test_an_image_made_in_memory_is_taken_as_it_is() -> None:
+    image = mosaic(120, 80)
+    picture = from_pillow(image)
+    np.testing.assert_array_equal(np.asarray(picture.image), np.asarray(image))
+    assert (picture.width, picture.height) == (120, 80)
+
+
+def test_from_pillow_does_not_change_the_callers_image() -> None:
+    image = opened(encode_turned(mosaic(120, 80), "PNG"))
+    from_pillow(image)
+    assert image.size == (80, 120)
+    assert image.getexif()[0x0112] == 6
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "BMP"])
+def test_a_pillow_image_of_a_file_that_is_cut_off_is_refused(file_format: str) -> None:
+    whole = encode(mosaic(120, 80), file_format)
+    image = opened(whole[: len(whole) * 3 // 4])  # Pillow has read no more than the header
+    with pytest.raises(ImageError, match=r"cut off or damaged \(.+\); send it again") as caught:
+        from_pillow(image)
+    assert caught.value.reason == "truncated"
+
+
+def test_a_pillow_image_of_floating_point_pixels_is_refused_as_its_file_is() -> None:
+    with pytest.raises(ImageError, match="floating-point pixels") as caught:
+        from_pillow(plain(0.5, "F"))
+    assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("size", [(0, 10), (10, 0)])
+def test_a_pillow_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels") as caught:
+        from_pillow(Image.new("RGB", size))
+    assert caught.value.reason == "empty"
+
+
+@pytest.mark.parametrize("size", [67, 224])
+def test_every_photograph_becomes_an_upright_rgb_square(
+    size: int, shared_data: Callable[[str], Path]
+) -> None:
+    for number, file in enumerate(sample(shared_data("clothing/validation"))):
+        square = read_square(file, size)
+        assert square.shape == (size, size, 3)
+        assert square.dtype == np.uint8
+        orientation = 1 + number % 8
+        with Image.open(file) as photograph:
+            turned = stored_as(orientation, photograph.convert("RGB"))
+        data = encode(turned, exif=with_orientation(orientation), compress_level=1)
+        np.testing.assert_array_equal(read_square(data, size), square)
+
+
+def test_a_photograph_has_the_same_pixels_from_a_path_from_bytes_and_from_a_tar_file(
+    tmp_path: Path, shared_data: Callable[[str], Path]
+) -> None:
+    files = sample(shared_data("clothing/validation"))
+    with tarfile.open(tmp_path / "photographs.tar", "w") as tar:
+        for file in files:
+            tar.add(file, file.name)
+    with tarfile.open(tmp_path / "photographs.tar") as tar:
+        headers = tar.getmembers()
+    for file, header in zip(files, headers, strict=True):
+        member = TarMember(tmp_path / "photographs.tar", header.offset_data, header.size)
+        square = read_square(file, 224)
+        np.testing.assert_array_equal(read_square(file.read_bytes(), 224), square)
+        np.testing.assert_array_equal(read_square(member, 224), square)
+
+
+def sample(folder: Path, count: int = 16) -> list[Path]:
+    """Every n-th photograph, so that all classes are among them."""
+    files = sorted(folder.rglob("*.jpg"))
+    return files[:: len(files) // count]
 
 
 def thumbnail_of(data: bytes) -> Image.Image:

@@ -1,6 +1,7 @@
-"""Batches of canvases: in order, whole, and never many of them at once."""
+"""Batches of canvases: in order, complete, and only a few at once."""
 
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +28,10 @@ def test_each_batch_holds_its_own_images_in_order(is_mapped: bool, tmp_path: Pat
     if is_mapped:
         (tmp_path / "canvases.u8").write_bytes(canvases.tobytes())
         source = np.memmap(tmp_path / "canvases.u8", np.uint8, "r", shape=canvases.shape)
-    found = list(
-        batches(source, [torch.tensor(numbers, dtype=torch.int64) for numbers in CHOSEN], CPU)
-    )
-    for batch, numbers in zip(found, CHOSEN, strict=True):
+    chosen = [torch.tensor(positions, dtype=torch.int64) for positions in CHOSEN]
+    for batch, positions in zip(batches(source, chosen, CPU), CHOSEN, strict=True):
         assert (batch.dtype, batch.device) == (torch.uint8, CPU)
-        np.testing.assert_array_equal(batch.numpy(), canvases[numbers])
+        np.testing.assert_array_equal(batch.numpy(), canvases[positions])
 
 
 def test_a_batch_is_a_copy_that_may_be_written_to() -> None:
@@ -44,33 +43,37 @@ def test_a_batch_is_a_copy_that_may_be_written_to() -> None:
     np.testing.assert_array_equal(canvases, before)
 
 
-def test_however_many_batches_there_are_only_a_few_are_in_flight() -> None:
+def test_only_a_few_batches_are_read_ahead() -> None:
     taken: list[int] = []
 
-    def chosen() -> Iterator[Tensor]:
-        for number in itertools.count():  # reading them all would never end
+    def endless() -> Iterator[Tensor]:
+        for number in itertools.count():
             taken.append(number)
             yield torch.tensor([number % 20])
 
-    found = batches(random_canvases(20), chosen(), CPU)
+    loaded = batches(random_canvases(20), endless(), CPU)
     for consumed in range(1, 50):
-        next(found)
+        next(loaded)
         assert len(taken) <= consumed + 3
 
 
 def test_an_epoch_that_is_left_early_leaves_nothing_running() -> None:
-    found = batches(random_canvases(20), [torch.arange(20)] * 100, CPU)
-    next(found)
-    found.close()  # type: ignore[attr-defined]
-    assert list(found) == []
+    before = set(threading.enumerate())
+    loaded = batches(random_canvases(20), [torch.arange(20)] * 100, CPU)
+    next(loaded)
+    readers = set(threading.enumerate()) - before
+    assert len(readers) == 1
+    loaded.close()
+    assert not any(reader.is_alive() for reader in readers)
+    assert list(loaded) == []
 
 
-def test_no_batches_are_no_batches() -> None:
+def test_there_are_no_batches_if_none_are_chosen() -> None:
     assert list(batches(random_canvases(2), [], CPU)) == []
 
 
 @pytest.mark.parametrize("size", [3, 4, 6])
-def test_the_squares_of_a_batch_are_those_that_images_cuts(size: int) -> None:
+def test_squares_are_cut_from_tensors_as_from_arrays(size: int) -> None:
     canvases = random_canvases(3)
     np.testing.assert_array_equal(
         squares(torch.from_numpy(canvases), size).numpy(), centre(canvases, size)
@@ -82,8 +85,8 @@ def test_the_squares_of_a_batch_are_those_that_images_cuts(size: int) -> None:
 def test_a_gpu_gets_the_same_batches_in_the_same_order() -> None:
     canvases = random_canvases(500)
     chosen = [
-        torch.from_numpy(np.random.default_rng(number).permutation(500)[:64])
-        for number in range(40)
+        torch.from_numpy(np.random.default_rng(seed).permutation(500)[:64]) for seed in range(40)
     ]
-    for batch, numbers in zip(batches(canvases, chosen, torch.device("cuda")), chosen, strict=True):
-        np.testing.assert_array_equal(batch.cpu().numpy(), canvases[numbers.numpy()])
+    loaded = batches(canvases, chosen, torch.device("cuda"))
+    for batch, positions in zip(loaded, chosen, strict=True):
+        np.testing.assert_array_equal(batch.cpu().numpy(), canvases[positions.numpy()])

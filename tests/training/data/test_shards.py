@@ -1,4 +1,4 @@
-"""Images in tar files: what they are called, which of them count, and that they are read where they lie."""
+"""Images in tar shards: their names and labels, the members that count, and damaged shards."""
 
 import bz2
 import gzip
@@ -19,14 +19,16 @@ from training.data.cache import cached_canvases
 from training.data.datasets import class_names, fingerprint, open_dataset
 from training.data.examples import Example
 from training.data.images import ImageError, TarMember, read_bytes, read_square
-from training.learning.session import Request, evaluate_models, train
+from training.learning.evaluation import evaluate_models
+from training.learning.request import Request
+from training.learning.session import train
 from training.network.model import read_card
 
 BLOCK = tarfile.BLOCKSIZE
 
 
 def write_shard(file: Path, contents: Mapping[str, bytes]) -> Path:
-    """Without an end-of-archive marker's padding to 10,240 bytes, so that the places are easy to reckon."""
+    """Write a tar file without the usual padding to 10,240 bytes, which makes offsets simple."""
     file.parent.mkdir(parents=True, exist_ok=True)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -48,6 +50,12 @@ def add(tar: tarfile.TarFile, name: str, content: bytes, **others: object) -> No
 def png(label: str, seed: int) -> bytes:
     out = io.BytesIO()
     coloured(label, seed).save(out, "PNG")
+    return out.getvalue()
+
+
+def bmp(level: int) -> bytes:
+    out = io.BytesIO()
+    coloured("red", 0).point(lambda _: level).save(out, "BMP")
     return out.getvalue()
 
 
@@ -84,7 +92,7 @@ def test_a_member_is_named_after_its_shard_and_labelled_by_its_first_folder(tmp_
     assert open_dataset(file).name == str(file)
 
 
-def test_a_sibling_names_the_class_webdatasets_way(tmp_path: Path) -> None:
+def test_a_sibling_member_names_the_class_as_in_webdataset(tmp_path: Path) -> None:
     members = {
         "1.jpg": b"",
         "1.cls": b"cat\n",
@@ -102,11 +110,8 @@ def test_a_sibling_names_the_class_webdatasets_way(tmp_path: Path) -> None:
         "a/6.jpg": b"",
         "a/6.cls": "\ufeffmüsli".encode(),
     }
-    labels = {
-        path.removeprefix("x/"): label
-        for path, label in listed(write_shard(tmp_path / "x.tar", members))
-    }
-    assert labels == {
+    examples_of_x = listed(write_shard(tmp_path / "x.tar", members))
+    assert {path.removeprefix("x/"): label for path, label in examples_of_x} == {
         "1.jpg": "cat",
         "2.seg.png": "7",
         "3.jpg": "3",
@@ -117,7 +122,7 @@ def test_a_sibling_names_the_class_webdatasets_way(tmp_path: Path) -> None:
     }
 
 
-def test_links_sparse_and_hidden_members_and_what_goes_with_an_image_are_left_out(
+def test_links_sparse_files_hidden_members_and_descriptions_are_left_out(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "x.tar"
@@ -133,34 +138,26 @@ def test_links_sparse_and_hidden_members_and_what_goes_with_an_image_are_left_ou
         add(tar, "cat/hard.jpg", b"", type=tarfile.LNKTYPE, linkname="cat/1.jpg")
         add(tar, "cat/pipe.jpg", b"", type=tarfile.FIFOTYPE)
         add(tar, "cat/sparse.jpg", b"0\n".ljust(BLOCK, b"\0"), pax_headers=sparse)
-        for name in (
-            "cat/1.txt",
-            "cat/1.npy",
-            "cat/1.CLS",
-            "cat/.2.jpg",
-            ".git/2.jpg",
-            "../2.jpg",
-            "cat/Thumbs.db",
-        ):
-            add(tar, name, b"")
+        for description in ("cat/1.txt", "cat/1.npy", "cat/1.CLS"):
+            add(tar, description, b"")
+        for hidden in ("cat/.2.jpg", ".git/2.jpg", "../2.jpg", "cat/Thumbs.db"):
+            add(tar, hidden, b"")
         add(tar, f"cat/{'long' * 40}.jpg", b"")
         add(tar, "cat/1.heif", b"")
     assert listed(file) == [("x/cat/1.heif", "cat"), (f"x/cat/{'long' * 40}.jpg", "cat")]
 
 
-def test_of_members_of_one_name_the_last_one_counts(tmp_path: Path) -> None:
-    file = write_shard(
-        tmp_path / "x.tar", {"./cat/1.jpg": b"old", "cat/2.jpg": b"two", "cat/1.jpg": b"new"}
-    )
+def test_the_last_of_several_members_with_one_name_counts(tmp_path: Path) -> None:
+    members = {"./cat/1.jpg": b"old", "cat/2.jpg": b"two", "cat/1.jpg": b"new"}
+    file = write_shard(tmp_path / "x.tar", members)
     assert [content(example) for example in examples(file)] == [b"new", b"two"]
 
 
-def test_names_that_are_no_utf8_become_text_that_can_be_stored(tmp_path: Path) -> None:
-    with tarfile.open(
-        tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
-    ) as tar:
+def test_names_that_are_not_utf8_become_text_that_can_be_stored(tmp_path: Path) -> None:
+    file = tmp_path / "x.tar"
+    with tarfile.open(file, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
         add(tar, "café/1.jpg", b"")
-    assert listed(tmp_path / "x.tar") == [(r"x/caf\xe9/1.jpg", r"caf\xe9")]
+    assert listed(file) == [(r"x/caf\xe9/1.jpg", r"caf\xe9")]
 
 
 def test_a_pattern_names_shards_by_numbers_or_by_wildcards(tmp_path: Path) -> None:
@@ -190,27 +187,30 @@ def test_relative_patterns_name_the_same_images(
     write_shard(tmp_path / "a.tar", {"cat/1.jpg": b"one"})
     write_shard(tmp_path / "b.tar", {"cat/1.jpg": b"two"})
     monkeypatch.chdir(tmp_path)
-    assert (
-        listed("*.tar")
-        == listed("./?.tar")
-        == listed(tmp_path / "[ab].tar")
-        == [("a/cat/1.jpg", "cat"), ("b/cat/1.jpg", "cat")]
-    )
+    for pattern in ("*.tar", "./?.tar", tmp_path / "[ab].tar"):
+        assert listed(pattern) == [("a/cat/1.jpg", "cat"), ("b/cat/1.jpg", "cat")]
     assert [content(example) for example in examples("*.tar")] == [b"one", b"two"]
 
 
-def test_a_pattern_that_shards_are_missing_from_is_refused(tmp_path: Path) -> None:
+def test_a_pattern_is_refused_if_a_shard_is_missing(tmp_path: Path) -> None:
     write_shard(tmp_path / "photos-0.tar", {})
     write_shard(tmp_path / "photos-2.tar", {})
-    assert (
-        f"{tmp_path}/photos-1.tar, of {tmp_path}/photos-{{0..2}}.tar, is not there; pass"
-        in refusal(f"{tmp_path}/photos-{{0..2}}.tar")
+    pattern = f"{tmp_path}/photos-{{0..2}}.tar"
+    assert refusal(pattern).startswith(
+        f"{tmp_path}/photos-1.tar, of {pattern}, does not exist; pass the pattern"
     )
-    assert f"{tmp_path}/shards/*.tar matches no file; pass" in refusal(f"{tmp_path}/shards/*.tar")
-    (tmp_path / "photos-2.tar").rename(tmp_path / "photos-0.TAR")
-    assert "would have the same names, photos-0/...; rename one of the two" in refusal(
-        f"{tmp_path}/photos-*"
+    pattern = f"{tmp_path}/shards/*.tar"
+    assert refusal(pattern) == (
+        f"{pattern} matches no file; pass the pattern of .tar files that exist, "
+        "such as 'photos-{000..010}.tar' or 'photos-*.tar'"
     )
+
+
+def test_shards_whose_images_would_have_the_same_names_are_refused(tmp_path: Path) -> None:
+    for name in ("photos-0.tar", "photos-0.TAR"):
+        write_shard(tmp_path / name, {})
+    message = refusal(f"{tmp_path}/photos-*")
+    assert "would have the same names, photos-0/...; rename one of the two" in message
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_pattern_that_shards_are_missing_from_is_refused(tmp_path: Path) -> No
     ids=["gz", "bz2", "xz"],
 )
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.z", "x.tgz"])
-def test_a_compressed_shard_is_refused_with_what_undoes_it(
+def test_a_compressed_shard_is_refused_with_the_command_that_decompresses_it(
     tmp_path: Path, compress: Callable[[bytes], bytes], remedy: str, name: str
 ) -> None:
     file = write_shard(tmp_path / name, {"cat/1.jpg": b"one"})
@@ -229,11 +229,11 @@ def test_a_compressed_shard_is_refused_with_what_undoes_it(
     )
 
 
-def test_what_is_no_tar_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.tar"
     for noise in (b"", b"hello", b"hello" * 1000):
         file.write_bytes(noise)
-        assert f"{file} is not a tar file, or a damaged one" in refusal(file)
+        assert f"{file} is not a tar file, or is damaged" in refusal(file)
     (tmp_path / "y.tar").mkdir()
     assert f"{tmp_path}/y.tar is not a file; pass .tar files only" in refusal(f"{tmp_path}/y*")
 
@@ -249,60 +249,78 @@ def test_what_is_no_tar_file_is_refused(tmp_path: Path) -> None:
         ("cat/1.json", b'{"label": true}', "its label is a bool"),
     ],
 )
-def test_a_label_that_cannot_be_understood_is_refused_with_its_place(
+def test_a_label_that_cannot_be_understood_is_refused_with_its_member_and_shard(
     tmp_path: Path, name: str, label: bytes, complaint: str
 ) -> None:
     file = write_shard(tmp_path / "x.tar", {"cat/1.jpg": b"", name: label})
-    assert f"{name} in {file} must hold the name or number of a class" in refusal(file)
-    assert complaint in refusal(file)
+    message = refusal(file)
+    assert f"{name} in {file} must hold the name or number of a class" in message
+    assert complaint in message
 
 
-def test_a_label_that_is_no_valid_text_can_still_be_stored(tmp_path: Path) -> None:
-    (example,) = examples(
-        write_shard(tmp_path / "x.tar", {"1.jpg": b"", "1.json": rb'{"label": "\ud800"}'})
-    )
+def test_a_label_that_is_not_valid_text_can_still_be_stored(tmp_path: Path) -> None:
+    members = {"1.jpg": b"", "1.json": rb'{"label": "\ud800"}'}
+    (example,) = examples(write_shard(tmp_path / "x.tar", members))
     assert example.label == r"\ud800"
 
 
-def test_a_shard_that_was_cut_off_is_refused_with_the_remedy_and_a_missing_end_is_none(
-    tmp_path: Path,
-) -> None:
+def two_cats(tmp_path: Path) -> tuple[Path, int, int]:
+    """A shard with two members of 700 bytes, the end of the first with its padding, and the end of
+    the second's content."""
     file = write_shard(tmp_path / "x.tar", {"cat/1.jpg": b"a" * 700, "cat/2.jpg": b"b" * 700})
+    end_of_first = BLOCK + 2 * BLOCK
+    return file, end_of_first, end_of_first + BLOCK + 700
+
+
+def test_the_end_of_a_shard_needs_neither_padding_nor_a_marker(tmp_path: Path) -> None:
+    file, end_of_first, end_of_second = two_cats(tmp_path)
     whole = file.read_bytes()
-    first, second = (
-        BLOCK + 2 * BLOCK,
-        2 * BLOCK + 2 * BLOCK + 700,
-    )  # where the members' contents and padding end
+    padded = 2 * end_of_first
+    marked = padded + 2 * BLOCK
+    assert len(whole) == marked
     for num_bytes in (
-        first,
-        second,
-        second + 10,
-        2 * (BLOCK + 2 * BLOCK),
-        2 * (BLOCK + 2 * BLOCK) + 10,
-        len(whole) - BLOCK,
-        len(whole),
+        end_of_second,
+        end_of_second + 10,
+        padded,
+        padded + 10,
+        marked - BLOCK,
+        marked,
     ):
         file.write_bytes(whole[:num_bytes])
-        assert len(examples(file)) == (1 if num_bytes == first else 2)
-    for num_bytes in (second - 1, first + BLOCK):
+        assert len(examples(file)) == 2
+    file.write_bytes(whole[:end_of_first])
+    assert len(examples(file)) == 1
+
+
+def test_a_shard_that_is_cut_off_in_a_member_is_refused(tmp_path: Path) -> None:
+    file, end_of_first, end_of_second = two_cats(tmp_path)
+    whole = file.read_bytes()
+    for num_bytes in (end_of_second - 1, end_of_first + BLOCK):
         file.write_bytes(whole[:num_bytes])
-        assert (
-            f"{file} is cut off within cat/2.jpg: it has {num_bytes:,} bytes of {second:,}; copy or write it again, whole"
-            in refusal(file)
+        assert refusal(file) == (
+            f"{file} is cut off within cat/2.jpg: it has {num_bytes:,} bytes of "
+            f"{end_of_second:,}; copy or write it again, whole"
         )
-    file.write_bytes(whole[: first + 100])
-    assert (
-        f"{file} is cut off or damaged after {first:,} of its {first + 100:,} bytes; copy or write it again, whole"
-        in refusal(file)
-    )
-    file.write_bytes(whole[:first] + b"rubbish!" + whole[first + 8 :])
-    assert f"{file} is cut off or damaged after {first:,} of its" in refusal(file)
+
+
+def test_a_shard_that_is_cut_off_or_damaged_in_a_header_is_refused(tmp_path: Path) -> None:
+    file, end_of_first, _ = two_cats(tmp_path)
+    whole = file.read_bytes()
+    for content in (
+        whole[: end_of_first + 100],
+        whole[:end_of_first] + b"rubbish!" + whole[end_of_first + 8 :],
+    ):
+        file.write_bytes(content)
+        assert refusal(file) == (
+            f"{file} is cut off or damaged after {end_of_first:,} of its {len(content):,} bytes; "
+            "copy or write it again, whole"
+        )
 
 
 def test_only_headers_are_read(tmp_path: Path) -> None:
     file = write_shard(tmp_path / "x.tar", {"cat/1.jpg": b"one"})
     info = tarfile.TarInfo("cat/2.jpg")
-    info.size = 1 << 40  # a hole in the file, which would take an hour to read
+    info.size = 1 << 40  # a hole in the file that would take an hour to read
     with file.open("r+b") as out:
         out.seek(2 * BLOCK)
         out.write(info.tobuf())
@@ -317,9 +335,9 @@ def test_only_headers_are_read(tmp_path: Path) -> None:
 
 def test_a_member_is_read_from_any_thread(tmp_path: Path) -> None:
     contents = {f"cat/{number:03}.jpg": bytes([number]) * (1000 + number) for number in range(200)}
-    found = examples(write_shard(tmp_path / "x.tar", contents))
+    members = examples(write_shard(tmp_path / "x.tar", contents))
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(content, found * 5)) == list(contents.values()) * 5
+        assert list(pool.map(content, members * 5)) == list(contents.values()) * 5
 
 
 def test_a_member_is_the_same_image_as_its_file(tmp_path: Path) -> None:
@@ -327,7 +345,7 @@ def test_a_member_is_the_same_image_as_its_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_square(example.source, 67), read_square(png("red", 1), 67))
 
 
-def test_a_shard_that_went_away_is_told_when_its_images_are_read(tmp_path: Path) -> None:
+def test_reading_an_image_fails_clearly_if_its_shard_has_changed_or_gone(tmp_path: Path) -> None:
     file = write_shard(tmp_path / "x.tar", {"cat/1.jpg": b"one"})
     (example,) = examples(file)
     assert str(example.source) == f"{file}, byte 512"
@@ -339,7 +357,7 @@ def test_a_shard_that_went_away_is_told_when_its_images_are_read(tmp_path: Path)
         read_square(example.source, 67)
 
 
-def test_the_images_have_one_fingerprint_wherever_their_shards_lie(tmp_path: Path) -> None:
+def test_shards_that_were_moved_keep_their_fingerprint(tmp_path: Path) -> None:
     here, there = (
         write_shard(tmp_path / folder / "x.tar", {**before, "cat/1.jpg": b"one"})
         for folder, before in (("a", {}), ("b", {"y.txt": b"y"}))
@@ -350,27 +368,22 @@ def test_the_images_have_one_fingerprint_wherever_their_shards_lie(tmp_path: Pat
 
 
 def test_a_cache_notices_that_a_shard_has_changed(tmp_path: Path) -> None:
-    def red_of_canvas() -> list[int]:
-        canvases = cached_canvases(
-            "x.tar", examples(tmp_path / "x.tar"), 67, tmp_path / "canvases.u8", threads=2
-        )
+    cache = tmp_path / "canvases.u8"
+
+    def red_of_canvases() -> list[int]:
+        members = examples(tmp_path / "x.tar")
+        canvases = cached_canvases("x.tar", members, 67, cache, num_threads=2)
         return [int(pixels[..., 0].mean()) for pixels in canvases.pixels]
 
-    contents = {"1.bmp": _bmp(10), "2.bmp": _bmp(20)}
+    contents = {"1.bmp": bmp(10), "2.bmp": bmp(20)}
     file = write_shard(tmp_path / "x.tar", contents)
-    assert red_of_canvas() == [10, 20]
-    made = (tmp_path / "canvases.u8").stat().st_mtime_ns
-    assert red_of_canvas() == [10, 20]
-    assert (tmp_path / "canvases.u8").stat().st_mtime_ns == made
-    write_shard(file, contents | {"2.bmp": _bmp(30)})  # of the same size, in the same place
+    assert red_of_canvases() == [10, 20]
+    made = cache.stat().st_mtime_ns
+    assert red_of_canvases() == [10, 20]
+    assert cache.stat().st_mtime_ns == made
+    write_shard(file, contents | {"2.bmp": bmp(30)})  # with the same size and offset
     os.utime(file, ns=(1, 1))
-    assert red_of_canvas() == [10, 30]
-
-
-def _bmp(level: int) -> bytes:
-    out = io.BytesIO()
-    coloured("red", 0).point(lambda _: level).save(out, "BMP")
-    return out.getvalue()
+    assert red_of_canvases() == [10, 30]
 
 
 def test_a_network_is_trained_and_evaluated_on_shards(tmp_path: Path) -> None:
@@ -385,23 +398,18 @@ def test_a_network_is_trained_and_evaluated_on_shards(tmp_path: Path) -> None:
             images | {"red/cut.png": images[f"red/{number}-0.png"][:50]},
         )
     flat = {
-        f"{place}.{kind}": content
-        for place, label in enumerate(COLOURS)
+        f"{number}.{kind}": content
+        for number, label in enumerate(COLOURS)
         for kind, content in (("png", png(label, 99)), ("cls", label.encode()))
     }
     val = write_shard(tmp_path / "shards" / "val-000.tar", flat)
     data = f"{tmp_path}/shards/train-{{000..002}}.tar"
     settings = ("batch_size=8", "learning_rate=0.002", "precision=float32")
-    result = train(
-        Request(
-            data=data,
-            out=tmp_path / "model",
-            validation=str(val),
-            image_size=67,
-            epochs=1,
-            settings=settings,
-        )
+    out = tmp_path / "model"
+    request = Request(
+        data=data, out=out, validation=str(val), image_size=67, epochs=1, settings=settings
     )
+    result = train(request)
     assert [item.path for item in result.skipped] == [
         f"train-{number:03}/red/cut.png" for number in range(3)
     ]
@@ -412,13 +420,9 @@ def test_a_network_is_trained_and_evaluated_on_shards(tmp_path: Path) -> None:
 
 
 def test_a_fifth_of_each_class_is_held_out_of_shards_too(tmp_path: Path) -> None:
-    file = write_shard(
-        tmp_path / "x.tar",
-        {f"{label}/{number}.png": b"" for label in COLOURS for number in range(10)},
-    )
+    members = {f"{label}/{number}.png": b"" for label in COLOURS for number in range(10)}
+    file = write_shard(tmp_path / "x.tar", members)
     dataset = open_dataset(file)
-    assert (
-        len(dataset.part("train")),
-        len(dataset.part("held-out")),
-        len(dataset.part("all")),
-    ) == (24, 6, 30)
+    assert len(dataset.part("train")) == 24
+    assert len(dataset.part("held-out")) == 6
+    assert len(dataset.part("all")) == 30

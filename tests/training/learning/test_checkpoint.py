@@ -1,4 +1,4 @@
-"""A run on disk: what is written is read again, what belongs to another run is refused, and a full disk harms nothing."""
+"""Checkpoints: they are read as written, refused for another run, and safe from a full disk."""
 
 import dataclasses
 import resource
@@ -48,7 +48,7 @@ def refusal(action: Callable[[], object]) -> str:
 
 @contextmanager
 def full_disk(num_bytes: int) -> Iterator[None]:
-    """No file may grow beyond `num_bytes`, which a program sees as it sees a disk without room."""
+    """Let no file grow beyond `num_bytes`. To a program this looks like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -57,7 +57,7 @@ def full_disk(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_was_written_is_read_again(checkpoint: Path) -> None:
+def test_a_state_is_read_as_it_was_written(checkpoint: Path) -> None:
     state = read(checkpoint)
     assert torch.equal(state["weights"], STATE["weights"])
     assert (state["position"], state["log"]) == (STATE["position"], STATE["log"])
@@ -82,34 +82,25 @@ def test_settings_that_change_neither_shapes_nor_images_nor_length_may_be_correc
 
 
 def test_every_other_setting_is_refused_with_both_values(checkpoint: Path) -> None:
+    settings = dataclasses.replace(paper(), image_size=67, num_towers=1, seed=1).as_dict()
     other = {
         name: value
-        for name, value in dataclasses.replace(paper(), image_size=67, num_towers=1, seed=1)
-        .as_dict()
-        .items()
+        for name, value in settings.items()
         if value != getattr(RECIPE, name) and name not in FREE_SETTINGS
     }
-    assert {
-        "normalization",
-        "image_size",
-        "epochs",
-        "seed",
-        "crop",
-        "schedule",
-        "rate_in_velocity",
-    } <= other.keys()
+    assert {"normalization", "image_size", "epochs", "seed", "crop", "schedule"} <= other.keys()
+    # Nesterov's momentum allows only one value.
+    del other["rate_in_velocity"]
     for name, value in other.items():
-        if name == "rate_in_velocity":  # goes with nesterov
-            continue
         changed = dataclasses.replace(RECIPE, **{name: value})
         message = refusal(partial(read, checkpoint, changed))
         assert message == (
             f"{checkpoint} was made with {name}={getattr(RECIPE, name)}, not {name}={value}; "
-            "pass the first, or remove the file to train from the start"
+            "pass the first values, or remove the file to train from the start"
         )
 
 
-def test_another_recipe_is_told_without_the_weights(checkpoint: Path) -> None:
+def test_another_recipe_is_refused_without_reading_the_weights(checkpoint: Path) -> None:
     check_checkpoint(checkpoint, RECIPE)
     changed = dataclasses.replace(RECIPE, epochs=RECIPE.epochs + 1)
     assert refusal(lambda: check_checkpoint(checkpoint, changed)) == refusal(
@@ -122,18 +113,18 @@ def test_another_recipe_is_told_without_the_weights(checkpoint: Path) -> None:
 def test_other_images_or_other_initial_weights_are_refused(checkpoint: Path) -> None:
     message = refusal(lambda: read(checkpoint, fingerprint="shapes"))
     assert message == (
-        f"{checkpoint} was made from other images or on other weights than these; "
-        "pass the same DATA and --init, or remove it to start anew"
+        f"{checkpoint} was made from other images or other initial weights; "
+        "pass the same DATA and --init, or remove it to train from the start"
     )
 
 
-def test_a_checkpoint_from_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+def test_a_setting_that_is_newer_than_a_checkpoint_had_its_default_there(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
     old_recipe = {name: value for name, value in RECIPE.as_dict().items() if name != "pooling"}
     torch.save({"recipe": old_recipe, "fingerprint": "colours", **STATE}, file)
     assert read(file)["position"] == {"step": 3}
     message = refusal(lambda: read(file, dataclasses.replace(RECIPE, pooling="plain")))
-    assert "was made with pooling=overlapping, not pooling=plain; pass the first" in message
+    assert "was made with pooling=overlapping, not pooling=plain; pass the first values" in message
 
 
 def rubbish(file: Path) -> None:
@@ -162,7 +153,7 @@ def overwritten_in_part(file: Path) -> None:
 
 
 class Harmful:
-    """What a pickle could run."""
+    """An object whose pickle could run code."""
 
 
 def pickled_code(file: Path) -> None:
@@ -173,14 +164,13 @@ def pickled_code(file: Path) -> None:
     "damage",
     [rubbish, cut_off, empty, of_another_program, no_dictionary, overwritten_in_part, pickled_code],
 )
-def test_a_damaged_file_and_what_is_no_checkpoint_are_refused(
+def test_a_damaged_file_and_a_file_that_is_not_a_checkpoint_are_refused(
     damage: Callable[[Path], None], checkpoint: Path
 ) -> None:
     damage(checkpoint)
     message = refusal(lambda: read(checkpoint))
-    assert (
-        message
-        == f"{checkpoint} is damaged, or no checkpoint of a run; remove it to train from the start"
+    assert message == (
+        f"{checkpoint} is damaged, or not a checkpoint of a run; remove it to train from the start"
     )
 
 
@@ -196,7 +186,7 @@ def test_a_full_disk_is_named_and_leaves_the_earlier_checkpoint_whole_and_nothin
     assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
 
 
-def test_a_checkpoint_that_cannot_be_written_for_another_reason_says_it(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_for_another_reason_gives_it(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file or directory"):
         write_checkpoint(
             tmp_path / "absent" / "checkpoint.pt", STATE, recipe=RECIPE, fingerprint="colours"

@@ -1,6 +1,6 @@
-"""A batch in parts, and two real processes that do together what one does alone.
+"""A batch in parts, and two real processes that together do what one process does.
 
-`torchrun` runs this module as its program: see `_work`.
+`torchrun` runs this module as a program: see `_work`.
 """
 
 import json
@@ -26,12 +26,14 @@ from training.learning.distributed import (
     synchronize_batch_norms,
 )
 from training.learning.log import LOG_FILE
-from training.learning.session import Request, train
+from training.learning.request import Request
+from training.learning.session import train
+from training.network.model import read_card
 
 ROOT = Path(__file__).parents[3]
 COLOURS = {"blue": (30, 60, 220), "green": (30, 180, 60), "red": (220, 40, 30)}
 PARTS = ((0, 4), (4, 11))
-"""The images of a batch of 11 that each of two processes has: parts of different sizes."""
+"""The parts of a batch of 11 images that two processes have. Their sizes differ."""
 SETTINGS = (
     "batch_size=8",
     "learning_rate=0.001",
@@ -42,11 +44,11 @@ SETTINGS = (
     "cutmix=1.0",
     "colour_noise=0.1",
 )
-"""15 images are left to train on, so the last batch has 7: two for the first process and five for the second."""
+"""15 images are trained on. The last batch has 7: 2 for the first process and 5 for the second."""
 
 
 def whole_batch() -> tuple[Tensor, Tensor]:
-    """What enters a batch norm, (11, 6, 3, 4), far from zero, and the gradient that comes back to it."""
+    """The input of a batch norm, (11, 6, 3, 4), far from zero, and the gradient of its output."""
     random = torch.Generator().manual_seed(0)
     scale, shift = torch.tensor([1.0, 5, 0.1, 20, 1, 1]), torch.tensor([0.0, 3, 10, -40, 1, -1])
     x = torch.randn(11, 6, 3, 4, generator=random) * scale[:, None, None] + shift[:, None, None]
@@ -54,7 +56,7 @@ def whole_batch() -> tuple[Tensor, Tensor]:
 
 
 def normalized(norm: nn.BatchNorm2d, x: Tensor, gradient: Tensor) -> dict[str, Tensor]:
-    """What two steps of a batch norm give, with weights that differ from map to map."""
+    """The results of two steps of a batch norm, with weights that differ from map to map."""
     with torch.no_grad():
         norm.weight.copy_(torch.linspace(0.5, 2, 6))
         norm.bias.copy_(torch.linspace(-1, 1, 6))
@@ -78,12 +80,12 @@ def normalized(norm: nn.BatchNorm2d, x: Tensor, gradient: Tensor) -> dict[str, T
 
 
 def request(data: Path, out: Path) -> Request:
-    """A whole run, though with full layers of 64 units in place of 4096, lest the processes spend their time on sending these."""
+    """A whole run. Its hidden layers have 64 units instead of 4096: sending these takes long."""
     return Request(data=str(data), out=out, epochs=3, image_size=67, settings=SETTINGS)
 
 
 def _work(results: Path) -> None:
-    """One of the two processes: leaves what it found in `results`."""
+    """The program of one of the two processes. It saves its results in the folder `results`."""
     written: list[str] = []
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -97,27 +99,26 @@ def _work(results: Path) -> None:
     with join_workers() as workers:
         start, end = PARTS[workers.rank]
         x, gradient = whole_batch()
-        found: dict[str, Any] = normalized(SyncedBatchNorm(6), x[start:end], gradient[start:end])
-        found["workers"] = (workers.rank, workers.count, workers.is_first)
-        found["mean"] = workers.mean(torch.tensor([1.0 + workers.rank, 10.0]))
-        found["any"] = [workers.any(is_true) for is_true in (False, workers.rank == 1, True)]
+        own: dict[str, Any] = normalized(SyncedBatchNorm(6), x[start:end], gradient[start:end])
+        own["workers"] = (workers.rank, workers.count, workers.is_first)
+        own["mean"] = workers.mean(torch.tensor([1.0 + workers.rank, 10.0]))
+        own["any"] = [workers.any(is_true) for is_true in (False, workers.rank == 1, True)]
         workers.wait()
         sys.addaudithook(note)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "training.learning.session.join_workers", lambda: nullcontext(workers)
-            )  # torch joins processes once
+            # torch joins processes only once.
+            patch.setattr("training.learning.session.join_workers", lambda: nullcontext(workers))
             patch.setattr("training.network.alexnet.NUM_FEATURES", 64)
             result = train(request(results / "colours", results / "out"))
-    found["has a result"], found["written"] = result is not None, written
-    torch.save(found, results / f"{os.environ['RANK']}.pt")
+    own["model id"], own["written"] = result.card.id, written
+    torch.save(own, results / f"{os.environ['RANK']}.pt")
 
 
 @dataclass
 class Pair:
-    """What two processes left, and where."""
+    """The results of the two processes, and the folder they worked in."""
 
-    found: list[dict[str, Any]]
+    results: list[dict[str, Any]]
     root: Path
 
 
@@ -138,7 +139,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
         "--nproc-per-node",
         "2",
         "-m",
-        "tests.training.test_distributed",
+        "tests.training.learning.test_distributed",
         str(root),
     ]
     hidden = {
@@ -165,7 +166,7 @@ def alone(pair: Pair) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: False)
         patch.setattr("training.network.alexnet.NUM_FEATURES", 64)
-        assert train(request(pair.root / "colours", pair.root / "alone")) is not None
+        train(request(pair.root / "colours", pair.root / "alone"))
     return pair.root / "alone"
 
 
@@ -185,9 +186,7 @@ def test_the_parts_cover_every_image_once_and_begin_at_even_numbers(count: int) 
         assert max(sizes) - min(sizes) <= 3  # a pair, and the last one of an odd number
 
 
-def test_the_mean_over_the_processes_of_what_their_images_weigh_is_the_mean_over_the_batch() -> (
-    None
-):
+def test_the_mean_over_the_processes_is_the_mean_over_the_batch() -> None:
     losses = np.arange(100.0) ** 2
     for count in (1, 2, 3, 4, 8):
         for batch_size in (1, 2, 3, 7, 16, 99):
@@ -196,7 +195,7 @@ def test_the_mean_over_the_processes_of_what_their_images_weigh_is_the_mean_over
             assert mean == pytest.approx(losses[:batch_size].mean())
 
 
-def test_a_batch_too_small_to_be_shared_is_computed_by_all() -> None:
+def test_a_batch_too_small_to_be_shared_is_computed_by_every_process() -> None:
     for batch_size in (1, 2, 3, 5, 7):
         parts = [Workers(rank, 4).part(batch_size) for rank in range(4)]
         assert {(part.start, part.end, part.weight) for part in parts} == {
@@ -205,7 +204,7 @@ def test_a_batch_too_small_to_be_shared_is_computed_by_all() -> None:
     assert [Workers(rank, 4).part(8).start for rank in range(4)] == [0, 2, 4, 6]
 
 
-def test_one_process_has_the_whole_batch_and_waits_for_nobody() -> None:
+def test_one_process_has_the_whole_batch_and_does_not_wait() -> None:
     alone = Workers()
     part = alone.part(7)
     assert (part.start, part.end, part.weight) == (0, 7, 1 / 7)
@@ -215,7 +214,7 @@ def test_one_process_has_the_whole_batch_and_waits_for_nobody() -> None:
     alone.wait()
 
 
-def test_outside_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     with join_workers() as workers:
@@ -232,7 +231,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
-def test_every_batch_norm_is_made_to_reckon_over_all_processes_and_keeps_its_state() -> None:
+def test_every_batch_norm_is_synchronized_and_keeps_its_state() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Sequential(nn.BatchNorm2d(6)))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     synchronize_batch_norms(network)
@@ -246,28 +245,25 @@ def test_every_batch_norm_is_made_to_reckon_over_all_processes_and_keeps_its_sta
 
 @pytest.mark.slow
 def test_two_processes_know_each_other(pair: Pair) -> None:
-    assert [found["workers"] for found in pair.found] == [(0, 2, True), (1, 2, False)]
-    for found in pair.found:
-        assert found["mean"].tolist() == [1.5, 10.0]
-        assert found["any"] == [False, True, True]
+    assert [own["workers"] for own in pair.results] == [(0, 2, True), (1, 2, False)]
+    for own in pair.results:
+        assert own["mean"].tolist() == [1.5, 10.0]
+        assert own["any"] == [False, True, True]
 
 
 @pytest.mark.slow
-def test_a_batch_norm_over_two_uneven_parts_is_torchs_over_the_whole_batch(pair: Pair) -> None:
-    wanted = normalized(nn.BatchNorm2d(6), *whole_batch())
+def test_a_batch_norm_over_two_uneven_parts_equals_torchs_over_the_whole_batch(pair: Pair) -> None:
+    expected = normalized(nn.BatchNorm2d(6), *whole_batch())
     for name in ("output", "input gradient", "evaluated"):
-        joined = torch.cat([found[name] for found in pair.found])
-        torch.testing.assert_close(joined, wanted[name], rtol=1e-3, atol=1e-3)
-    for name in (
-        "weight gradient",
-        "bias gradient",
-    ):  # each process has its part's, which are summed with the other gradients
-        torch.testing.assert_close(
-            sum(found[name] for found in pair.found), wanted[name], rtol=1e-3, atol=1e-3
-        )
+        joined = torch.cat([own[name] for own in pair.results])
+        torch.testing.assert_close(joined, expected[name], rtol=1e-3, atol=1e-3)
+    # Each process has the gradient of its part. Training sums them with the other gradients.
+    for name in ("weight gradient", "bias gradient"):
+        total = sum(own[name] for own in pair.results)
+        torch.testing.assert_close(total, expected[name], rtol=1e-3, atol=1e-3)
     for name in ("running_mean", "running_var", "num_batches_tracked"):
-        for found in pair.found:
-            torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-4)
+        for own in pair.results:
+            torch.testing.assert_close(own[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -276,15 +272,15 @@ def test_two_processes_log_what_one_does(pair: Pair, alone: Path) -> None:
     assert len(together) == len(one) == 3
     assert one[0]["train_loss"] > one[2]["train_loss"]
     for name in ("train_loss", "train_error", "val_loss", "val_top1", "val_top5", "learning_rate"):
-        assert [line[name] for line in together] == pytest.approx(
-            [line[name] for line in one], abs=1e-3
-        ), name
+        values = [line[name] for line in one]
+        assert [line[name] for line in together] == pytest.approx(values, abs=1e-3), name
 
 
 @pytest.mark.slow
 def test_only_the_first_process_writes(pair: Pair, alone: Path) -> None:
-    first, second = (set(found["written"]) for found in pair.found)
-    assert all(found["has a result"] for found in pair.found)
+    first, second = (set(own["written"]) for own in pair.results)
+    model_id = read_card(pair.root / "out").id
+    assert [own["model id"] for own in pair.results] == [model_id, model_id]
     assert {name for name in second if not name.endswith(".lock")} == set()
     assert {".model.json.tmp", ".checkpoint.pt.tmp", ".log.jsonl.tmp"} <= first
     assert {path.name for path in (pair.root / "out").iterdir()} == {

@@ -1,7 +1,13 @@
-"""Ten crops by their places, and the metrics by hand, on a network whose logits can be read in the picture."""
+"""The crops, the metrics, and whole models, scored against calculations by hand.
 
+Most tests use a network whose logits are pixels of its input.
+"""
+
+import dataclasses
 import math
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +16,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.learning.evaluation import Metrics, average, evaluate, predictions, score, ten_crops
+from tests.training.learning.small_requests import refusal, refuse_to_decode, write_images
+from training.data.datasets import open_dataset
+from training.data.images import open_picture, read_square, to_canvas
+from training.learning.evaluation import (
+    Metrics,
+    average,
+    evaluate,
+    evaluate_models,
+    predictions,
+    score,
+    ten_crops,
+)
 from training.network.alexnet import AlexNet, Architecture
+from training.network.export import load_network
+from training.network.model import CARD_FILE, read_card, write_card
 
 SIZE = 8
 SIDE = 12
@@ -19,7 +38,7 @@ CENTRE = 2
 
 
 class Reader(AlexNet):
-    """Its logits are the first pixels of a square's first row, in tenths."""
+    """A network whose logits are the red values of a square's first pixels, divided by ten."""
 
     def __init__(self, num_classes: int):
         nn.Module.__init__(self)
@@ -34,7 +53,7 @@ class Reader(AlexNet):
 
 
 def canvas(*logits: float) -> npt.NDArray[np.uint8]:
-    """A canvas whose central square reads as these logits."""
+    """A canvas on whose central square a Reader answers with these logits."""
     pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
     pixels[CENTRE, CENTRE : CENTRE + len(logits), 0] = np.round(np.array(logits) * 10)
     return pixels
@@ -53,13 +72,8 @@ def test_the_ten_crops_are_four_corners_the_centre_and_their_mirrors() -> None:
     rows, columns = np.mgrid[:SIDE, :SIDE]
     canvases = torch.from_numpy(np.stack((rows, columns, rows * 0), 2)[None].astype(np.uint8))
     crops = ten_crops(canvases, SIZE)
-    assert [(int(crop[0, 0, 0, 0]), int(crop[0, 0, 0, 1])) for crop in crops[:5]] == [
-        (0, 0),
-        (0, 4),
-        (4, 0),
-        (4, 4),
-        (2, 2),
-    ]
+    corners = [tuple(crop[0, 0, 0, :2].tolist()) for crop in crops[:5]]
+    assert corners == [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
     for crop, mirror in zip(crops[:5], crops[5:], strict=True):
         top, left = map(int, crop[0, 0, 0, :2])
         assert torch.equal(crop, canvases[:, top : top + SIZE, left : left + SIZE])
@@ -93,7 +107,7 @@ def test_with_five_classes_or_fewer_the_right_one_is_always_among_the_five() -> 
     assert scores.top5 == 1
 
 
-def test_of_ten_crops_the_probabilities_are_averaged() -> None:
+def test_the_probabilities_of_ten_crops_are_averaged() -> None:
     canvases = np.random.default_rng(0).integers(0, 100, (6, SIDE, SIDE, 3), dtype=np.uint8)
     probabilities = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in cropped(canvases)], 0)
     targets = np.array([0, 1, 2, 3, 4, 5])
@@ -116,7 +130,7 @@ def test_the_size_of_the_batches_changes_nothing() -> None:
     assert parts.loss == pytest.approx(whole.loss)
 
 
-def test_a_wrong_certainty_has_a_finite_loss() -> None:
+def test_a_certain_but_wrong_answer_has_a_finite_loss() -> None:
     class Certain(Reader):
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
             logits, features = super().forward(images)
@@ -134,19 +148,19 @@ def test_the_network_is_evaluated_as_it_will_be_used() -> None:
 
 
 @pytest.mark.parametrize("num_crops", [1, 10])
-def test_predictions_are_probabilities_a_batch_at_a_time_in_order(num_crops: int) -> None:
+def test_predictions_are_the_probabilities_of_each_batch_in_order(num_crops: int) -> None:
     canvases = np.random.default_rng(2).integers(0, 100, (7, SIDE, SIDE, 3), dtype=np.uint8)
     batches = list(predictions(Reader(7), canvases, num_crops=num_crops, batch_size=3))
     assert [tuple(batch.shape) for batch in batches] == [(3, 7), (3, 7), (1, 7)]
     crops = [canvases[:, CENTRE:-CENTRE, CENTRE:-CENTRE]] if num_crops == 1 else cropped(canvases)
-    wanted = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in crops], 0)
-    np.testing.assert_allclose(torch.cat(batches).numpy(), wanted, atol=1e-6)
+    expected = np.mean([softmax(crop[:, 0, :7, 0] / 10) for crop in crops], 0)
+    np.testing.assert_allclose(torch.cat(batches).numpy(), expected, atol=1e-6)
     assert not any(batch.requires_grad for batch in batches)
 
 
-def test_predictions_leave_gradients_on_for_whoever_asked_for_them() -> None:
-    found = predictions(Reader(2), np.stack([canvas(1, 0)] * 2), batch_size=1)
-    next(found)
+def test_predictions_leave_gradients_on_for_their_caller() -> None:
+    batches = predictions(Reader(2), np.stack([canvas(1, 0)] * 2), batch_size=1)
+    next(batches)
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
 
@@ -162,7 +176,7 @@ def test_several_models_answer_with_the_mean_of_their_probabilities() -> None:
 
 def test_two_models_that_err_on_different_images_are_better_together() -> None:
     class Doubtful(Reader):
-        """Sees the classes the other way round, and is less sure."""
+        """A network that exchanges the two classes, and is less sure."""
 
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
             logits, features = super().forward(images)
@@ -181,7 +195,7 @@ def test_models_of_different_numbers_of_images_cannot_be_averaged() -> None:
         list(average([iter([whole, whole]), iter([whole])]))
 
 
-def test_a_score_counts_batches_of_probabilities_one_after_the_other() -> None:
+def test_a_score_counts_the_batches_in_order() -> None:
     probabilities = [
         torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]),
         torch.tensor([[0.1, 0.2, 0.7]]),
@@ -193,22 +207,37 @@ def test_a_score_counts_batches_of_probabilities_one_after_the_other() -> None:
 
 def test_the_fifth_is_among_the_five_and_the_sixth_is_not() -> None:
     probabilities = torch.tensor([[0.05, 0.1, 0.15, 0.2, 0.24, 0.26]])
-    assert [score([probabilities], torch.tensor([target])).top5 for target in range(6)] == [
-        0,
-        1,
-        1,
-        1,
-        1,
-        1,
-    ]
+    top5 = [score([probabilities], torch.tensor([target])).top5 for target in range(6)]
+    assert top5 == [0, 1, 1, 1, 1, 1]
 
 
-def test_an_evaluation_is_the_score_of_the_predictions() -> None:
-    canvases = np.random.default_rng(3).integers(0, 100, (5, SIDE, SIDE, 3), dtype=np.uint8)
-    targets = torch.arange(5)
-    assert evaluate(Reader(7), canvases, targets, num_crops=10) == score(
-        predictions(Reader(7), canvases, num_crops=10), targets
-    )
+@pytest.mark.parametrize("num_crops", [1, 10])
+def test_an_evaluation_agrees_with_a_calculation_image_by_image(num_crops: int) -> None:
+    random = np.random.default_rng(3)
+    # No two pixels of an image are alike, so no two classes are equally likely.
+    images = [random.permutation(SIDE * SIDE).reshape(SIDE, SIDE) for _ in range(9)]
+    canvases = np.stack([np.stack([image] * 3, 2) for image in images]).astype(np.uint8)
+    targets = [0, 1, 2, 3, 4, 5, 6, 0, 1]
+    losses, ranks = [], []
+    for image, target in zip(images, targets, strict=True):
+        corners = [(CENTRE, CENTRE)]
+        if num_crops == 10:
+            corners += [(0, 0), (0, SIDE - SIZE), (SIDE - SIZE, 0), (SIDE - SIZE, SIDE - SIZE)]
+        rows = [image[top, left : left + SIZE] for top, left in corners]
+        if num_crops == 10:
+            rows += [row[::-1] for row in rows]
+        probabilities = [0.0] * 7
+        for row in rows:
+            powers = [math.exp(value / 10) for value in row[:7]]
+            for number, power in enumerate(powers):
+                probabilities[number] += power / sum(powers) / len(rows)
+        losses.append(-math.log(probabilities[target]))
+        ranks.append(sum(other > probabilities[target] for other in probabilities))
+    scores = evaluate(Reader(7), canvases, torch.tensor(targets), num_crops=num_crops, batch_size=4)
+    assert scores.num_images == 9
+    assert scores.loss == pytest.approx(sum(losses) / 9, abs=1e-4)
+    assert scores.top1 == pytest.approx(sum(rank == 0 for rank in ranks) / 9)
+    assert scores.top5 == pytest.approx(sum(rank < 5 for rank in ranks) / 9)
 
 
 def test_the_next_canvases_are_read_while_the_network_works_on_a_batch(
@@ -232,10 +261,10 @@ def test_the_next_canvases_are_read_while_the_network_works_on_a_batch(
                 time.sleep(0.001)
             return super().forward(images)
 
-    found = predictions(Patient(2), np.stack([canvas(1, 0)] * 9), batch_size=1)
-    next(found)
+    batches = predictions(Patient(2), np.stack([canvas(1, 0)] * 9), batch_size=1)
+    next(batches)
     assert 2 <= len(read) <= 4
-    list(found)
+    list(batches)
     assert read == list(range(9))
 
 
@@ -261,3 +290,89 @@ def test_metrics_can_be_written_as_json() -> None:
         "loss": 0.1,
         "num_images": 4,
     }
+
+
+def test_evaluating_takes_every_labelled_image_and_names_those_it_skips(
+    tiny_model: Path, own_colour_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unusable = {"blue/empty.png": b"", "green/notes.txt": b"These are green."}
+    for name, content in unusable.items():
+        (own_colour_folder / name).write_bytes(content)
+    scores = evaluate_models([tiny_model], str(own_colour_folder), num_crops=10)
+    assert scores.num_images == 18
+    assert scores.top5 == 1  # there are three classes
+    printed = capsys.readouterr().err
+    assert all(f"Skipped {name}: " in printed for name in unusable)
+
+
+def test_labels_are_matched_by_name_even_if_the_data_have_only_one_class(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    network, card = load_network(tiny_model)
+    image = colour_folder / "red" / "0.png"
+    with torch.inference_mode():
+        logits, _ = network(torch.tensor(read_square(image, card.image_size))[None])
+    predicted = card.class_names[int(logits.argmax())]
+    for label in card.class_names:
+        (tmp_path / "one.csv").write_text(f"path,label\n{image},{label}\n")
+        assert evaluate_models([tiny_model], str(tmp_path / "one.csv")).top1 == (label == predicted)
+
+
+def test_evaluation_keeps_the_decoded_images_in_a_given_cache(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_models([tiny_model], str(colour_folder), cache=tmp_path)
+    refuse_to_decode(monkeypatch)
+    assert evaluate_models([tiny_model], str(colour_folder), cache=tmp_path) == first
+
+
+def test_several_model_directories_answer_with_the_mean_of_their_probabilities(
+    tiny_model: Path, other_model: Path, colour_folder: Path
+) -> None:
+    examples = open_dataset(str(colour_folder)).part("all")
+    canvases = np.stack(
+        [to_canvas(open_picture(example.source, size=67), 67) for example in examples]
+    )
+    names = sorted({str(example.label) for example in examples})
+    targets = torch.tensor([names.index(str(example.label)) for example in examples])
+    one, other = (
+        torch.cat(list(predictions(load_network(model)[0], canvases)))
+        for model in (tiny_model, other_model)
+    )
+    expected = score([(one + other) / 2], targets)
+    scores = evaluate_models([tiny_model, other_model], str(colour_folder))
+    assert scores.as_dict() == pytest.approx(expected.as_dict())
+    assert scores.num_images == 18
+    assert scores.loss != pytest.approx(evaluate_models([tiny_model], str(colour_folder)).loss)
+
+
+def test_models_of_other_classes_are_not_averaged(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for file in tiny_model.iterdir():
+        if file.name != CARD_FILE:
+            os.link(file, odd / file.name)
+    write_card(
+        dataclasses.replace(read_card(tiny_model), class_names=("blue", "green", "pink")), odd
+    )
+    message = refusal(lambda: evaluate_models([tiny_model, odd], str(colour_folder)))
+    assert message == (
+        f"{odd} has other classes than {tiny_model}; average models of the same classes only"
+    )
+
+
+def test_unknown_classes_and_data_without_labels_are_refused(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    unknown = write_images(tmp_path / "unknown", "red/1.png", "pink/1.png")
+    message = refusal(lambda: evaluate_models([tiny_model], str(unknown)))
+    assert message == (
+        f"{unknown} has classes that {tiny_model} does not know: pink; "
+        "pass images of its own classes"
+    )
+    plain = write_images(tmp_path / "plain", "1.png")
+    assert refusal(lambda: evaluate_models([tiny_model], str(plain))).startswith(
+        f"{plain} has no readable labelled image"
+    )

@@ -1,4 +1,4 @@
-"""The update rule, in torch's terms and in the paper's."""
+"""The update rule: torch's, and the one that the paper prints."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,9 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.learning.optimizer import optimizer_of, set_rate, update
+from training.learning.optimizer import (
+    build_optimizer,
+    clip_and_update,
+    load_optimizer,
+    set_rate,
+)
+from training.learning.plan import architecture_of
 from training.learning.recipe import Recipe, modern, paper
-from training.learning.trainer import architecture_of
 from training.network.alexnet import AlexNet
 
 CHANGING = (0.01, 0.01, 0.02, 0.05, 0.05, 0.005, 0.0005, 0.0004, 0.03)
@@ -22,21 +27,19 @@ def small_network() -> nn.Module:
 
 
 def run(recipe: Recipe, rates: Sequence[float]) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """The parameters after a step at each of the rates, and the gradients of every step: made up, the same in each run."""
+    """Take one step at each rate, with random gradients that are the same in each run.
+
+    Returns the parameters after the last step, and the gradients of every step.
+    """
     network = small_network()
-    optimizer = optimizer_of(network, recipe)
+    optimizer = build_optimizer(network, recipe)
     random = torch.Generator().manual_seed(1)
     gradients = []
     for rate in rates:
         for parameter in network.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=random)
-        gradients.append(
-            [
-                parameter.grad.double()
-                for parameter in network.parameters()
-                if parameter.grad is not None
-            ]
-        )
+        made = [parameter.grad for parameter in network.parameters()]
+        gradients.append([gradient.double() for gradient in made if gradient is not None])
         set_rate(optimizer, rate, recipe)
         optimizer.step()
     return [parameter.detach() for parameter in network.parameters()], gradients
@@ -52,16 +55,14 @@ def test_the_update_is_the_printed_one_while_the_rate_changes(
     rates: Sequence[float], momentum: float
 ) -> None:
     recipe = dataclasses.replace(paper(), momentum=momentum, weight_decay=0.01)
-    found, gradients = run(recipe, rates)
-    wanted = [parameter.detach().double() for parameter in small_network().parameters()]
-    velocities = [torch.zeros_like(parameter) for parameter in wanted]
+    parameters, gradients = run(recipe, rates)
+    w = [parameter.detach().double() for parameter in small_network().parameters()]
+    v = [torch.zeros_like(parameter) for parameter in w]
     for rate, step in zip(rates, gradients, strict=True):
-        for number, gradient in enumerate(step):
-            velocities[number] = momentum * velocities[number] - rate * (
-                gradient + 0.01 * wanted[number]
-            )  # section 5
-            wanted[number] = wanted[number] + velocities[number]
-    for one, other in zip(found, wanted, strict=True):
+        for i, gradient in enumerate(step):
+            v[i] = momentum * v[i] - rate * (gradient + 0.01 * w[i])  # section 5
+            w[i] = w[i] + v[i]
+    for one, other in zip(parameters, w, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-6)
 
 
@@ -70,7 +71,7 @@ def test_without_the_rate_in_the_velocity_the_update_is_torchs(nesterov: bool) -
     recipe = dataclasses.replace(
         paper(), rate_in_velocity=False, nesterov=nesterov, weight_decay=0.01
     )
-    found, gradients = run(recipe, CHANGING)
+    parameters, gradients = run(recipe, CHANGING)
     network = small_network()
     optimizer = torch.optim.SGD(
         network.parameters(), lr=1.0, momentum=0.9, nesterov=nesterov, weight_decay=0.01
@@ -80,7 +81,7 @@ def test_without_the_rate_in_the_velocity_the_update_is_torchs(nesterov: bool) -
             parameter.grad = gradient.float()
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-    for one, other in zip(found, network.parameters(), strict=True):
+    for one, other in zip(parameters, network.parameters(), strict=True):
         torch.testing.assert_close(one, other.detach(), rtol=0, atol=1e-6)
 
 
@@ -93,43 +94,55 @@ def test_the_two_rules_differ_only_while_the_rate_changes() -> None:
         assert (float((first - second).abs().max()) > 1e-3) == differ
 
 
-def test_the_rule_goes_on_where_a_saved_optimizer_stopped() -> None:
+def test_a_restored_optimizer_continues_where_the_saved_one_stopped() -> None:
     recipe, networks = paper(), (small_network(), small_network())
-    through, stopped = (optimizer_of(network, recipe) for network in networks)
+    through, stopped = (build_optimizer(network, recipe) for network in networks)
     for step, rate in enumerate((0.01, 0.001, 0.002)):
         for optimizer, network in zip((through, stopped), networks, strict=True):
             for parameter in network.parameters():
                 parameter.grad = torch.full_like(parameter, step + 1.0)
             set_rate(optimizer, rate, recipe)
             optimizer.step()
-        restored = optimizer_of(networks[1], recipe)
-        restored.load_state_dict(stopped.state_dict())
+        restored = build_optimizer(networks[1], recipe)
+        load_optimizer(restored, stopped.state_dict())
         stopped = restored
     for one, other in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(one, other)
 
 
 def test_the_modern_recipe_does_not_decay_biases() -> None:
-    for recipe, wanted in (
+    for recipe, expected in (
         (paper(), {1: 0.0005, 2: 0.0005, 4: 0.0005}),
         (modern(), {1: 0.0, 2: 0.0005, 4: 0.0005}),
     ):
         with torch.device("meta"):
             network = AlexNet(architecture_of(recipe, 3))
-        groups = optimizer_of(network, recipe).param_groups
-        assert {
+        groups = build_optimizer(network, recipe).param_groups
+        decays = {
             parameter.ndim: group["weight_decay"]
             for group in groups
             for parameter in group["params"]
-        } == wanted
+        }
+        assert decays == expected
         assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+def test_a_restored_optimizer_keeps_the_weight_decay_of_its_recipe() -> None:
+    network = small_network()
+    saved = build_optimizer(network, paper())
+    restored = build_optimizer(network, dataclasses.replace(paper(), weight_decay=0.25))
+    load_optimizer(restored, saved.state_dict())
+    assert [group["weight_decay"] for group in restored.param_groups] == [0.25, 0.25]
+    assert [group["lr"] for group in restored.param_groups] == [0.01, 0.01]
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.5, 50.0])
 def test_an_update_scales_a_gradient_down_to_the_bound_as_torch_does(bound: float) -> None:
     recipe = dataclasses.replace(modern(), max_gradient_norm=bound)
     ours, theirs = small_network(), small_network()
-    our_optimizer, their_optimizer = (optimizer_of(network, recipe) for network in (ours, theirs))
+    our_optimizer, their_optimizer = (
+        build_optimizer(network, recipe) for network in (ours, theirs)
+    )
     random = torch.Generator().manual_seed(1)
     for length in (5.0, 0.1, 5.0):  # above the bound of 0.5, under it, and above it again
         gradients = [
@@ -139,7 +152,7 @@ def test_an_update_scales_a_gradient_down_to_the_bound_as_torch_does(bound: floa
         for network in (ours, theirs):
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                 parameter.grad = gradient * length / whole
-        update(our_optimizer, bound)
+        clip_and_update(our_optimizer, bound)
         if bound:
             nn.utils.clip_grad_norm_(theirs.parameters(), bound)
         their_optimizer.step()

@@ -1,4 +1,4 @@
-"""The settings of a run: the papers' values, what may be set, and how a mistake is answered."""
+"""The settings of a run: the papers' values, the ranges, and the answers to mistakes."""
 
 import ast
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from training.learning.recipe import RECIPES, Recipe, RecipeError, modern, paper
+from training.learning.recipe import RECIPES, Recipe, RecipeError, contrast, modern, paper
 
 
 def refusal(*settings: str) -> str:
@@ -20,7 +20,7 @@ def refusal(*settings: str) -> str:
 
 
 def test_the_papers_recipe_has_the_papers_numbers() -> None:
-    wanted = {
+    expected = {
         "layout": "paper",
         "normalization": "response",
         "dropout": 0.5,
@@ -46,10 +46,10 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
         "precision": "float32",
     }
     settings = paper().as_dict()
-    assert {name: settings[name] for name in wanted} == wanted
+    assert {name: settings[name] for name in expected} == expected
 
 
-def test_every_setting_has_a_sentence_under_it_and_every_number_a_range_beside_it() -> None:
+def test_every_setting_has_a_description_and_every_number_a_range() -> None:
     (body,) = (
         node.body
         for node in ast.parse(inspect.getsource(Recipe)).body
@@ -95,7 +95,7 @@ def test_every_setting_has_a_sentence_under_it_and_every_number_a_range_beside_i
         ("seed=" + "9" * 400, "between 0 and 2147483647", "got " + "9" * 400),
     ],
 )
-def test_a_value_out_of_range_is_answered_with_its_name_the_range_and_the_value(
+def test_a_value_out_of_range_is_answered_with_its_name_range_and_value(
     setting: str, limits: str, got: str
 ) -> None:
     assert refusal(setting) == f"{setting.partition('=')[0]} must lie {limits}; {got}"
@@ -137,37 +137,26 @@ def test_the_limits_themselves_are_allowed(setting: str) -> None:
         ("momentum=", "momentum must be a number; got "),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_answered_with_the_right_one(
+def test_a_value_of_the_wrong_type_is_answered_with_the_right_type(
     setting: str, answer: str
 ) -> None:
     assert refusal(setting) == answer
 
 
 @pytest.mark.parametrize("setting", ["speed=1", "learning-rate=1", "epochs", "", "=3"])
-def test_an_unknown_setting_is_answered_with_all_there_are(setting: str) -> None:
+def test_an_unknown_setting_is_answered_with_all_settings(setting: str) -> None:
     message = refusal(setting)
     assert repr(setting) in message
     assert all(field.name in message for field in dataclasses.fields(Recipe))
 
 
 def test_settings_are_read_as_the_types_of_their_fields() -> None:
-    recipe = paper().with_settings(
-        [
-            "epochs=3",
-            "learning_rate=1e-2",
-            "flip=False",
-            "decay_biases=false",
-            "layout=torchvision",
-            "epochs=4",
-        ]
-    )
-    assert (
-        recipe.epochs,
-        recipe.learning_rate,
-        recipe.flip,
-        recipe.decay_biases,
-        recipe.layout,
-    ) == (4, 0.01, False, False, "torchvision")
+    switches = ["flip=False", "decay_biases=false"]
+    others = ["epochs=3", "learning_rate=1e-2", "layout=torchvision", "epochs=4"]
+    recipe = paper().with_settings([*switches, *others])
+    assert (recipe.epochs, recipe.learning_rate) == (4, 0.01)
+    assert (recipe.flip, recipe.decay_biases) == (False, False)
+    assert recipe.layout == "torchvision"
     assert paper().with_settings([]) == paper()
 
 
@@ -176,13 +165,12 @@ def test_nesterov_needs_momentum() -> None:
         dataclasses.replace(modern(), momentum=0.0)
 
 
-def test_nesterov_has_no_printed_form() -> None:
-    assert (
-        refusal("nesterov=true")
-        == "nesterov has no printed form; set rate_in_velocity=false with it, got true"
-    )
+def test_nesterov_does_not_go_with_the_printed_update() -> None:
+    message = refusal("nesterov=true")
+    assert message.startswith("nesterov=true needs rate_in_velocity=false")
+    assert message.endswith("got rate_in_velocity=true")
     assert paper().with_settings(["nesterov=true", "rate_in_velocity=false"]).nesterov
-    with pytest.raises(RecipeError, match="nesterov has no printed form"):
+    with pytest.raises(RecipeError, match="nesterov=true needs rate_in_velocity=false"):
         modern().with_settings(["rate_in_velocity=true"])
 
 
@@ -210,22 +198,38 @@ def test_the_first_convolution_cannot_be_left_out() -> None:
         ("schedule=plateau", "warmup_epochs=3", "schedule=cosine"),
     ],
 )
-def test_a_setting_that_does_nothing_is_answered_with_why_and_the_remedy(
+def test_a_setting_without_effect_is_answered_with_the_cause_and_the_remedy(
     cause: str, setting: str, remedy: str
 ) -> None:
-    answer = f"{setting.partition('=')[0]} does nothing with {cause}; set {remedy} with it, or leave it out"
+    name = setting.partition("=")[0]
+    answer = f"{name} has no effect with {cause}; set {remedy} too, or leave {name} out"
     assert refusal(cause, setting) == answer
     assert refusal(setting, cause) == answer
     needed = "colour_noise=0.1" if cause == "colour_noise=0" else remedy
     assert paper().with_settings([needed, setting]) != paper().with_settings([needed])
 
 
-def test_a_default_that_does_nothing_is_no_mistake() -> None:
-    assert (
-        modern()
-        .with_settings(["schedule=plateau", "crop=random", "colour_noise=0", "layout=torchvision"])
-        .warmup_epochs
-        == 2
-    )
-    digits = dataclasses.replace(paper(), min_crop_area=0.6)  # as the data may ask for
+def test_a_default_without_effect_is_not_a_mistake() -> None:
+    settings = ["schedule=plateau", "crop=random", "colour_noise=0", "layout=torchvision"]
+    assert modern().with_settings(settings).warmup_epochs == 2
+    digits = dataclasses.replace(paper(), min_crop_area=0.6)  # as data can need
     assert digits.with_settings(["epochs=3"]).min_crop_area == 0.6
+
+
+def test_half_the_kernels_need_a_single_tower() -> None:
+    assert refusal("kernels=half") == "kernels=half is for one tower; set num_towers=1 too, got 2"
+    assert paper().with_settings(["kernels=half", "num_towers=1"]).kernels == "half"
+
+
+def test_a_sixth_convolution_with_batch_norm_needs_96_pixels() -> None:
+    settings = ("has_sixth_convolution=true", "normalization=batch")
+    message = refusal(*settings, "image_size=95")
+    assert message.endswith("needs an image_size of 96 or more; got 95")
+    assert paper().with_settings([*settings, "image_size=96"]).has_sixth_convolution
+
+
+def test_the_contrast_of_two_recipes_names_the_values_of_both() -> None:
+    these, others = {"epochs": 3, "flip": True}, {"epochs": 5, "flip": False}
+    assert contrast(these, others, ["epochs"]) == "epochs=3, not epochs=5"
+    both = "epochs=3, flip=True, not epochs=5, flip=False"
+    assert contrast(these, others, ["epochs", "flip"]) == both

@@ -1,4 +1,4 @@
-"""The learning rate over a run: the paper's plateaus, and the warm-up and cosine."""
+"""The learning rate over a run: the paper's plateaus, and a warm-up with a cosine."""
 
 import dataclasses
 
@@ -17,15 +17,14 @@ def test_the_rate_falls_to_a_tenth_three_times_and_training_ends_at_the_next_pla
     while not schedule.has_ended and len(rates) < 100:
         rates.append(schedule.rate(len(rates)))
         schedule.end_epoch(error=0.5)
-    # The first epoch's error is the one that the others do not fall below.
+    # The first epoch sets the error that the others do not improve.
     assert rates == pytest.approx([1e-2] * 3 + [1e-3] * 2 + [1e-4] * 2 + [1e-5] * 2)
 
 
 def test_the_rate_stays_while_the_error_falls() -> None:
     schedule = Schedule(PLATEAU)
-    for number, error in enumerate(
-        [0.9, 0.9, 0.8, 0.8, 0.7, 0.7, 0.6]
-    ):  # never two epochs without a lower one
+    # There are never two epochs without a lower error.
+    for number, error in enumerate([0.9, 0.9, 0.8, 0.8, 0.7, 0.7, 0.6]):
         assert schedule.rate(number) == 0.01
         schedule.end_epoch(error)
     assert schedule.rate(7) == 0.01
@@ -38,7 +37,7 @@ def test_only_a_new_lowest_error_counts_as_a_fall() -> None:
     assert schedule.rate(3) == pytest.approx(1e-3)
 
 
-def test_a_restored_schedule_goes_on_as_the_first_would() -> None:
+def test_a_restored_schedule_continues_as_the_first_would() -> None:
     first = Schedule(PLATEAU)
     for error in (0.5, 0.5, 0.5, 0.6):
         first.end_epoch(error)
@@ -71,7 +70,7 @@ def test_a_warm_up_takes_no_more_than_half_the_run() -> None:
     )
 
 
-def test_a_cosine_does_not_look_at_the_error() -> None:
+def test_a_cosine_ignores_the_error() -> None:
     schedule = Schedule(COSINE)
     for _ in range(100):
         schedule.end_epoch(0.9)

@@ -1,8 +1,7 @@
-"""Imported weights against a forward pass in their own project's terms. Caffe's file is written here byte by byte, not by our reader."""
+"""Imported networks answer like a forward pass written as in the project they come from."""
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexer.embedder import Embedder
+from tests.training.network.caffe_files import blob, caffemodel
 from training.errors import UserError
 from training.network.alexnet import preprocess
 from training.network.export import load_network
@@ -29,31 +29,63 @@ CAFFE_SHAPES = {
     "fc7": (4096, 4096),
     "fc8": (NUM_CLASSES, 4096),
 }
-FLOAT32, FLOAT64 = 5e-6, 5e-8
-Caffe = dict[str, tuple[Tensor, Tensor]]
+FLOAT32 = 5e-6
+"""Bound on error_of in float32, which keeps 7 digits: each kernel adds up in its own order."""
+FLOAT64 = 5e-8
+"""Bound in float64 when the response normalisation's alpha has been rounded to float32."""
+SAME = 1e-12
+"""Bound on error_of when all values are float64."""
+Weights = dict[str, tuple[Tensor, Tensor]]
+
+
+def random_squares(size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=generator)
 
 
 @pytest.fixture(scope="module")
-def squares() -> Tensor:
-    return torch.randint(
-        0, 256, (2, 227, 227, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-
-
-@pytest.fixture(scope="module")
-def caffe() -> Caffe:
+def caffe() -> Weights:
+    """Random weights and biases of a bvlc_alexnet."""
     generator = torch.Generator().manual_seed(1)
     layers = {}
     for name, shape in CAFFE_SHAPES.items():
-        weight = torch.empty(shape).normal_(
-            0, float(2 / np.prod(shape[1:])) ** 0.5, generator=generator
-        )
-        layers[name] = (weight, torch.empty(shape[0]).uniform_(0, 0.2, generator=generator))
+        deviation = float(2 / np.prod(shape[1:])) ** 0.5
+        weight = torch.empty(shape).normal_(0, deviation, generator=generator)
+        bias = torch.empty(shape[0]).uniform_(0, 0.2, generator=generator)
+        layers[name] = (weight, bias)
     return layers
 
 
-def caffe_forward(caffe: Caffe, squares: Tensor, mean_bgr: Tensor) -> tuple[Tensor, Tensor]:
-    """BVLC's deploy.prototxt in float64: BGR less the mean; LRN before pooling with k = 1; (logits, fc7)."""
+@pytest.fixture(scope="module")
+def caffe_file(caffe: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .caffemodel of the second generation."""
+    return write_alexnet(tmp_path_factory.mktemp("caffe") / "bvlc_alexnet.caffemodel", caffe)
+
+
+def write_alexnet(
+    file: Path,
+    caffe: Weights,
+    *,
+    is_new: bool = True,
+    between: tuple[str, str] = ("norm{}", "pool{}"),
+) -> Path:
+    """Write the layers with weights, and two layers without after conv1 and after conv2."""
+    layers: dict[str, tuple[Tensor, ...]] = {}
+    for name, tensors in caffe.items():
+        layers[name] = tensors
+        if name in ("conv1", "conv2"):
+            layers |= {layer.format(name[-1]): () for layer in between}
+    with file.open("wb") as stream:
+        stream.writelines(caffemodel(layers, is_new=is_new))
+    return file
+
+
+def caffe_forward(caffe: Weights, squares: Tensor, mean_bgr: Tensor) -> tuple[Tensor, Tensor]:
+    """BVLC's deploy.prototxt in float64: logits and fc7.
+
+    The input is BGR minus the mean. The response normalisation comes before the pooling, with k =
+    1.
+    """
     caffe = {name: (weight.double(), bias.double()) for name, (weight, bias) in caffe.items()}
     x = squares.flip(3).permute(0, 3, 1, 2).double() - mean_bgr
     x = F.relu(F.conv2d(x, *caffe["conv1"], stride=4))
@@ -68,112 +100,88 @@ def caffe_forward(caffe: Caffe, squares: Tensor, mean_bgr: Tensor) -> tuple[Tens
     return F.linear(features, *caffe["fc8"]), features
 
 
-def varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 127:
-        encoded.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*encoded, number])
+def error_of(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, as a share of the largest expected number."""
+    return float((actual - expected).abs().max() / expected.abs().max())
 
 
-def chunk(field: int, content: bytes) -> bytes:
-    return varint(field << 3 | 2) + varint(len(content)) + content
-
-
-def blob(tensor: Tensor, *, is_new: bool) -> bytes:
-    shape = tuple(tensor.shape)
-    if is_new:
-        header = chunk(7, chunk(1, b"".join(map(varint, shape))))
-    else:
-        padded = (1,) * (4 - len(shape)) + shape
-        header = b"".join(varint(field << 3) + varint(side) for field, side in enumerate(padded, 1))
-    return header + chunk(5, tensor.numpy().astype("<f4").tobytes())
-
-
-def caffemodel(
-    caffe: Caffe, *, is_new: bool, between: tuple[str, str] = ("norm{}", "pool{}")
-) -> Iterator[bytes]:
-    """The layers with weights, and `between` after the first two convolutions."""
-    yield chunk(1, b"AlexNet")
-    layers: dict[str, tuple[Tensor, ...]] = {}
-    for name, tensors in caffe.items():
-        layers[name] = tensors
-        layers |= {kind.format(name[-1]): () for kind in between if name in ("conv1", "conv2")}
-    for name, blobs in layers.items():
-        field, name_field, blob_field = (100, 1, 7) if is_new else (2, 4, 6)
-        # An unknown field, as the real files have many: the learning rates of a layer.
-        layer = chunk(name_field, name.encode()) + varint(103 << 3 | 5) + struct.pack("<f", 2.0)
-        yield chunk(
-            field,
-            layer + b"".join(chunk(blob_field, blob(tensor, is_new=is_new)) for tensor in blobs),
-        )
-
-
-def error_of(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest number wanted."""
-    return float((found - wanted).abs().max() / wanted.abs().max())
+def refusal(weights: Path, out: Path, **options: Any) -> str:
+    """The one-line error of a refused import, which leaves no directory."""
+    with pytest.raises(UserError) as caught:
+        import_weights(weights, out, **options)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("is_new", [False, True], ids=["first-generation", "second-generation"])
-def test_a_caffemodel_gives_caffes_answers(
-    caffe: Caffe, squares: Tensor, tmp_path: Path, is_new: bool
-) -> None:
-    file, mean_file = tmp_path / "bvlc_alexnet.caffemodel", tmp_path / "mean.npy"
-    with file.open("wb") as out:
-        out.writelines(caffemodel(caffe, is_new=is_new))
+def test_a_caffemodel_gives_caffes_answers(caffe: Weights, tmp_path: Path, is_new: bool) -> None:
+    file = write_alexnet(tmp_path / "bvlc_alexnet.caffemodel", caffe, is_new=is_new)
     mean = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(2)) * 255
-    np.save(mean_file, mean.numpy())
+    mean_file = tmp_path / ("mean.npy" if is_new else "mean.binaryproto")
+    if is_new:
+        np.save(mean_file, mean.numpy())
+    else:
+        mean_file.write_bytes(blob(mean, is_new=False))
     import_weights(file, tmp_path / "model", mean=mean_file)
     network, card = load_network(tmp_path / "model")
     for ours, theirs in zip(LAYERS, CAFFE_SHAPES, strict=True):
         weight, bias = caffe[theirs]
-        assert torch.equal(
-            network.get_parameter(f"{ours}.weight"), weight.flip(1) if theirs == "conv1" else weight
-        )
+        expected_weight = weight.flip(1) if theirs == "conv1" else weight  # BGR -> RGB
+        assert torch.equal(network.get_parameter(f"{ours}.weight"), expected_weight)
         assert torch.equal(network.get_parameter(f"{ours}.bias"), bias)
-    wanted_logits, wanted_features = caffe_forward(caffe, squares, mean[:, 14:241, 14:241])
+    squares = random_squares(227)
+    expected_logits, expected_features = caffe_forward(caffe, squares, mean[:, 14:241, 14:241])
+    if is_new:
+        on_onnx = Embedder(tmp_path / "model").embed(squares.numpy())
+        assert error_of(torch.tensor(on_onnx.features), expected_features) < FLOAT32
     with torch.inference_mode():
         logits, features = network(squares)
         exact_logits, exact_features = network.double()(squares)
-    # Not equal, as sums are taken in another order: float32 keeps 7 digits, and float64 those of the LRN's alpha, a float32 too.
-    assert error_of(logits, wanted_logits) < FLOAT32
-    assert error_of(features, wanted_features) < FLOAT32
-    assert error_of(exact_logits, wanted_logits) < FLOAT64
-    assert error_of(exact_features, wanted_features) < FLOAT64
+    assert error_of(logits, expected_logits) < FLOAT32
+    assert error_of(features, expected_features) < FLOAT32
+    assert error_of(exact_logits, expected_logits) < FLOAT64
+    assert error_of(exact_features, expected_features) < FLOAT64
     assert card.class_names == tuple(map(str, range(NUM_CLASSES)))
-    if is_new:
-        assert (
-            error_of(
-                torch.tensor(Embedder(tmp_path / "model").embed(squares.numpy()).features),
-                wanted_features,
-            )
-            < FLOAT32
-        )
 
 
-def test_a_caffemodel_without_a_mean_image_takes_the_channel_means(
-    caffe: Caffe, squares: Tensor, tmp_path: Path
+def test_a_caffemodel_without_a_mean_image_gets_the_channel_means(
+    caffe: Weights, caffe_file: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "bvlc_alexnet.caffemodel"
-    file.write_bytes(b"".join(caffemodel(caffe, is_new=True)))
-    import_weights(file, tmp_path / "model", class_names=list("abcdefg"))
+    import_weights(caffe_file, tmp_path / "model", class_names=list("abcdefg"))
     network, card = load_network(tmp_path / "model")
+    squares = random_squares(227)
     with torch.inference_mode():
-        wanted, _ = caffe_forward(caffe, squares, torch.tensor(CAFFE_MEAN_BGR)[:, None, None])
-        assert error_of(network.double()(squares)[0], wanted) < FLOAT64
+        expected, _ = caffe_forward(caffe, squares, torch.tensor(CAFFE_MEAN_BGR)[:, None, None])
+        assert error_of(network.double()(squares)[0], expected) < FLOAT64
     assert card.class_names == tuple("abcdefg")
 
 
 @pytest.mark.parametrize("is_new", [False, True], ids=["first-generation", "second-generation"])
 def test_caffenet_which_pools_before_the_normalisation_is_refused(
-    caffe: Caffe, tmp_path: Path, is_new: bool
+    caffe: Weights, tmp_path: Path, is_new: bool
 ) -> None:
     file = tmp_path / "bvlc_reference_caffenet.caffemodel"
-    file.write_bytes(b"".join(caffemodel(caffe, is_new=is_new, between=("pool{}", "norm{}"))))
-    with pytest.raises(UserError, match="its pool1 comes before norm1") as refusal:
-        import_weights(file, tmp_path / "model")
-    assert "\n" not in str(refusal.value)
-    assert not (tmp_path / "model").exists()
+    write_alexnet(file, caffe, is_new=is_new, between=("pool{}", "norm{}"))
+    assert "its pool1 comes before norm1" in refusal(file, tmp_path / "model")
+
+
+def test_a_mean_image_of_another_shape_or_format_is_refused(
+    caffe_file: Path, tmp_path: Path
+) -> None:
+    small, text = tmp_path / "small.npy", tmp_path / "text.binaryproto"
+    np.save(small, np.zeros((3, 100, 256), np.float32))
+    text.write_text("not protobuf at all")
+    shape = "must have the shape (3, H, W), with H and W of 227 or more, but has (3, 100, 256)"
+    assert shape in refusal(caffe_file, tmp_path / "model", mean=small)
+    for file in (text, tmp_path / "missing.npy"):
+        message = refusal(caffe_file, tmp_path / "model", mean=file)
+        assert f"{file} cannot be read as a mean image" in message
+
+
+def test_the_class_names_must_be_as_many_as_the_classes(caffe_file: Path, tmp_path: Path) -> None:
+    message = refusal(caffe_file, tmp_path / "model", class_names=["cat", "dog"])
+    assert "has 7 classes but 2 names were given; pass one name per line" in message
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -186,23 +194,30 @@ def test_torchvisions_alexnet_gives_torchvisions_answers(tmp_path: Path, suffix:
     else:
         save_file(theirs.state_dict(), file)
     import_weights(file, tmp_path / "model")
-    network, card = load_network(tmp_path / "model")
-    squares = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
-    normalized = torchvision.transforms.functional.normalize(
+    ours, card = load_network(tmp_path / "model")
+    for own, parameter in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(own, parameter)
+    squares = random_squares(224)
+    standardised = torchvision.transforms.functional.normalize(
         squares.permute(0, 3, 1, 2).float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     )
     with torch.inference_mode():
-        found = network(squares)[0]
-        assert torch.equal(found, theirs(preprocess(squares, network.mean, network.std)))
-        # Not equal, as torchvision divides by 255 before the mean is taken off, and we scale the mean instead.
-        assert error_of(found, theirs(normalized)) < FLOAT32
-    for ours, parameter in zip(network.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(ours, parameter)
+        # Both divide by 255 at different steps, so their inputs differ in the last digit.
+        assert error_of(ours(squares)[0], theirs(standardised)) < FLOAT32
+        ours, theirs = ours.double(), theirs.double()
+        same_input = preprocess(squares, ours.mean, ours.std)
+        assert error_of(ours(squares)[0], theirs(same_input)) < SAME
     assert (card.class_names[0], len(set(card.class_names))) == ("tench", 1000)
 
 
+def test_a_mean_image_is_refused_for_torchvisions_weights(tmp_path: Path) -> None:
+    (tmp_path / "alexnet.pth").touch()
+    message = refusal(tmp_path / "alexnet.pth", tmp_path / "model", mean=tmp_path / "mean.npy")
+    assert "--mean works with a .caffemodel only" in message
+
+
 class Trap:
-    """Unpickling it would write a file."""
+    """Unpickling it writes a file."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -213,30 +228,26 @@ class Trap:
 
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     torch.save({"features.0.weight": Trap(tmp_path / "sprung")}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="cannot be read as plain weights"):
-        import_weights(tmp_path / "evil.pth", tmp_path / "model")
+    message = refusal(tmp_path / "evil.pth", tmp_path / "model")
+    assert "cannot be read as plain weights" in message
     assert not (tmp_path / "sprung").exists()
-    assert not (tmp_path / "model").exists()
 
 
-def test_what_is_no_alexnet_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_files_without_alexnets_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "text.caffemodel").write_text("not protobuf at all")
     (tmp_path / "empty.caffemodel").write_bytes(b"")
     (tmp_path / "weights.h5").touch()
     for name, message in (
-        ("other.pth", "is no state of torchvision's alexnet"),
-        ("list.pth", "holds no plain state dict"),
-        ("text.caffemodel", "cut off, or no file of Caffe's"),
-        ("empty.caffemodel", "holds no layer with weights"),
+        ("other.pth", "is not a state dict of torchvision's alexnet"),
+        ("list.pth", "does not hold a plain state dict"),
+        ("text.caffemodel", "cut off, or not a file of Caffe's"),
+        ("empty.caffemodel", "does not hold any layer with weights"),
         ("weights.h5", "must end in"),
         ("nowhere.pth", "does not exist"),
     ):
-        with pytest.raises(UserError, match=message) as refusal:
-            import_weights(tmp_path / name, tmp_path / "model")
-        assert "\n" not in str(refusal.value)
-        assert not (tmp_path / "model").exists()
+        assert message in refusal(tmp_path / name, tmp_path / "model")
 
 
 def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

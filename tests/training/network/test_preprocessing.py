@@ -1,4 +1,4 @@
-"""The training images' mean and colours, against NumPy's own."""
+"""The statistics of the training pixels, compared with NumPy's."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,14 +15,16 @@ from training.network.preprocessing import PixelStatistics, measure_pixels
 
 @pytest.fixture(scope="module")
 def canvases() -> Pixels:
-    """More canvases than one batch of the sums, reddish, darker from left to right, whose channels go up and down together."""
+    """Reddish canvases, brighter from left to right, with correlated channels.
+
+    There are more of them than one batch of sums holds.
+    """
     side = canvas_px(67)
     random = np.random.default_rng(0)
     brightness = random.integers(0, 60, (300, side, side, 1)) * np.array([1.0, 0.9, 0.5])
-    own = random.integers(0, 30, (300, side, side, 3))
-    return np.asarray(
-        brightness + own + np.array([110, 60, 20]) + np.arange(side)[:, None] // 2, np.uint8
-    )
+    noise = random.integers(0, 30, (300, side, side, 3))
+    gradient = np.arange(side)[:, None] // 2
+    return np.asarray(brightness + noise + np.array([110, 60, 20]) + gradient, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +33,11 @@ def statistics(canvases: Pixels) -> PixelStatistics:
 
 
 def pixels_of(canvases: Pixels) -> npt.NDArray[np.float64]:
-    """(N, 3): every pixel of the central squares."""
+    """Every pixel of the central squares, (N, 3)."""
     return centre(canvases, 67).reshape(-1, 3).astype(np.float64)
 
 
-def test_the_mean_image_is_numpys_over_the_central_squares(
+def test_the_mean_image_equals_numpys_mean_of_the_central_squares(
     canvases: Pixels, statistics: PixelStatistics
 ) -> None:
     squares = canvases[:, 5:72, 5:72].astype(np.float64)
@@ -43,12 +45,12 @@ def test_the_mean_image_is_numpys_over_the_central_squares(
     np.testing.assert_allclose(statistics.mean, squares.mean((0, 1, 2)), rtol=1e-14)
 
 
-def test_the_covariance_is_numpys_over_all_images_and_places(
+def test_the_covariance_equals_numpys_over_all_images_and_positions(
     canvases: Pixels, statistics: PixelStatistics
 ) -> None:
-    wanted = np.cov(pixels_of(canvases), rowvar=False, bias=True)
-    assert wanted[0, 1] > 100  # the channels do go together
-    np.testing.assert_allclose(statistics.covariance, wanted, rtol=1e-10)
+    expected = np.cov(pixels_of(canvases), rowvar=False, bias=True)
+    assert expected[0, 1] > 100  # the channels are correlated
+    np.testing.assert_allclose(statistics.covariance, expected, rtol=1e-10)
     np.testing.assert_allclose(statistics.deviation, pixels_of(canvases).std(0), rtol=1e-10)
 
 
@@ -61,7 +63,7 @@ def test_the_colour_axes_are_orthogonal_and_span_the_covariance(
     np.testing.assert_allclose(between - np.diag(np.diag(between)), 0, atol=1e-9)
 
 
-def test_each_colour_axis_is_as_long_as_the_colours_deviate_along_it(
+def test_the_length_of_a_colour_axis_is_the_deviation_along_it(
     canvases: Pixels, statistics: PixelStatistics
 ) -> None:
     lengths = np.linalg.norm(statistics.colour_axes, axis=1)
@@ -69,17 +71,17 @@ def test_each_colour_axis_is_as_long_as_the_colours_deviate_along_it(
     np.testing.assert_allclose((pixels_of(canvases) @ directions.T).std(0), lengths, rtol=1e-4)
 
 
-def test_the_variance_of_bright_and_of_dark_images_is_right_to_a_fraction_of_a_level() -> None:
+def test_the_variance_of_very_bright_and_very_dark_images_is_exact() -> None:
     side = canvas_px(67)
     for level in (0, 255):
         canvases = np.full((300, side, side, 3), level, np.uint8)
-        canvases[::2] ^= 2  # half of them two levels away
+        canvases[::2] ^= 2  # half of them differ by two levels
         statistics = measure_pixels(canvases, 67)
         np.testing.assert_allclose(statistics.mean, abs(level - 1), rtol=1e-14)
         np.testing.assert_allclose(statistics.covariance, 1, rtol=1e-10)
 
 
-def test_the_number_of_images_in_a_sum_changes_nothing(
+def test_the_size_of_a_batch_changes_nothing(
     canvases: Pixels, statistics: PixelStatistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.network.preprocessing.BATCH_SIZE", 7)
@@ -88,32 +90,32 @@ def test_the_number_of_images_in_a_sum_changes_nothing(
     np.testing.assert_array_equal(again.covariance, statistics.covariance)
 
 
-def test_the_brightest_images_are_summed_exactly_whatever_their_size() -> None:
+def test_the_brightest_images_are_summed_exactly_at_any_size() -> None:
     for side in (67, 69, 96):
         statistics = measure_pixels(np.full((20, side, side, 3), 255, np.uint8), side)
         assert np.all(statistics.mean_image == 255)
         assert np.all(statistics.covariance == 0)
 
 
-def test_the_images_are_read_ahead_a_few_at_a_time(
+def test_the_images_are_read_in_small_batches(
     canvases: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
+    batch_sizes: list[int] = []
 
     def counted(source: Pixels, chosen: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
         for batch in batches(source, chosen, device):
-            read.append(len(batch))
+            batch_sizes.append(len(batch))
             yield batch
 
     monkeypatch.setattr("training.network.preprocessing.batches", counted)
     measure_pixels(canvases, 67)
-    assert sum(read) == len(canvases)
-    assert max(read) <= 32
+    assert sum(batch_sizes) == len(canvases)
+    assert max(batch_sizes) <= 32
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_finds_the_same_to_the_last_digit(
+def test_a_gpu_gives_the_same_statistics_to_the_last_bit(
     canvases: Pixels, statistics: PixelStatistics
 ) -> None:
     on_gpu = measure_pixels(canvases, 67, torch.device("cuda"))

@@ -1,4 +1,4 @@
-"""A tower a device, on two CPUs: the sums of the grouped network, and its weights again at the end."""
+"""One tower per device, on two CPUs, gives the grouped network's results and weights."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import UserError
-from training.learning.optimizer import optimizer_of, set_rate
+from training.learning.optimizer import build_optimizer, set_rate
 from training.learning.recipe import Recipe
 from training.network.alexnet import AlexNet, Architecture, initialize
-from training.network.towers import TowerParallel
+from training.network.towers import TowerParallel, check_towers
 
 CPUS = ("cpu", "cpu")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -30,12 +30,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full layers of 64 units in place of 4096: the rest is all there."""
+def small_hidden_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the fully connected layers small: 64 units instead of 4096."""
     monkeypatch.setattr("training.network.alexnet.NUM_FEATURES", 64)
 
 
-def network_of(seed: int = 0, **changes: Any) -> AlexNet:
+def make_network(seed: int = 0, **changes: Any) -> AlexNet:
     settings: dict[str, Any] = {
         "layout": "paper",
         "normalization": "response",
@@ -47,16 +47,15 @@ def network_of(seed: int = 0, **changes: Any) -> AlexNet:
     initialize(network, "kaiming", seed)
     for name, parameter in network.named_parameters():
         if parameter.ndim == 1 and "norm" not in name:
-            nn.init.normal_(parameter, std=0.1)  # biases that a mistake cannot hide behind
+            nn.init.normal_(parameter, std=0.1)  # with biases of 0 a wrong one would not show
     network.mean.copy_(torch.rand(network.mean.shape) * 40 + 100)
     network.std.fill_(60)
     return network
 
 
-def images(seed: int, count: int = 6) -> Tensor:
-    return torch.randint(
-        0, 256, (count, 99, 99, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+def random_images(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (6, 99, 99, 3), dtype=torch.uint8, generator=generator)
 
 
 def assert_same_state(one: nn.Module, other: nn.Module, *, tolerance: float) -> None:
@@ -66,23 +65,23 @@ def assert_same_state(one: nn.Module, other: nn.Module, *, tolerance: float) -> 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_towers_are_the_grouped_network(variant: str) -> None:
-    whole = network_of(**VARIANTS[variant])
+def test_two_towers_train_like_the_grouped_network(variant: str) -> None:
+    whole = make_network(**VARIANTS[variant])
     towers = TowerParallel(whole, CPUS)
     recipe = Recipe(learning_rate=0.001, image_size=99)
-    optimizers = [optimizer_of(network, recipe) for network in (whole, towers)]
-    written = network_of(seed=1, **VARIANTS[variant])
+    optimizers = [build_optimizer(network, recipe) for network in (whole, towers)]
+    written = make_network(seed=1, **VARIANTS[variant])
     written.mean.copy_(whole.mean)
     written.std.copy_(whole.std)
     before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
     for step in range(3):
-        found, wanted = towers(images(step)), whole(images(step))
-        for one, other in zip(found, wanted, strict=True):
+        images = random_images(step)
+        actual, expected = towers(images), whole(images)
+        for one, other in zip(actual, expected, strict=True):
             assert one.shape == other.shape
-            torch.testing.assert_close(
-                one, other, rtol=1e-3, atol=1e-3 * float(other.detach().abs().max())
-            )
-        for (logits, _), optimizer in zip((wanted, found), optimizers, strict=True):
+            largest = float(other.detach().abs().max())
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * largest)
+        for (logits, _), optimizer in zip((expected, actual), optimizers, strict=True):
             optimizer.zero_grad()
             nn.functional.cross_entropy(logits, torch.arange(6) % 3).backward()
             set_rate(optimizer, 0.001 * (step + 1), recipe)
@@ -95,25 +94,26 @@ def test_two_towers_are_the_grouped_network(variant: str) -> None:
     )
 
 
-def test_every_gradient_is_that_of_its_half() -> None:
-    whole = network_of()
+def test_the_gradients_of_the_halves_are_the_gradients_of_the_whole() -> None:
+    whole = make_network()
     towers = TowerParallel(whole, CPUS)
     for network in (whole, towers):
-        nn.functional.cross_entropy(network(images(0))[0], torch.arange(6) % 3).backward()
-    first, second = (dict(tower.named_parameters()) for tower in towers.towers)
-    for name, parameter in first.items():
-        halves = [half.grad for half in (parameter, second[name])]
-        wanted = whole.get_parameter(name).grad
-        assert halves[0] is not None
-        assert halves[1] is not None
-        assert wanted is not None
-        torch.testing.assert_close(
-            torch.cat([half for half in halves if half is not None]), wanted, rtol=1e-3, atol=1e-4
-        )
+        logits, _ = network(random_images(0))
+        nn.functional.cross_entropy(logits, torch.arange(6) % 3).backward()
+    first, second = towers.towers
+    for name, _ in first.named_parameters():
+        joined = torch.cat([gradient(tower, name) for tower in (first, second)])
+        torch.testing.assert_close(joined, gradient(whole, name), rtol=1e-3, atol=1e-4)
 
 
-def test_each_tower_holds_half_of_every_layer_but_the_last() -> None:
-    whole = network_of()
+def gradient(module: nn.Module, name: str) -> Tensor:
+    values = module.get_parameter(name).grad
+    assert values is not None
+    return values
+
+
+def test_each_tower_holds_half_of_every_layer_except_the_last() -> None:
+    whole = make_network()
     towers = TowerParallel(whole, CPUS)
     shapes = {
         name: tuple(parameter.shape)
@@ -129,31 +129,27 @@ def test_each_tower_holds_half_of_every_layer_but_the_last() -> None:
         "hidden.fc6.weight": (32, 1024),
         "hidden.fc7.weight": (32, 64),
     }
-    assert sum(parameter.numel() for parameter in towers.parameters()) == sum(
-        parameter.numel() for parameter in whole.parameters()
-    )
+    num_parameters = [
+        sum(parameter.numel() for parameter in network.parameters()) for network in (towers, whole)
+    ]
+    assert num_parameters[0] == num_parameters[1]
 
 
-def test_the_towers_exchange_their_maps_at_conv3_and_before_the_full_layers_only() -> None:
-    towers = TowerParallel(network_of(), CPUS)
+def test_the_towers_exchange_maps_at_conv3_and_before_the_fully_connected_layers_only() -> None:
+    towers = TowerParallel(make_network(), CPUS)
     names = [
         name
         for part in ("convolutions", "hidden")
         for name, _ in towers.towers[0].get_submodule(part).named_children()
     ]
-    assert [name for name, exchanges in zip(names, towers.exchanges, strict=True) if exchanges] == [
-        "conv3",
-        "fc6",
-        "fc7",
-    ]
+    exchanges = zip(names, towers.exchanges, strict=True)
+    assert [name for name, has_exchange in exchanges if has_exchange] == ["conv3", "fc6", "fc7"]
 
 
 @pytest.mark.parametrize("normalization", ["response", "batch"])
-def test_what_is_read_is_written_back_bit_for_bit(normalization: str) -> None:
-    whole, other = (
-        network_of(normalization=normalization),
-        network_of(seed=1, normalization=normalization),
-    )
+def test_weights_are_written_back_bit_for_bit(normalization: str) -> None:
+    whole = make_network(normalization=normalization)
+    other = make_network(seed=1, normalization=normalization)
     towers = TowerParallel(other, CPUS)
     towers.read(whole)
     towers.write_back(other)
@@ -161,8 +157,8 @@ def test_what_is_read_is_written_back_bit_for_bit(normalization: str) -> None:
     assert_same_state(other, whole, tolerance=0)
 
 
-def test_the_towers_weights_are_copies() -> None:
-    whole = network_of()
+def test_the_towers_hold_copies_of_the_weights() -> None:
+    whole = make_network()
     before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
     towers = TowerParallel(whole, CPUS)
     with torch.no_grad():
@@ -180,19 +176,29 @@ def test_the_towers_weights_are_copies() -> None:
         (CPUS, {"layout": "torchvision"}, "got 2 and layout=torchvision, num_towers=2"),
     ],
 )
-def test_other_than_two_devices_and_two_towers_are_refused(
+def test_anything_other_than_two_devices_and_two_towers_is_refused(
     devices: tuple[str, ...], changes: dict[str, Any], got: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        TowerParallel(network_of(**changes), devices)
-    assert (
-        str(caught.value)
-        == f"a tower a device takes two devices and two towers of the paper's layout; {got}"
-    )
+        TowerParallel(make_network(**changes), devices)
+    required = "exactly two devices and a network with layout=paper and num_towers=2"
+    assert str(caught.value) == f"--tower-devices needs {required}; {got}"
 
 
-def test_a_response_that_crosses_the_towers_is_refused() -> None:
-    with pytest.raises(
-        UserError, match="a tower a device needs a response normalisation within each tower"
-    ):
-        TowerParallel(network_of(response_crosses_towers=True), CPUS)
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [
+        ("gpu0", "names gpu0, which is not a device to train on"),
+        ("meta", "names meta, which is not a device to train on"),
+        ("cuda:99", "names cuda:99, but this machine has"),
+    ],
+)
+def test_a_device_that_this_machine_does_not_have_is_refused(device: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        check_towers(make_network().architecture, ("cpu", device))
+
+
+def test_a_response_normalisation_that_crosses_the_towers_is_refused() -> None:
+    needed = "--tower-devices needs a response normalisation within each tower"
+    with pytest.raises(UserError, match=needed):
+        TowerParallel(make_network(response_crosses_towers=True), CPUS)

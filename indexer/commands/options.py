@@ -1,0 +1,35 @@
+"""Arguments and options that several commands of the index share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer.search.kinds import KINDS
+from training.devices import Device
+
+IndexDirectory = Annotated[
+    Path, typer.Argument(metavar="INDEX", show_default=False, help="An index directory.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")
+]
+KindOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(KINDS),
+        show_default=False,
+        help="How to search. auto scans all items as long as that is fast, and then takes the "
+        "most precise kind that fits into the memory.",
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        show_default=False,
+        help="The memory that searching may take, for example 4GB. Without it, half of the "
+        "machine's memory.",
+    ),
+]

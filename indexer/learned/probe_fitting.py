@@ -1,0 +1,242 @@
+"""`lookalike index probe`: fit a probe, and measure it on held-out items.
+
+Scaling and penalty are chosen by cross-validation. Fitting needs scikit-learn, from the `full`
+extra.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.array_types import Doubles, Floats, Rows
+from indexer.learned.logistic_regression import fit_linear, fit_logistic, rotate, scale
+from indexer.learned.probe import SCALINGS, Probe, ProbeFacts, Scaling
+from indexer.metrics import unit
+from indexer.storage.index import Index
+from indexer.storage.manifest import PROBE
+from indexer.storage.records import hash_of
+from indexer.storage.writer import IndexWriter
+from training.data.datasets import split
+from training.data.examples import Example
+from training.errors import UserError
+from training.progress import Bar
+
+MAX_LABELS = 1000
+"""The fit holds about twenty arrays of (labels, 4096) doubles: 650 MB for this many labels."""
+MAX_ITEMS = 50_000
+"""Maximum number of items that are fitted. More are sampled by label. The features of this many
+take 0.8 GB, and their scaled copy takes as much again."""
+MAX_TUNING_ITEMS = 2000
+NUM_FOLDS = 3
+SEED = 0
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Candidates for scikit-learn's C, for features of variance 1."""
+NUM_VOTERS = 5
+"""Number of nearest items that vote."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+def make_probe(directory: Path) -> ProbeFacts:
+    """Fit a probe and keep it in the index, in place of an earlier one; raises UserError."""
+    with IndexWriter.open(directory) as writer:
+        probe = fit(writer.index)
+        with writer.artefact(PROBE, "npz", asdict(probe.facts)) as path, path.open("wb") as file:
+            np.savez(file, weights=probe.weights, bias=probe.bias)
+        writer.commit()
+    return probe.facts
+
+
+def fit(index: Index) -> Probe:
+    """Fit a probe on the items that have a label; raises UserError for too few or too many labels.
+
+    The same items give the same probe. The held-out fifth is the one that training holds out for
+    these paths, so a network trained on the same images has not seen it either. Scaling and penalty
+    are chosen by cross-validation on the other items. The probe that is returned is fitted on all
+    items.
+    """
+    names = tuple(sorted(index.labels()))
+    if not 2 <= len(names) <= MAX_LABELS:
+        remedy = (
+            "add images with other labels: lookalike index add"
+            if len(names) < 2
+            else "nearest neighbours can tell more labels apart: lookalike search"
+        )
+        raise UserError(
+            f"a probe needs 2 to {MAX_LABELS:,} labels but the items of {index.directory} "
+            f"have {len(names):,}; {remedy}"
+        )
+    rows, labels = _labelled(index, names)
+    num_items = len(rows)
+    chosen = np.sort(_stratified(labels, MAX_ITEMS))
+    rows, labels = rows[chosen], labels[chosen]
+    features = np.asarray(index.features[rows])  # (n, 4096)
+    is_held_out = _held_out(index, rows)
+    with Bar("Fitting", len(SCALINGS) * len(INVERSE_PENALTIES) + 2, "fits") as bar:
+        scaling, inverse_penalty = _tune(features[~is_held_out], labels[~is_held_out], bar)
+        shares = _measure(features, labels, is_held_out, scaling, inverse_penalty)
+        bar.advance(1)
+        weights, bias = fit_linear(features, labels, scaling, inverse_penalty)
+        bar.advance(1)
+    facts = ProbeFacts(
+        commit=index.manifest.commit,
+        labels=names,
+        num_items=num_items,
+        num_fitted=len(rows),
+        num_unlabelled=len(index.rows) - num_items,
+        scaling=scaling,
+        inverse_penalty=inverse_penalty,
+        num_held_out=int(is_held_out.sum()),
+        **shares,
+    )
+    return Probe(facts, weights, bias)
+
+
+def vote(features: Floats, labels: Rows, queries: Floats) -> Rows:
+    """The label that most of a query's five nearest features have, by Euclidean distance, (Q,).
+
+    A tie goes to the label with the nearest of them.
+    """
+    import faiss
+
+    queries, features = np.ascontiguousarray(queries), np.ascontiguousarray(features)
+    _, nearest = faiss.knn(queries, features, min(NUM_VOTERS, len(features)))
+    votes = labels[nearest]  # (Q, voters), nearest first
+    counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+    # argmax takes the first of equal counts, which is the nearest voter's.
+    winners: Rows = votes[np.arange(len(votes)), counts.argmax(axis=1)]
+    return winners
+
+
+def accuracies(
+    features: Floats, labels: Rows, queries: Floats, query_labels: Rows, logits: Floats | None
+) -> dict[str, float | None]:
+    """Shares of right answers for the same queries (Q, 4096): by a probe, by votes and by chance.
+
+    `logits` (Q, labels) are the probe's. `features` (n, 4096) and `labels` (n,) are the items that
+    vote. Without queries there are no logits, and each share is None.
+    """
+    if not len(queries):
+        return dict.fromkeys(("accuracy", "vote_euclidean", "vote_cosine", "chance"))
+    assert logits is not None
+    answers = {
+        "accuracy": logits.argmax(axis=1),
+        "vote_euclidean": vote(features, labels, queries),
+        "vote_cosine": vote(unit(features), labels, unit(queries)),
+        "chance": np.full(len(queries), np.bincount(labels).argmax()),
+    }
+    return {name: float(np.mean(answer == query_labels)) for name, answer in answers.items()}
+
+
+def _measure(
+    features: Floats, labels: Rows, is_held_out: Mask, scaling: Scaling, inverse_penalty: float
+) -> dict[str, Any]:
+    """The `accuracies` on the held-out items, by a probe fitted on the other items."""
+    others, other_labels = features[~is_held_out], labels[~is_held_out]
+    queries = features[is_held_out]
+    logits = None
+    if len(queries):
+        weights, bias = fit_linear(others, other_labels, scaling, inverse_penalty)
+        logits = (unit(queries) if scaling == "length" else queries) @ weights.T + bias
+    return accuracies(others, other_labels, queries, labels[is_held_out], logits)
+
+
+def _labelled(index: Index, names: Sequence[str]) -> tuple[Rows, Rows]:
+    """The rows of the items that have a label, and the positions of their labels in `names`."""
+    hashes = np.array([hash_of(name) for name in names], np.uint64)
+    order = np.argsort(hashes)
+    label_hashes = np.asarray(index.records["label_hash"][index.rows])
+    has_label = label_hashes != 0
+    positions = order[np.searchsorted(hashes[order], label_hashes[has_label])]
+    return index.rows[has_label], positions.astype(np.int64)
+
+
+def _held_out(index: Index, rows: Rows) -> Mask:
+    """A mask of the held-out rows, (n,): a fifth of each label that has more than one item.
+
+    An item is not held out if an item with the same bytes is not.
+    """
+    texts = [index.text(row) for row in rows]
+    _, held_out = split(Example(path, label, b"") for path, label in texts)
+    held_out_paths = {example.path for example in held_out}
+    is_held_out = np.array([path in held_out_paths for path, _ in texts], bool)
+    # S32 drops zeros at the end. That is harmless here, because all hashes have the same length.
+    contents = np.ascontiguousarray(index.records["sha256"][rows]).view("S32").reshape(-1)
+    return is_held_out & ~np.isin(contents, contents[~is_held_out])
+
+
+def _stratified(labels: Rows, count: int) -> Rows:
+    """Positions of at most `count` items. Each label keeps its share, and at least one item.
+
+    The sample is always the same.
+    """
+    share_before = np.empty(len(labels))
+    for positions in _shuffled_by_label(labels):
+        share_before[positions] = np.arange(len(positions)) / len(positions)
+    return np.argsort(share_before, kind="stable")[:count]
+
+
+def _folds(labels: Rows) -> Rows:
+    """The fold in which each item is left out, (n,). Each label is spread evenly over the folds.
+
+    A label's only item has fold -1: it is never left out.
+    """
+    folds = np.empty(len(labels), np.int64)
+    for positions in _shuffled_by_label(labels):
+        folds[positions] = np.arange(len(positions)) % NUM_FOLDS if len(positions) > 1 else -1
+    return folds
+
+
+def _shuffled_by_label(labels: Rows) -> Iterator[Rows]:
+    """The positions of each label's items, in a random order that is always the same."""
+    shuffled = np.random.default_rng(SEED).permutation(len(labels))
+    for label in np.unique(labels):
+        yield shuffled[labels[shuffled] == label]
+
+
+def _tune(features: Floats, labels: Rows, bar: Bar) -> tuple[Scaling, float]:
+    """The scaling and the inverse penalty that predict left-out folds best, by log-likelihood."""
+    chosen = _stratified(labels, MAX_TUNING_ITEMS)
+    features, labels = features[chosen], labels[chosen]
+    folds = _folds(labels)
+    best: tuple[float, Scaling, float] = (-np.inf, "standard", 1e-2)
+    for scaling in SCALINGS:
+        # All folds share one scale, which depends on no label. In the basis of their own span, few
+        # items have few coordinates, and the fit is the same.
+        coordinates, _ = rotate(scale(features, scaling)[0])
+        for inverse_penalty in INVERSE_PENALTIES:
+            likelihoods = [
+                _log_likelihoods(coordinates, labels, folds == fold, inverse_penalty)
+                for fold in range(NUM_FOLDS)
+                if (folds == fold).any()
+            ]
+            if likelihoods:
+                mean = float(np.mean(np.concatenate(likelihoods)))
+                if mean > best[0]:
+                    best = mean, scaling, inverse_penalty
+            bar.advance(1)
+    return best[1:]
+
+
+def _log_likelihoods(
+    features: Doubles, labels: Rows, is_left_out: Mask, inverse_penalty: float
+) -> Doubles:
+    """The log-likelihoods of the left-out items' labels, (n,), by a probe of the other items.
+
+    Empty if the others have fewer than two labels.
+    """
+    kept, kept_labels = np.unique(labels[~is_left_out], return_inverse=True)
+    if len(kept) < 2:
+        return np.empty(0)
+    weights, bias = fit_logistic(features[~is_left_out], kept_labels, inverse_penalty)
+    logits = features[is_left_out] @ weights.T + bias
+    logits -= logits.max(axis=1, keepdims=True)
+    columns = np.searchsorted(kept, labels[is_left_out])
+    likelihoods: Doubles = logits[np.arange(len(logits)), columns] - np.log(
+        np.exp(logits).sum(axis=1)
+    )
+    return likelihoods

@@ -1,0 +1,171 @@
+"""The similarity of two pictures, which finds resized, recompressed, brightened or cropped copies.
+
+The pictures are aligned by a small stretch and shift (Lucas and Kanade 1981, each axis on its own),
+and must then agree as a whole and in every part. benchmarks/duplicates.py measures how this
+separates copies from other photographs.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from indexer.array_types import Floats, Rows
+from training.data.images import Pixels
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, as shares of the picture's width and height."""
+Side = tuple[float, float]
+"""The two ends of a box on one axis."""
+
+COARSE_PX = 16
+"""Side of the squares that are compared first."""
+FINE_PX = 48
+"""Side of the squares that decide."""
+CELL_PX = 8
+"""Side of the cells that a fine square is cut into."""
+ALIGNMENT_STEPS_PX = (8, 16, 16, 16, 32, 48)
+"""The sides of the squares that each step of the alignment compares."""
+MIN_CORRELATION = 0.6
+"""Minimum correlation of two coarse squares. Pairs below it are not aligned. The lowest of 3,000
+pairs of one picture was 0.66."""
+MAX_COLOUR_SHIFT = 48
+"""Maximum difference of the mean colours, of 255. Brightness may change by a fifth, but a blue
+shirt is not the same picture as a red one."""
+MIN_OVERLAP = 0.85
+"""Minimum share of each side that an alignment keeps."""
+MAX_MOTION = 0.08
+"""Maximum shift and stretch of one alignment step, as a share of the side."""
+MIN_CONTRAST = 0.2
+"""Minimum contrast of one picture relative to the other. Below it the two have nothing in common to
+align."""
+RESEMBLANCE_BLOCK_PAIRS = 4096
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+def similarity(one: Image.Image, other: Image.Image) -> float:
+    """The similarity of two pictures, 0 to 1. Size, brightness and a small crop hardly change it.
+
+    It is the correlation of the aligned (48, 48, 3) squares times the mean correlation of their 36
+    cells of 8 x 8. The first compares the whole. The second compares the details, which differ
+    between two shirts on the same floor. It is 0 if the pictures do not even resemble each other.
+    """
+    coarse = np.stack([square_of(picture, COARSE_PX) for picture in (one, other)])
+    if not resembles(coarse, np.array([[0, 1]]))[0]:
+        return 0.0
+    squares = _best_aligned(one, other)
+    whole = _correlation(*squares)
+    details = _correlation(*(_cells(square) for square in squares), noise=10.0).mean()
+    return float(np.clip(whole, 0, 1) * np.clip(details, 0, 1))
+
+
+def resembles(squares: Pixels | Floats, pairs: Rows) -> npt.NDArray[np.bool_]:
+    """A mask (n,) of the pairs (n, 2) of squares with similar mean colours and coarse shapes.
+
+    The pairs are positions in `squares` (m, S, S, 3), 0 to 255.
+    """
+    answers = [np.empty(0, np.bool_)]
+    for start in range(0, len(pairs), RESEMBLANCE_BLOCK_PAIRS):
+        block = pairs[start : start + RESEMBLANCE_BLOCK_PAIRS]
+        one, other = (squares[positions].astype(np.float32) for positions in block.T)
+        shift = np.abs(one.mean((1, 2)) - other.mean((1, 2))).max(1)
+        answers.append((shift <= MAX_COLOUR_SHIFT) & (_correlation(one, other) >= MIN_CORRELATION))
+    return np.concatenate(answers)
+
+
+def square_of(picture: Image.Image, side: int, box: Box = WHOLE) -> Floats:
+    """The box of the picture, resized to (side, side, 3) float32, 0 to 255."""
+    width, height = picture.size
+    left, top, right, bottom = box
+    pixels = (left * width, top * height, right * width, bottom * height)
+    return np.asarray(
+        picture.resize((side, side), Image.Resampling.BILINEAR, box=pixels), np.float32
+    )
+
+
+def _best_aligned(one: Image.Image, other: Image.Image) -> tuple[Floats, Floats]:
+    """The two squares (48, 48, 3) of the alignment step with the highest correlation."""
+    boxes = (WHOLE, WHOLE)
+    squares = square_of(one, FINE_PX), square_of(other, FINE_PX)
+    best, correlation = squares, _correlation(*squares)
+    for side in ALIGNMENT_STEPS_PX:
+        motion = _motion(square_of(one, side, boxes[0]), square_of(other, side, boxes[1]))
+        if motion is None:
+            break
+        boxes = _moved(*boxes, motion)
+        if min(box[axis + 2] - box[axis] for box in boxes for axis in (0, 1)) < MIN_OVERLAP:
+            break
+        squares = square_of(one, FINE_PX, boxes[0]), square_of(other, FINE_PX, boxes[1])
+        if (moved := _correlation(*squares)) > correlation:
+            best, correlation = squares, moved
+    return best
+
+
+def _cells(square: Floats) -> Floats:
+    """Cut (S, S, 3) into (cells, 8, 8, 3)."""
+    per_side = len(square) // CELL_PX
+    rows = square.reshape(per_side, CELL_PX, per_side, CELL_PX, 3)
+    return rows.swapaxes(1, 2).reshape(-1, CELL_PX, CELL_PX, 3)
+
+
+def _correlation(one: Floats, other: Floats, *, noise: float = 4.0) -> Floats:
+    """The correlation of squares (..., S, S, 3) over pixels and centred channels, (...).
+
+    Squares whose variance is small beside `noise` count as equal.
+    """
+    one, other = _centred(one), _centred(other)
+    axes = (-3, -2, -1)
+    covariance = (one * other).mean(axes)
+    spread = np.sqrt((one * one).mean(axes) * (other * other).mean(axes))
+    return np.asarray((covariance + noise) / (spread + noise), np.float32)
+
+
+def _centred(squares: Floats) -> Floats:
+    """The squares (..., S, S, 3) with the mean of each channel subtracted."""
+    centred: Floats = squares - squares.mean((-3, -2), keepdims=True)
+    return centred
+
+
+def _motion(one: Floats, other: Floats) -> Floats | None:
+    """The motion that brings square `one` nearest to `other`; None if they have nothing in common.
+
+    The motion is (x shift, x stretch, y shift, y stretch) as shares of the side. It is exact to
+    first order, and the contrast between the squares is free.
+    """
+    side = len(one)
+    position = ((np.arange(side) + 0.5) / side).astype(np.float32)
+    by_y, by_x = (
+        np.asarray(gradient, np.float32) * side for gradient in np.gradient(one, axis=(0, 1))
+    )
+    x_stretch, y_stretch = by_x * position[None, :, None], by_y * position[:, None, None]
+    causes: list[Floats] = [one, by_x, x_stretch, by_y, y_stretch]
+    matrix = np.stack([_centred(cause).ravel() for cause in causes], 1)  # (pixels, 5)
+    normal = matrix.T @ matrix
+    # Damped, because a picture of stripes says nothing about motion along them.
+    normal += np.diag(1e-3 * np.diag(normal) + 1e-3)
+    contrast, *motion = np.linalg.solve(normal, matrix.T @ _centred(other).ravel())
+    if contrast <= MIN_CONTRAST:
+        return None
+    clipped = np.clip(np.array(motion) / contrast, -MAX_MOTION, MAX_MOTION)
+    return np.asarray(clipped, np.float32)
+
+
+def _moved(one: Box, other: Box, motion: Floats) -> tuple[Box, Box]:
+    """Both boxes after a motion between them, cut to what both pictures show."""
+    x_shift, x_stretch, y_shift, y_stretch = motion.tolist()
+    one_x, other_x = _moved_sides((one[0], one[2]), (other[0], other[2]), x_shift, x_stretch)
+    one_y, other_y = _moved_sides((one[1], one[3]), (other[1], other[3]), y_shift, y_stretch)
+    return (
+        (one_x[0], one_y[0], one_x[1], one_y[1]),
+        (other_x[0], other_y[0], other_x[1], other_y[1]),
+    )
+
+
+def _moved_sides(one: Side, other: Side, shift: float, stretch: float) -> tuple[Side, Side]:
+    """Both boxes' low and high end on one axis."""
+    low, high = one
+    scale = (high - low) * (1 + stretch) / (other[1] - other[0])
+    # In `one`, the whole of `other` reaches from `start` to `start + scale`.
+    start = low + (high - low) * shift - scale * other[0]
+    ends = max(0.0, start), min(1.0, start + scale)
+    first, last = (float(np.clip((end - start) / scale, 0, 1)) for end in ends)
+    return ends, (first, last)

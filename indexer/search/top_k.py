@@ -1,0 +1,41 @@
+"""The nearest rows to each query, kept while blocks of rows are scanned one after the other."""
+
+from typing import TypeVar
+
+import numpy as np
+
+from indexer.array_types import Doubles, Floats, Rows
+
+DistanceArray = TypeVar("DistanceArray", Floats, Doubles)
+
+
+def merge_nearest(
+    best: DistanceArray,
+    best_rows: Rows,
+    distances: DistanceArray,
+    rows: Rows,
+    k: int,
+    *,
+    is_sorted: bool,
+) -> tuple[DistanceArray, Rows]:
+    """Merge one more block of rows into the nearest rows so far, and keep each query's `k` nearest.
+
+    `best` and `best_rows` (B, m) are the result of the call before. Pass empty arrays (B, 0) to the
+    first call. `distances` (B, n) are the block's. `rows` has the row of each distance, (B, n), or
+    (n,) if the block has the same rows for all queries. Returns distances and rows,
+    (B, min(k, m + n)) each.
+
+    With `is_sorted` the result ascends by distance, and of equal distances the one that was merged
+    first comes first. Without it the result is in no order, and any of several equal distances may
+    be kept, which is faster.
+    """
+    distances = np.concatenate([best, distances], axis=1)
+    block_shape = (len(distances), distances.shape[1] - best.shape[1])
+    rows = np.concatenate([best_rows, np.broadcast_to(rows, block_shape)], axis=1)
+    if is_sorted:
+        kept = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    elif distances.shape[1] > k:
+        kept = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    else:
+        return distances, rows
+    return np.take_along_axis(distances, kept, axis=1), np.take_along_axis(rows, kept, axis=1)

@@ -1,0 +1,46 @@
+"""The facts about an index that `index stats` shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeStats:
+    """The codes of an index."""
+
+    num_bits: int
+    num_fitted: int
+    """Number of items that the encoder was learned from."""
+    commit: int
+    """The index's commit when the encoder was learned."""
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexStats:
+    """The facts about an index. The fields are those of `index stats --json`, in the same order."""
+
+    index: str
+    """The index's directory."""
+    model: str
+    """The model id."""
+    num_items: int
+    num_removed: int
+    """Rows of removed items, which a compaction would drop."""
+    commit: int
+    is_complete: bool
+    kind: str
+    """How Euclidean neighbours are searched."""
+    search: Mapping[str, Mapping[str, Any]]
+    """The facts and `num_bytes` of each FAISS structure, by metric."""
+    num_bytes: int
+    """Size of all files in the directory."""
+    created_at: str
+    updated_at: str
+    labels: Mapping[str, int]
+    """The number of items of each label, labels in natural order."""
+    probe: Mapping[str, Any] | None
+    """The facts about the probe; None if none was fitted."""
+    codes: CodeStats | None
+    """None if the index has no encoder."""

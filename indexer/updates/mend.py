@@ -1,0 +1,68 @@
+"""`lookalike index verify --mend`: restore what can be restored, and drop the rest."""
+
+from pathlib import Path
+
+import numpy as np
+
+from indexer.metrics import METRICS
+from indexer.search.update_structures import update_search
+from indexer.storage.codes import load_encoder
+from indexer.storage.manifest import ENCODER, PROBE
+from indexer.storage.writer import IndexWriter
+from indexer.updates.verify import Verification, check_index, encoder_remedy, probe_remedy
+from training.progress import console
+
+
+def mend(directory: Path, model_directory: Path | None = None) -> int:
+    """Mend an index and return the number of items that are kept. A clean index stays as it is.
+
+    - The manifest is restored from its copy.
+    - The index's model is restored from `model_directory`, if that is the same model.
+    - Structures and codes are made again.
+    - A damaged probe is dropped. A damaged encoder is dropped with its codes.
+    - Only if items, or the list of removed items, are damaged are the intact items written anew.
+      The index then counts as incomplete.
+
+    Raises IndexDirectoryError if the manifest and its copy are lost.
+    """
+    with IndexWriter.salvage(directory) as writer:
+        result, rows = check_index(writer.index)
+        if result.has_damaged("model") and model_directory:
+            writer.restore_model(model_directory)
+        dropped = _drop_artefacts(writer, result)
+        num_kept = result.num_items
+        if result.has_damaged("items", "removals"):
+            # If removed items are back, two rows may have one path. The later one is kept.
+            latest = {writer.index.text(row)[0]: row for row in rows}
+            writer.rewrite(np.array(sorted(latest.values()), np.int64), is_complete=False)
+            num_kept = len(latest)
+        elif result.has_damaged("codes"):
+            encoder = None if ENCODER in dropped else load_encoder(directory, writer.manifest)
+            if encoder:
+                writer.write_codes(encoder)
+        writer.commit()
+        if dropped & set(METRICS):
+            update_search(writer)
+            writer.commit()
+    return num_kept
+
+
+def _drop_artefacts(writer: IndexWriter, result: Verification) -> set[str]:
+    """Take the damaged artefacts out with the next commit, and return their names."""
+    damaged_files = {damage.file for damage in result.damages}
+    # Artefacts that were made without the items that are back would never find them.
+    are_all_stale = result.has_damaged("removals")
+    dropped = {
+        name
+        for name, artefact in writer.manifest.artefacts.items()
+        if (are_all_stale and name != ENCODER)
+        or str(writer.directory / artefact.file) in damaged_files
+    }
+    for name in dropped:
+        writer.drop_artefact(name)
+    if PROBE in dropped:
+        console.print(f"the probe is dropped; {probe_remedy(writer.directory)}")
+    if ENCODER in dropped:
+        remedy = encoder_remedy(writer.directory, writer.manifest)
+        console.print(f"the encoder and its codes are dropped; {remedy}")
+    return dropped

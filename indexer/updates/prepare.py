@@ -1,0 +1,169 @@
+"""Sort examples by the work they need: none, a feature that the index has, or the network."""
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.array_types import Floats
+from indexer.storage.index import Index
+from indexer.storage.records import find_damage
+from indexer.storage.row_writing import NewItem
+from indexer.storage.stamps import Stamps
+from training.data.examples import Example
+from training.data.images import (
+    ImageError,
+    Pixels,
+    open_picture,
+    read_bytes,
+    to_square,
+    to_thumbnail,
+)
+from training.data.skipped import Skipped
+
+RACY_S = 2.0
+"""A file that changed less than this before it was read gets no stamp: it may change again within
+the resolution of its times."""
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """An image that the index has already.
+
+    If its file had to be read to know that, `id` is the item's id and `stamp` the file's stamp.
+    """
+
+    id: int | None = None
+    stamp: int = 0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image ready for the network."""
+
+    example: Example
+    sha256: str
+    stamp: int
+    square: Pixels
+    thumbnail: bytes
+    width: int
+    height: int
+
+    def with_feature(self, feature: Floats) -> NewItem:
+        """The item of this image, once the network has made its feature (4096,)."""
+        return NewItem(
+            path=self.example.path,
+            label=self.example.label,
+            sha256=self.sha256,
+            width=self.width,
+            height=self.height,
+            thumbnail=self.thumbnail,
+            feature=feature,
+            stamp=self.stamp,
+        )
+
+
+Outcome = Unchanged | Skipped | NewItem
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Prepares examples for an index. Safe to use from several threads."""
+
+    index: Index
+    stamps: Stamps
+    image_size: int
+    """Side of the network's square, in pixels."""
+    keeps_copies: bool
+    """Whether bytes that the index has under another path become an item of their own."""
+
+    def prepare(self, example: Example) -> Decoded | Outcome:
+        """Read and decode an example, unless the index knows it.
+
+        It knows a file that was not touched, the same bytes under this path, and the same bytes
+        under another path.
+        """
+        stamp = file_stamp(example)
+        own_rows = self.index.rows_of_path(example.path)
+        for row in own_rows:
+            is_untouched = stamp and stamp == self.stamps[row]
+            if is_untouched and self.index.text(row)[1] == example.label:
+                return Unchanged()
+        try:
+            content = (
+                example.source if isinstance(example.source, bytes) else read_bytes(example.source)
+            )
+            sha256 = hashlib.sha256(content).hexdigest()
+            rows = self.index.rows_of_content(sha256)
+            for row in rows:
+                if self.index.text(row) == (example.path, example.label):
+                    return Unchanged(int(self.index.records["id"][row]), stamp)
+            if len(rows) and not len(own_rows) and not self.keeps_copies:
+                return Unchanged()
+            for row in rows:
+                if copy := self._copied(int(row), example, stamp):
+                    return copy
+            return self._decoded(content, example, sha256, stamp)
+        except ImageError as error:
+            return Skipped(example.path, str(error))
+
+    def _copied(self, row: int, example: Example, stamp: int) -> NewItem | None:
+        """An item with the feature of a row that has the same bytes; None if the row is damaged."""
+        record, item_bytes = self.index.records[row], self.index.item_bytes(row)
+        if find_damage(record, item_bytes):
+            return None
+        return NewItem(
+            path=example.path,
+            label=example.label,
+            sha256=record["sha256"].tobytes().hex(),
+            width=int(record["width"]),
+            height=int(record["height"]),
+            thumbnail=item_bytes.thumbnail,
+            feature=self.index.features[row],
+            stamp=stamp,
+        )
+
+    def _decoded(self, content: bytes, example: Example, sha256: str, stamp: int) -> Decoded:
+        picture = open_picture(content, size=self.image_size)
+        return Decoded(
+            example=example,
+            sha256=sha256,
+            stamp=stamp,
+            square=to_square(picture, self.image_size),
+            thumbnail=to_thumbnail(picture),
+            width=picture.width,
+            height=picture.height,
+        )
+
+
+def find_repeated_path(examples: Sequence[Example]) -> str | None:
+    """The first path that an earlier example has too; None if all paths differ."""
+    seen: set[str] = set()
+    for example in examples:
+        if example.path in seen:
+            return example.path
+        seen.add(example.path)
+    return None
+
+
+def file_stamp(example: Example) -> int:
+    """64 bits of a file's size, times and inode, which change with its content.
+
+    0 if the times may not show the next change, or if there is no file.
+    """
+    source = example.source
+    if isinstance(source, bytes):
+        return 0
+    # A member of a tar file also needs its place in the tar file.
+    file, member = (source, "") if isinstance(source, Path) else (source.file, str(source))
+    try:
+        status = file.stat()
+    except (OSError, ValueError):
+        return 0
+    if time.time() - max(status.st_mtime, status.st_ctime) < RACY_S:
+        return 0
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    facts = f"{status.st_size} {times} {status.st_ino} {member}"
+    return int.from_bytes(hashlib.sha256(os.fsencode(facts)).digest()[:8], "little")

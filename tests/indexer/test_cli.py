@@ -1,0 +1,149 @@
+"""`lookalike search` and `classify`: what they print, and what they import to read options."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from indexer.cli import app, index_app
+from indexer.embedder import Embedder
+from indexer.learned.probe_fitting import make_probe
+from tests.conftest import Run, coloured
+from tests.indexer.conftest import Succeed
+
+
+@pytest.fixture
+def query(tmp_path: Path) -> Path:
+    """A green image."""
+    file = tmp_path / "query.png"
+    coloured("green", 900).save(file)
+    return file
+
+
+def test_search_prints_the_matches_of_each_image(
+    tiny_index: Path, query: Path, tmp_path: Path, succeed: Succeed
+) -> None:
+    other = tmp_path / "other.png"
+    coloured("red", 901).save(other)
+    lines = succeed("search", tiny_index, query, other, "-k", "2")[0].splitlines()
+    assert (lines[0], lines[3]) == (str(query), str(other))
+    for line, label in zip(
+        (*lines[1:3], *lines[4:]), ("green", "green", "red", "red"), strict=True
+    ):
+        distance, shown_label, path = line.split()
+        assert (len(distance.partition(".")[2]), shown_label) == (3, label)
+        assert path.startswith(f"{label}/")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_search_as_json_names_the_model_the_index_and_its_commit(
+    tiny_index: Path, query: Path, succeed: Succeed, metric: str
+) -> None:
+    out, _ = succeed("search", tiny_index, query, "--metric", metric, "--json")
+    answer = json.loads(out)
+    (result,) = answer.pop("results")
+    assert answer == {
+        "model": Embedder(tiny_index / "model").card.id,
+        "index": tiny_index.name,
+        "commit": 1,
+        "metric": metric,
+    }
+    assert result["filename"] == str(query)
+    assert len(result["matches"]) == 6
+    assert all(list(match) == ["id", "path", "label", "distance"] for match in result["matches"])
+
+
+def test_search_restricts_the_matches_to_a_label(
+    tiny_index: Path, query: Path, run: Run, succeed: Succeed
+) -> None:
+    out, _ = succeed("search", tiny_index, query, "--label", "blue", "-k", "20")
+    assert [line.split()[1] for line in out.splitlines()[1:]] == ["blue"] * 6
+    complaint = "no item has the label pink; the labels are: blue, green, red"
+    assert run("search", tiny_index, query, "--label", "pink") == (
+        1,
+        "",
+        f"lookalike: {complaint}\n",
+    )
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_search_ranks_by_either_distance(
+    tiny_index: Path, query: Path, succeed: Succeed, metric: str
+) -> None:
+    out, _ = succeed("search", tiny_index, query, "-k", "3", "--metric", metric, "--json")
+    matches = json.loads(out)["results"][0]["matches"]
+    assert [match["label"] for match in matches] == ["green"] * 3
+    assert (max(match["distance"] for match in matches) < 1) == (metric == "cosine")
+
+
+def test_an_unknown_metric_is_an_error_of_one_line(tiny_index: Path, query: Path, run: Run) -> None:
+    complaint = "the metric must be one of euclidean, cosine, hamming, got 'manhattan'"
+    assert run("search", tiny_index, query, "--metric", "manhattan") == (
+        1,
+        "",
+        f"lookalike: {complaint}\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["search", "classify"])
+def test_a_missing_image_is_an_error_of_one_line(tiny_index: Path, run: Run, command: str) -> None:
+    complaint = "lookalike: nowhere.png does not exist; pass image files\n"
+    assert run(command, tiny_index, "nowhere.png") == (1, "", complaint)
+
+
+def test_classify_prints_the_classes_of_a_model_or_of_an_index(
+    tiny_index: Path, tiny_model: Path, query: Path, succeed: Succeed
+) -> None:
+    lines = succeed("classify", tiny_model, query, "-k", "2")[0].splitlines()
+    assert lines[0] == str(query)
+    probabilities = [float(line.split()[0].rstrip("%")) for line in lines[1:]]
+    assert len(probabilities) == 2
+    assert probabilities == sorted(probabilities, reverse=True)
+    by_index, by_model = (
+        json.loads(succeed("classify", directory, query, "--json")[0])
+        for directory in (tiny_index, tiny_model)
+    )
+    assert by_index == by_model
+    assert (by_model["model"], by_model["by"]) == (Embedder(tiny_model).card.id, "classes")
+    (result,) = by_model["results"]
+    assert [list(score) for score in result["classes"]] == [["name", "index", "probability"]] * 3
+
+
+def test_classify_by_items_answers_with_the_labels_of_the_index(
+    own_index: Path, tiny_model: Path, query: Path, run: Run, succeed: Succeed
+) -> None:
+    missing = run("classify", own_index, query, "--by", "items")
+    assert (missing.status, missing.out) == (1, "")
+    assert "lookalike index probe" in missing.err
+    refused = run("classify", tiny_model, query, "--by", "items")
+    assert "is not an index; pass an index, or leave out --by" in refused.err
+    make_probe(own_index)
+    answer = json.loads(succeed("classify", own_index, query, "--by", "items", "--json")[0])
+    assert (answer["by"], answer["results"][0]["classes"][0]["name"]) == ("items", "green")
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        (app, "classify figures index search"),
+        (
+            index_app,
+            "add build compact duplicates encode export map probe quality remove stats verify",
+        ),
+    ],
+)
+def test_the_names_of_the_commands_are_a_contract(group: typer.Typer, names: str) -> None:
+    commands = typer.main.get_group(group).commands
+    assert " ".join(sorted(commands)) == names
+
+
+def test_reading_the_options_imports_no_heavy_library() -> None:
+    heavy = ["faiss", "onnxruntime", "torch", "sklearn", "matplotlib", "fastapi"]
+    program = f"import sys, indexer.cli; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -1,0 +1,71 @@
+"""The table of an ablation in Markdown: errors and costs, beside the costs in the paper."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+
+from training.experiments.outcomes import Outcome
+from training.experiments.variations import BASELINE, VARIATIONS, Variation
+
+COLUMNS = (
+    "variation",
+    "runs",
+    "top-1 error, %",
+    "cost, top-1",
+    "cost, top-5",
+    "the paper's cost",
+    "epochs to 25 % training error",
+)
+
+
+def format_table(outcomes: Sequence[Outcome]) -> str:
+    """One row per variation that has a run, in the order of VARIATIONS, and notes on the rows.
+
+    A cost is the difference to the baseline of the same seed, in points.
+    """
+    baselines = {outcome.seed: outcome for outcome in outcomes if outcome.variation == BASELINE}
+    lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
+    notes = []
+    for variation in VARIATIONS:
+        runs = [outcome for outcome in outcomes if outcome.variation == variation.name]
+        if runs:
+            lines.append(_line(_cells(variation, runs, baselines)))
+            notes += [f"\n{variation.note}"] if variation.note else []
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def _cells(
+    variation: Variation, runs: Sequence[Outcome], baselines: Mapping[int, Outcome]
+) -> list[str]:
+    """The row of one variation, a text for each of COLUMNS."""
+    errors = _spread([run.top1_error for run in runs if run.top1_error is not None])
+    if num_failed := sum(run.failure is not None for run in runs):
+        errors = ", ".join(filter(None, (errors, f"{num_failed} diverged")))
+    costs = [
+        "" if variation.name == BASELINE else _spread(_costs(runs, baselines, name), sign="+")
+        for name in ("top1_error", "top5_error")
+    ]
+    quarters = [run.epochs_to_quarter for run in runs if run.epochs_to_quarter is not None]
+    epochs = _spread(quarters, digits=0) if len(quarters) == len(runs) else "not reached"
+    return [variation.title, str(len(runs)), errors, *costs, variation.paper_cost, epochs]
+
+
+def _costs(runs: Sequence[Outcome], baselines: Mapping[int, Outcome], name: str) -> list[float]:
+    """Each run's error minus that of its seed's baseline, if there are both."""
+    costs = []
+    for run in runs:
+        error, baseline_error = getattr(run, name), getattr(baselines.get(run.seed), name, None)
+        if error is not None and baseline_error is not None:
+            costs.append(error - baseline_error)
+    return costs
+
+
+def _spread(values: Sequence[float], *, sign: str = "", digits: int = 1) -> str:
+    """The mean, with the standard deviation if there is more than one value."""
+    if not values:
+        return ""
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):{sign}.{digits}f}{deviation}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

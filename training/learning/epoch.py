@@ -1,0 +1,167 @@
+"""One epoch: a pass over the training images, then validation and a line in the log."""
+
+import math
+import time
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from training.interruption import StopRequest
+from training.learning.checkpoint import DivergenceError
+from training.learning.evaluation import Metrics, evaluate
+from training.learning.log import Epoch
+from training.learning.run import Position, Run
+from training.learning.step import read_batches, train_step
+from training.progress import Bar, console
+
+CHECKPOINT_INTERVAL_S = 600.0
+NUM_EPOCHS_TO_START = 5
+"""Warn if the network is still at chance level after this many epochs."""
+NUM_STEPS_UNREAD = 25
+"""Steps between two reads of the loss on a GPU. Each read waits for the GPU."""
+
+
+def train_epoch(run: Run, stop: StopRequest) -> bool:
+    """Train on the images left in the current epoch; False if stopped before the last step.
+
+    A long epoch is saved every ten minutes. Raises DivergenceError.
+    """
+    recipe, position, num_images = run.plan.recipe, run.position, len(run.plan.train.targets)
+    num_steps = math.ceil(num_images / recipe.batch_size)
+    started_s, saved_s, earlier_s = time.perf_counter(), time.perf_counter(), position.elapsed_s
+    unread: list[Tensor] = []  # (2,) each
+    title = f"Epoch {run.epoch + 1:>3}/{recipe.epochs}"
+    run.network.train()
+    bar = Bar(title, num_images, is_shown=run.workers.is_first)
+    with bar, closing(read_batches(run)) as left:
+        bar.advance(position.num_seen)
+        for batch in left:
+            rate = run.schedule.rate(run.epoch + position.step / num_steps)
+            unread.append(train_step(run, batch, rate))
+            position.step += 1
+            position.num_seen += batch.num_images
+            position.elapsed_s = earlier_s + time.perf_counter() - started_s
+            is_last = position.step == num_steps
+            if run.device.type == "cuda" and position.step % NUM_STEPS_UNREAD and not is_last:
+                continue
+            _add_figures(run, unread)
+            mean_loss = position.loss_sum / position.num_seen
+            bar.advance(position.num_seen - bar.num_done, f"loss {mean_loss:.3f}")
+            if not is_last and run.workers.any(stop.is_made):
+                _check_weights(run)
+                return False
+            if time.perf_counter() - saved_s > CHECKPOINT_INTERVAL_S:
+                _check_weights(run)
+                run.save()
+                saved_s = time.perf_counter()
+    return True
+
+
+def finish_epoch(run: Run) -> None:
+    """Validate, update the schedule, add a line to the log and print it; raises DivergenceError."""
+    position, started_s = run.position, time.perf_counter()
+    scores = validate(run)
+    if not math.isfinite(scores.loss):
+        # The last step took its own loss before it broke the weights.
+        raise _divergence(run, f"the validation loss became {scores.loss}", position.step)
+    run.schedule.end_epoch(1 - scores.top1)
+    earlier_s = run.log[-1].elapsed_s if run.log else 0.0
+    line = Epoch(
+        epoch=run.epoch + 1,
+        learning_rate=run.learning_rate,
+        train_loss=position.loss_sum / position.num_seen,
+        train_error=position.num_wrong / position.num_seen,
+        val_loss=scores.loss,
+        val_top1=scores.top1,
+        val_top5=scores.top5,
+        images_per_s=position.num_seen / position.elapsed_s,
+        elapsed_s=earlier_s + position.elapsed_s + time.perf_counter() - started_s,
+    )
+    run.log.append(line)
+    run.position = Position()
+    if run.workers.is_first:
+        _print_line(run, line)
+        _warn_at_chance(run, line)
+
+
+def validate(run: Run) -> Metrics:
+    """Score the held-out images in the precision of training; each process scores a part of them.
+
+    The metrics of the finished model are measured in float32 instead, in `session`.
+    """
+    held_out, rank, num_processes = run.plan.held_out, run.workers.rank, run.workers.count
+    num_images = len(held_out.targets)
+    part = slice(num_images * rank // num_processes, num_images * (rank + 1) // num_processes)
+    if num_images < num_processes:
+        part = slice(0, num_images)
+    with run.autocast:
+        scores = evaluate(run.whole_network(), held_out.canvases[part], held_out.targets[part])
+    means = [scores.top1, scores.top5, scores.loss, 1.0]
+    sums = scores.num_images * torch.tensor(means, dtype=torch.float64, device=run.device)  # (4,)
+    top1, top5, loss, total = run.workers.mean(sums).tolist()
+    return Metrics(top1=top1 / total, top5=top5 / total, loss=loss / total, num_images=num_images)
+
+
+def _add_figures(run: Run, unread: list[Tensor]) -> None:
+    """Add the losses and errors of the last steps to the position, and empty `unread`.
+
+    Waits for the device. Raises DivergenceError if a loss is infinite or NaN.
+    """
+    position, batch_size = run.position, run.plan.recipe.batch_size
+    figures = run.workers.mean(torch.stack(unread)).tolist()
+    for step, (loss, error) in enumerate(figures, position.step - len(unread) + 1):
+        if not math.isfinite(loss):
+            raise _divergence(run, f"the loss became {loss}", step)
+        num_images = min(batch_size, len(run.plan.train.targets) - (step - 1) * batch_size)
+        position.loss_sum += loss * num_images
+        position.num_wrong += round(error * num_images)
+    unread.clear()
+
+
+def _check_weights(run: Run) -> None:
+    """Raise DivergenceError if the last step broke the weights.
+
+    The loss of that step does not show it, because it was taken before the update.
+    """
+    tensors = run.network.state_dict().values()
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise _divergence(run, "a weight became infinite or NaN", run.position.step)
+
+
+def _divergence(run: Run, event: str, step: int) -> DivergenceError:
+    """The error for a run that diverged in step `step` of the current epoch, counted from 1."""
+    remedy = (
+        "resume from the last checkpoint with a lower one: --resume"
+        if run.plan.checkpoint_file.is_file()
+        else "start again with a lower one:"
+    )
+    lower_rate = run.plan.recipe.learning_rate / 2
+    return DivergenceError(
+        f"{event} in epoch {run.epoch + 1}, step {step}, "
+        f"at learning rate {run.learning_rate:.4g}; "
+        f"{remedy} --set learning_rate={lower_rate:g}"
+    )
+
+
+def _print_line(run: Run, line: Epoch) -> None:
+    num_epochs = run.plan.recipe.epochs
+    left_s = line.elapsed_s / line.epoch * (num_epochs - line.epoch)
+    console.print(
+        f"Epoch {line.epoch:>3}/{num_epochs}  loss {line.train_loss:.3f}  "
+        f"validation {line.val_loss:.3f}, top-1 {line.val_top1:.2%}, top-5 {line.val_top5:.2%}  "
+        f"{line.images_per_s:,.0f} images/s  {left_s / 60:.1f} min left"
+    )
+
+
+def _warn_at_chance(run: Run, line: Epoch) -> None:
+    """Print a remedy if the loss after NUM_EPOCHS_TO_START epochs is still at chance level."""
+    chance_loss = math.log(run.plan.architecture.num_classes)
+    if line.epoch != NUM_EPOCHS_TO_START or line.train_loss <= 0.99 * chance_loss:
+        return
+    remedy = (
+        "--set initialization=kaiming --set mean=channel starts sooner"
+        if run.plan.recipe.initialization == "paper"
+        else "try another learning_rate"
+    )
+    console.print(f"The loss is still at chance level ({chance_loss:.3f}); {remedy}")

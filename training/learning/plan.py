@@ -1,0 +1,110 @@
+"""Plan: everything a training run needs, settled before its first step.
+
+A `Request` holds what the user asked for. A `Plan` holds what is trained, on which images, and
+where the results go.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from training.data.images import Pixels
+from training.learning.checkpoint import CHECKPOINT_FILE
+from training.learning.distributed import Workers
+from training.learning.recipe import Recipe
+from training.network.alexnet import Architecture
+
+SHAPE_SETTINGS = (
+    "layout",
+    "normalization",
+    "image_size",
+    "dropout",
+    "mean",
+    "activation",
+    "pooling",
+    "num_towers",
+    "kernels",
+    "without_convolution",
+    "has_sixth_convolution",
+)
+"""The settings of a recipe that are fields of an `Architecture` too."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one part of a data set: those to train on, or the held-out ones."""
+
+    canvases: Pixels
+    """(N, R, R, 3) uint8, memory-mapped or not."""
+    targets: Tensor
+    """(N,) int64: the index of each image's class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A training run with everything resolved: network, images, output directory."""
+
+    recipe: Recipe
+    architecture: Architecture
+    train: Split
+    held_out: Split
+    directory: Path
+    """The model directory, which also holds the checkpoint and the log."""
+    fingerprint: str
+    """Identifies the images and the initial weights. A checkpoint with another one is refused."""
+    initial: Mapping[str, Tensor] | None = None
+    """Weights to start from. Weights that it lacks, or all if it is None, are drawn at random."""
+    tower_devices: Sequence[str] = ()
+    """Two devices, to train one tower on each; empty to train on one device."""
+    has_tensorboard: bool = False
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.directory / CHECKPOINT_FILE
+
+
+def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
+    """The architecture that a recipe asks for."""
+    shapes = {name: getattr(recipe, name) for name in SHAPE_SETTINGS}
+    return Architecture(num_classes=num_classes, **shapes)
+
+
+def training_device(plan: Plan, workers: Workers) -> torch.device:
+    """The device of the images and the loss: the first tower device, or this process's device."""
+    return torch.device(plan.tower_devices[0]) if plan.tower_devices else workers.device
+
+
+def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the forward pass runs in bfloat16.
+
+    For `auto` it does if the processor multiplies bfloat16 natively.
+    """
+    if recipe.precision != "auto":
+        return recipe.precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def is_compiled(recipe: Recipe, device: torch.device, num_processes: int = 1) -> bool:
+    """Whether torch.compile compiles the network.
+
+    For `auto` it does on one GPU. Compiling on several GPUs has not been tried.
+    """
+    if recipe.compilation != "auto":
+        return recipe.compilation == "on"
+    return device.type == "cuda" and num_processes == 1
+
+
+def executed_recipe(plan: Plan, workers: Workers) -> Recipe:
+    """The plan's recipe, with every `auto` replaced by what it stands for on these devices."""
+    device = training_device(plan, workers)
+    precision: Literal["bfloat16", "float32"] = (
+        "bfloat16" if uses_bfloat16(plan.recipe, device) else "float32"
+    )
+    compiles = is_compiled(plan.recipe, device, workers.count) and not plan.tower_devices
+    return replace(plan.recipe, precision=precision, compilation="on" if compiles else "off")

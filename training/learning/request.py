@@ -1,0 +1,114 @@
+"""Request: a training run as the user asks for it, and the recipe that follows from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from training.data.datasets import Dataset, open_dataset
+from training.learning.plan import SHAPE_SETTINGS
+from training.learning.recipe import RECIPES, Recipe, RecipeError, contrast
+from training.network.alexnet import Architecture
+from training.network.export import load_network
+from training.network.model import ModelCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A training run as the user asks for it."""
+
+    data: str
+    out: Path
+    """The model directory."""
+    recipe: str = "modern"
+    validation: str | None = None
+    """Other data to hold out. None takes the data's own held-out images, or a fifth per class."""
+    epochs: int | None = None
+    image_size: int | None = None
+    settings: Sequence[str] = ()
+    """`name=value` each; they override everything else."""
+    resume: bool = False
+    init: Path | None = None
+    """A model directory to start from. With other classes, its last layer is drawn anew."""
+    cache: Path | None = None
+    """Folder that keeps the decoded images for other runs. None keeps them in `out` until the run
+    is done."""
+    tower_devices: Sequence[str] = ()
+    """Two devices, to train one tower on each."""
+    has_tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """The model that a run starts from."""
+
+    directory: Path
+    card: ModelCard
+    architecture: Architecture
+    state: Mapping[str, Tensor]
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """The settings that a recipe has to take from this model. Dropout changes no weights."""
+        names = [name for name in SHAPE_SETTINGS if name != "dropout"]
+        return {name: getattr(self.architecture, name) for name in names}
+
+    def weights_for(self, class_names: Sequence[str]) -> dict[str, Tensor]:
+        """The weights to start from: without the last layer if the classes differ."""
+        keeps_output = tuple(class_names) == self.card.class_names
+        return {
+            name: tensor
+            for name, tensor in self.state.items()
+            if keeps_output or not name.startswith("output.")
+        }
+
+    def architecture_for(self, num_classes: int, dropout: float) -> Architecture:
+        """This model's architecture, with another number of classes and another dropout."""
+        return replace(self.architecture, num_classes=num_classes, dropout=dropout)
+
+
+def load_initial_model(directory: Path) -> InitialModel:
+    """Load a model to start from; raises ModelError."""
+    network, card = load_network(directory)
+    return InitialModel(directory, card, network.architecture, network.state_dict())
+
+
+def requested_recipe(request: Request) -> Recipe:
+    """The recipe that a run of this request will follow; raises UserError."""
+    dataset = open_dataset(request.data)
+    initial = load_initial_model(request.init) if request.init else None
+    return build_recipe(request, dataset, initial)
+
+
+def build_recipe(request: Request, dataset: Dataset, initial: InitialModel | None) -> Recipe:
+    """The request's recipe, with what the data and the initial model need.
+
+    Raises RecipeError for a setting that is unknown, out of range, or in conflict with the model.
+    """
+    if initial is None:
+        return apply_settings(request, dataset.recipe_defaults)
+    shapes = initial.shapes
+    recipe = apply_settings(request, {**dataset.recipe_defaults, **shapes})
+    if differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]:
+        raise RecipeError(
+            f"{initial.directory} has {contrast(shapes, recipe.as_dict(), differing)}; "
+            "leave these settings out, or train without --init"
+        )
+    return recipe
+
+
+def apply_settings(request: Request, defaults: Mapping[str, Any]) -> Recipe:
+    """The named recipe, overridden by `defaults`, and then by the request's own settings.
+
+    Raises RecipeError.
+    """
+    if request.recipe not in RECIPES:
+        raise RecipeError(f"the recipe must be one of {', '.join(RECIPES)}; got {request.recipe}")
+    recipe = replace(RECIPES[request.recipe](), **defaults)
+    if request.epochs is not None:
+        recipe = replace(recipe, epochs=request.epochs)
+    if request.image_size is not None:
+        recipe = replace(recipe, image_size=request.image_size)
+    return recipe.with_settings(request.settings)

@@ -1,0 +1,123 @@
+"""One training step: get a batch, augment and mix it, forward, loss, backward, clip and update.
+
+Every random number of a step follows from the recipe's seed, the epoch and the step. Several
+processes train on one batch: each computes the step of its own part, and torch averages their
+gradients.
+"""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.data.loader import batches
+from training.learning.augment import Draws, Mixture, augment, mix
+from training.learning.optimizer import clip_and_update, set_rate
+from training.learning.recipe import Recipe
+from training.learning.run import Run
+
+ORDER_STREAM, DROPOUT_STREAM = 2, 3
+"""Numbers that separate the random streams of one seed and epoch. Stream 1 is in augment.py."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's part of the images of a step, B of them, on the training device."""
+
+    canvases: Tensor
+    """(B, R, R, 3) uint8."""
+    targets: Tensor
+    """(B,) int64."""
+    draws: Draws
+    """The random numbers of augmentation and mixing."""
+    dropout_seed: int
+    weight: float
+    """Factor of each image's loss in this process's loss."""
+    num_images: int
+    """Number of images of the step, over all processes."""
+
+
+def read_batches(run: Run) -> Generator[Batch, None, None]:
+    """The batches left in the current epoch, in order. Canvases are read ahead of the steps."""
+    recipe, train, epoch, first = run.plan.recipe, run.plan.train, run.epoch, run.position.step
+    order = epoch_order(recipe, epoch, len(train.targets))  # (N,)
+    left = order.split(recipe.batch_size)[first:]
+    parts = [run.workers.part(len(chosen)) for chosen in left]
+    own = [chosen[part.start : part.end] for chosen, part in zip(left, parts, strict=True)]  # (B,)
+    with closing(batches(train.canvases, own, run.device)) as canvas_batches:
+        steps = zip(canvas_batches, left, parts, own, strict=True)
+        for step, (canvases, chosen, part, positions) in enumerate(steps, first):
+            draws = Draws.of(recipe, len(chosen), epoch, step)
+            yield Batch(
+                canvases=canvases,
+                targets=train.targets[positions].to(run.device, non_blocking=True),
+                draws=draws.part(part.start, part.end),
+                dropout_seed=dropout_seed(recipe, epoch, step, run.workers.rank),
+                weight=part.weight,
+                num_images=len(chosen),
+            )
+
+
+def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
+    """Update the network once, at learning rate `rate`.
+
+    Returns the loss and the share of wrong answers, (2,), on the training device. Their means over
+    the processes are the means over the images of the step.
+    """
+    recipe = run.plan.recipe
+    canvases, targets, draws = batch.canvases, batch.targets, batch.draws  # (B, R, R, 3), (B,)
+    set_rate(run.optimizer, rate, recipe)
+    torch.manual_seed(batch.dropout_seed)
+    with run.autocast:
+        squares = augment(canvases, recipe, draws, _noise_axes(run))  # (B, S, S, 3)
+        squares, mixture = mix(squares, targets, draws)  # (B, S, S, 3)
+        logits, _ = run.forward(squares)  # (B, num_classes)
+    logits = logits.float()
+    losses = cross_entropy(logits, targets, mixture, recipe.label_smoothing)  # (B,)
+    loss = losses.sum() * batch.weight  # ()
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    clip_and_update(run.optimizer, recipe.max_gradient_norm)
+    error = (logits.detach().argmax(1) != targets).sum() * batch.weight  # ()
+    return torch.stack((loss.detach(), error))  # (2,)
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, mixture: Mixture | None, label_smoothing: float
+) -> Tensor:
+    """The loss of each image in nats, (B,).
+
+    In a mixed batch, the loss is shared between the image's own class and its partner's class.
+    """
+
+    def losses_for(classes: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            logits, classes, label_smoothing=label_smoothing, reduction="none"
+        )
+
+    if mixture is None:
+        return losses_for(targets)
+    return torch.lerp(losses_for(mixture.others), losses_for(targets), mixture.share)
+
+
+def epoch_order(recipe: Recipe, epoch: int, num_images: int) -> Tensor:
+    """The positions of the training images in the order of an epoch, (num_images,)."""
+    random = np.random.default_rng((recipe.seed, ORDER_STREAM, epoch))
+    return torch.from_numpy(random.permutation(num_images))
+
+
+def dropout_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:
+    """The seed of a step's dropout. Each process has its own."""
+    sequence = np.random.SeedSequence((recipe.seed, DROPOUT_STREAM, epoch, step, rank))
+    # torch takes seeds of 63 bits.
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _noise_axes(run: Run) -> Tensor | None:
+    """The axes of the colour noise (3, 3); None once the recipe's share of epochs has passed."""
+    recipe = run.plan.recipe
+    has_noise = run.epoch < recipe.colour_noise_until * recipe.epochs
+    return run.colour_axes if has_noise else None

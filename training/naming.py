@@ -1,0 +1,29 @@
+"""Names of files and labels as text: how they are stored, printed and ordered."""
+
+import os
+import re
+
+
+def storable(name: str) -> str:
+    """A file's name as text that UTF-8 can encode. Bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def one_line(name: str) -> str:
+    """A name on one line, for people: line breaks and other unprintable characters are escaped."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in name
+    )
+
+
+def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
+    """The sort key that orders numbers in names by their value: `label 2` comes before `label 10`.
+
+    Use it to list labels for people. Class indices keep the alphabetical order of `class_names`.
+    """
+    # Numbers are compared by length, then by text: int() refuses more than 4,300 digits.
+    pieces = [
+        (text, digits.lstrip("0") or digits[:1])
+        for text, digits in re.findall("([^0-9]*)([0-9]*)", name)
+    ]
+    return [(text, len(digits), digits) for text, digits in pieces], name
