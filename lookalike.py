@@ -1,6 +1,7 @@
 """The command `lookalike`, and the Python API: `lookalike.open_index("index").similar("cat.jpg")`.
 
-A command's module is imported only when the command runs, and imports heavy libraries itself.
+The module of a command is imported only when the command runs. Heavy libraries are imported
+inside the functions that use them.
 """
 
 import errno
@@ -31,21 +32,22 @@ MODULES = {
     "search": "indexer.cli",
     "serve": "service.cli",
 }
-"""The module of each command. Its `app` has the command."""
+"""The module of each command. Its `app` contains the command."""
 LIBRARIES_OF_FULL = frozenset(
     {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "pyarrow", "faiss"}
 )
-"""Libraries that only the extra `full` installs; `service` installs faiss too."""
+"""Libraries of the extra `full`. Of these, the extra `service` installs only faiss."""
 
 
 def open_index(
     directory: str | Path, model: str | Path | None = None, *, device: "Device" = "cpu"
 ) -> "OpenIndex":
-    """Open an index for queries. Its methods `similar`, `classify` and `features` take images.
+    """Open an index for queries.
 
-    `model` is a model directory to use instead of the index's own copy. It must be the model that
-    the index was built with. Queries are embedded on the CPU; `device` is where the index is
-    searched. Raises training.errors.UserError.
+    The methods `similar`, `classify` and `features` of the result accept images. `model` is a
+    model directory. The default is the copy of the model in the index. It must be the model that
+    the index was built with. Queries are embedded on the CPU. The index is searched on `device`.
+    Raises training.errors.UserError.
     """
     from indexer.opening import open_index as open_directory
 
@@ -71,13 +73,13 @@ def main() -> None:
         )
     except OSError as error:  # a full disk or a folder without permission, for example
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "; make room, and run the command again" if is_full else ""
+        remedy = "; free some disk space, and run the command again" if is_full else ""
         problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _fail(problem + remedy)
 
 
 def _make_app(command: str) -> typer.Typer:
-    """The app with the module of one command, or with all modules if `command` is not a command."""
+    """The app with the module of `command`. If there is no such command, it has all modules."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,

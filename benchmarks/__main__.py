@@ -3,11 +3,12 @@
     python -m benchmarks [--imagenette DIR] [--clothing DIR] [--model MODEL] [--index INDEX]
         [--workdir runs/bench] [--minutes 60] [--list]
 
-Without arguments, the benchmarks run that need no data. Imagenette has the folders `train` and
-`val`, clothing has `test` and `validation`; each of these contains one folder per class. MODEL is a
-model directory that was trained on Imagenette's `train`, and INDEX its index of these images. A
-benchmark that lacks its data, or does not fit into the time, is listed with its command. Each
-benchmark writes its record into benchmarks/results.
+Without arguments, only the benchmarks that need no data run. Imagenette contains the folders
+`train` and `val`. Clothing contains the folders `test` and `validation`. Each of these contains one
+folder per class. MODEL is a model directory that was trained on Imagenette's `train`. INDEX is an
+index of these images, built with MODEL. All benchmarks are listed with their commands. A benchmark
+is skipped if its data is missing or if it does not fit into the time. Each benchmark writes its
+record into benchmarks/results.
 """
 
 import argparse
@@ -33,26 +34,26 @@ class Benchmark:
     result: str
     """Name of the record."""
     minutes: float
-    """Estimated duration on two cores. If the record says its own, that is used instead."""
+    """Estimated duration on two cores. It is used if there is no record of the real duration."""
     arguments: str = ""
-    """The words in braces are the arguments of this program that it needs."""
+    """The words in braces are the options of this program that the benchmark needs."""
 
     @property
     def question(self) -> str:
-        """The question that it answers: the first line of its docstring."""
+        """The question that the benchmark answers: the first line of its docstring."""
         return (import_module(f"benchmarks.{self.module}").__doc__ or "").splitlines()[0]
 
     def missing(self, given: Mapping[str, str | None]) -> list[str]:
-        """The options that the benchmark needs and that were not given."""
+        """The needed options that were not given."""
         return [name for name in given if f"{{{name}}}" in self.arguments and not given[name]]
 
     def command(self, given: Mapping[str, str | None]) -> list[str]:
-        """The command after `python -m`. Options that were not given appear in capitals."""
+        """The command after `python -m`. Missing options appear in capitals."""
         values = {name: value or name.upper() for name, value in given.items()}
         return [f"benchmarks.{self.module}", *shlex.split(self.arguments.format(**values))]
 
     def duration_min(self) -> float:
-        """The duration of the record if it says one, else the estimate; in minutes."""
+        """The duration in minutes: from the record, or the estimate if the record has none."""
         file = RESULTS / f"{self.result}.json"
         seconds = json.loads(file.read_text("utf-8")).get("duration_s") if file.exists() else None
         return seconds / 60 if seconds else self.minutes
@@ -104,8 +105,10 @@ def main() -> None:
     for name in OPTIONS[:-1]:
         parser.add_argument(f"--{name}")
     parser.add_argument("--workdir", default="runs/bench")
-    parser.add_argument("--minutes", type=float, default=60, help="stop before this is exceeded")
-    parser.add_argument("--list", action="store_true", help="only say what would run")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="maximum duration of all benchmarks"
+    )
+    parser.add_argument("--list", action="store_true", help="only print the plan")
     arguments = parser.parse_args()
     given = {name: getattr(arguments, name) for name in OPTIONS}
     chosen = choose(BENCHMARKS, given, arguments.minutes)
@@ -116,7 +119,10 @@ def main() -> None:
 def choose(
     benchmarks: Sequence[Benchmark], given: Mapping[str, str | None], max_minutes: float
 ) -> list[Benchmark]:
-    """Print one line per benchmark, and return those that have their data and fit into the time."""
+    """Print the plan for each benchmark. Return the benchmarks that can run.
+
+    A benchmark can run if its data was given and it fits into the time.
+    """
     chosen, total_min = [], 0.0
     for benchmark in benchmarks:
         duration_min, missing = benchmark.duration_min(), benchmark.missing(given)
@@ -136,7 +142,7 @@ def choose(
 
 
 def run(benchmarks: Sequence[Benchmark], given: Mapping[str, str | None]) -> None:
-    """Run each in a process of its own. Exits with 1 at the end if one of them failed."""
+    """Run each benchmark in its own process. If one fails, exit with status 1 at the end."""
     failed = []
     for benchmark in benchmarks:
         print(f"\n{benchmark.result}", flush=True)

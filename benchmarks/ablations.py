@@ -1,9 +1,9 @@
-"""What did the paper's ablations show here? Records the results of `lookalike ablate`.
+"""What did the paper's ablations show here? This records the results of `lookalike ablate`.
 
     python -m benchmarks.ablations ABLATION --name imagenette
 
-ABLATION is the --out of an `ablate`. Its finished runs, their recipe and the table are recorded,
-and Figure 1 is copied into docs/.
+ABLATION is the directory that `ablate --out` wrote. The record holds its finished runs, their
+recipe and the table. Figure 1 is copied into docs/.
 """
 
 import argparse

@@ -3,19 +3,19 @@
     python -m benchmarks.codes MODEL DATA QUERIES --name imagenette [--bits 16 32 64 128 256 512]
         [--seeds 3] [--fit N] [--cache DIR] [--parts] [--only METHOD ...]
 
-The images of DATA are the collection and those of QUERIES are the queries; MODEL embeds both. Codes
-are learned from the collection, as an index learns them. With --fit N they are learned from N
-images of DATA, which then do not belong to the collection. They are never learned from labels or
-queries. `pixels` is the same autoencoder on the images themselves, 32 x 32. With --parts, one part
-of the autoencoder is left out at a time.
+The images of DATA are the collection, and the images of QUERIES are the queries. MODEL embeds both.
+By default, codes are learned from the collection, as in an index. With --fit N, they are learned
+from N images of DATA, and these images do not belong to the collection. Codes are never learned
+from labels or queries. `pixels` is the same autoencoder on images of 32 x 32 pixels instead of
+features. With --parts, one part of the autoencoder is left out at a time.
 
-mAP is by label over the whole ranking. Precision is by label too. Recall is of the 10 Euclidean
-neighbours by the features. The collection is in one random order, and ties go by it, for every
-method alike. Methods with random numbers are repeated for each seed; the record has their mean and
-standard deviation.
+mAP is by label over the whole ranking. Precision is by label too. Recall counts the 10 nearest
+neighbours by the Euclidean distance of the features. The collection is in one random order. For
+every method, items at the same distance are ranked in this order. Methods with random numbers are
+repeated for each seed. The record holds their mean and standard deviation.
 
---only measures some methods and prints their figures. It records nothing, because a record holds
-the figures of one run.
+--only measures some methods and prints their figures. It writes no record, because a record holds
+all figures of one run.
 """
 
 import argparse
@@ -101,7 +101,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def make_trial(data: Images, queries: Images, *, num_fitted: int, max_queries: int) -> Trial:
-    """Shuffle both, and take `num_fitted` images out of the collection to learn from, if any."""
+    """Shuffle the images and the queries, and split the images.
+
+    Codes are learned from `num_fitted` images that do not belong to the collection. If it is 0,
+    they are learned from the collection.
+    """
     order = np.random.default_rng(0).permutation(len(data.labels))
     query_order = np.random.default_rng(1).permutation(len(queries.labels))[:max_queries]
     collection = data[order[num_fitted:]]
@@ -112,7 +116,7 @@ def make_trial(data: Images, queries: Images, *, num_fitted: int, max_queries: i
 def measure(
     name: str, method: Method, judge: Judge, lengths: list[int], num_seeds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """[mean, standard deviation over the seeds] of each score, by number of bits."""
+    """The mean and the standard deviation over the seeds of each score, by number of bits."""
     by_length = {}
     for num_bits in lengths:
         started = time.perf_counter()
@@ -128,7 +132,7 @@ def measure(
 
 
 def _mean_and_deviation(values: list[float]) -> list[float]:
-    """The mean, and the standard deviation or 0 for a single value; 4 digits."""
+    """The mean and the standard deviation, to 4 digits. The deviation of a single value is 0."""
     return [round(mean(values), 4), round(stdev(values) if len(values) > 1 else 0.0, 4)]
 
 
@@ -166,9 +170,9 @@ def _small(square: np.ndarray) -> Floats:
 
 
 def draw(figures: dict[str, Any], file: Path) -> None:
-    """Draw mAP against bits, one line per method, with bars of two standard deviations.
+    """Draw mAP against bits, one line per method, with error bars of two standard deviations.
 
-    The right half shows only what lies near the floats' mAP or above it.
+    The right half shows only the range near the mAP of the floats and above it.
     """
     import matplotlib
 
@@ -192,7 +196,10 @@ def draw(figures: dict[str, Any], file: Path) -> None:
 
 
 def _draw_lines(axes: Any, by_method: dict[str, Any]) -> None:
-    """One line per method. A method on features of length 1 has the same colour, dashed."""
+    """Draw one line per method.
+
+    The line of a method on features of length 1 has the same colour, and is dashed.
+    """
     colours: dict[str, str] = {}
     for name, by_length in by_method.items():
         lengths = [int(num_bits) for num_bits in by_length]

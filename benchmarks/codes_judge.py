@@ -11,18 +11,18 @@ from indexer.reports.ranking import average_precision
 from training.parallel import num_cores
 
 NUM_NEIGHBOURS = 10
-"""Number of Euclidean neighbours that recall looks for."""
+"""Number of Euclidean neighbours that recall counts."""
 PRECISION_AT = (6, 100)
 RECALL_AT = (10, 100, 1000)
-"""How far down a ranking by code the neighbours are looked for."""
+"""Numbers of first items of a ranking by code in which the neighbours are counted."""
 
 Distances = npt.NDArray[np.generic]
-"""(Q, N): from each query to each item of the collection. Only their order matters."""
+"""Distances from each query to each item of the collection, (Q, N). Only their order matters."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images as features (n, 4096), as pixels (n, 3072) float32, and as class numbers (n,)."""
+    """The features (n, 4096), pixels (n, 3072) float32 and class numbers (n,) of n images."""
 
     features: Floats
     pixels: Floats
@@ -34,7 +34,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Trial:
-    """The images that codes are learned from, the collection that is searched, and the queries."""
+    """The images for learning codes, the collection that is searched, and the queries."""
 
     fitted: Images
     collection: Images
@@ -48,13 +48,16 @@ class Judge:
         features, queries = trial.collection.features, trial.queries.features
         squared_lengths = np.einsum("nd,nd->n", features, features)
         self.euclidean: Distances = squared_lengths - 2 * queries @ features.T
-        """Squared distances without the query's own squared length, which changes no order."""
+        """Squared distances minus the squared length of the query. The order is the same."""
         self._nearest = np.argsort(self.euclidean, axis=1, kind="stable")[:, :NUM_NEIGHBOURS]
         self._query_labels = trial.queries.labels
         self._item_labels = trial.collection.labels
 
     def score(self, distances: Distances) -> dict[str, float]:
-        """The means over the queries of mAP, precision and recall. Ties go by position."""
+        """The mean average precision, and the means of precision and recall over the queries.
+
+        Items at the same distance are ranked by position.
+        """
         with ThreadPoolExecutor(num_cores()) as pool:
             scores = list(pool.map(self._scores, distances, self._query_labels, self._nearest))
         names = ["mAP"]
@@ -63,7 +66,7 @@ class Judge:
         return dict(zip(names, np.array(scores).mean(axis=0).tolist(), strict=True))
 
     def _scores(self, distances: Distances, label: np.int64, nearest: Rows) -> list[float]:
-        """Average precision, precisions and recalls of one query, distances (N,)."""
+        """Average precision, precisions and recalls of one query. `distances` is (N,)."""
         ranking = np.argsort(distances, kind="stable")
         is_relevant = self._item_labels[ranking] == label
         precisions = [float(np.mean(is_relevant[:k])) for k in PRECISION_AT]

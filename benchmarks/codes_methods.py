@@ -1,7 +1,7 @@
 """The ways to make codes that benchmarks/codes.py compares.
 
-LSH, ITQ and product quantisation are FAISS's; PCA is NumPy's. Each runs on the features as they are
-and on features of length 1.
+FAISS computes LSH, ITQ and product quantisation. NumPy computes PCA. Each method runs on the
+features as they are and on features that are scaled to length 1.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ import numpy as np
 
 from benchmarks.codes_judge import Distances, Trial
 from indexer.array_types import Codes, Floats
-from indexer.learned.autoencoder import Settings
+from indexer.learned.autoencoder import AutoencoderSettings
 from indexer.learned.autoencoder_fitting import fit
 from indexer.metrics import unit
 
-_faiss: Any = faiss  # its stubs lack some functions, and give others no result
+_faiss: Any = faiss  # its stubs lack some functions and some results
 LENGTH_1 = ", length 1"
 MAX_COMPONENTS = 512
 PARTS: dict[str, dict[str, Any]] = {
@@ -28,14 +28,14 @@ PARTS: dict[str, dict[str, Any]] = {
     "reconstruction only": {"similarity_weight": 0.0},
     "straight-through line, not tanh": {"sharpness": 0.0},
 }
-"""The settings of the autoencoder that leave out one part each."""
+"""Settings of the autoencoder. Each entry leaves out one part."""
 
 Method = Callable[[int, int], Distances]
-"""From a number of bits and a seed to the distances between the queries and the collection."""
+"""Computes the distances between the queries and the collection, from num_bits and a seed."""
 
 
 def all_methods(trial: Trial) -> Iterator[tuple[str, Method]]:
-    """Each method with its name in the record."""
+    """All methods, and their names in the record."""
     yield "autoencoder", _autoencoder(trial, "features", {})
     yield "autoencoder, pixels", _autoencoder(trial, "pixels", {})
     parts = (trial.fitted, trial.collection, trial.queries)
@@ -51,7 +51,7 @@ def all_methods(trial: Trial) -> Iterator[tuple[str, Method]]:
 
 
 def without_parts(trial: Trial) -> Iterator[tuple[str, Method]]:
-    """The autoencoder whole, and without each of its parts in turn."""
+    """The complete autoencoder, and the autoencoder without each of its parts in turn."""
     for name, changes in PARTS.items():
         yield name, _autoencoder(trial, "features", changes)
 
@@ -62,7 +62,7 @@ def packed(values: Floats) -> Codes:
 
 
 def hamming(queries: Codes, collection: Codes) -> Distances:
-    """The number of bits that differ: codes (Q, bytes) and (N, bytes) -> (Q, N)."""
+    """The Hamming distances: codes (Q, bytes) and (N, bytes) -> (Q, N)."""
     distances = np.empty((len(queries), len(collection)), np.int32)
     queries, collection = np.ascontiguousarray(queries), np.ascontiguousarray(collection)
     pointers = [faiss.swig_ptr(array) for array in (queries, collection, distances)]
@@ -73,7 +73,7 @@ def hamming(queries: Codes, collection: Codes) -> Distances:
 
 def _autoencoder(trial: Trial, kind: str, changes: dict[str, Any]) -> Method:
     def distances(num_bits: int, seed: int) -> Distances:
-        settings = Settings(num_bits=num_bits, seed=seed, **changes)
+        settings = AutoencoderSettings(num_bits=num_bits, seed=seed, **changes)
         encoder = fit(getattr(trial.fitted, kind), settings)
         queries = encoder.encode(getattr(trial.queries, kind))
         return hamming(queries, encoder.encode(getattr(trial.collection, kind)))
@@ -84,7 +84,7 @@ def _autoencoder(trial: Trial, kind: str, changes: dict[str, Any]) -> Method:
 def _itq(fitted: Floats, collection: Floats, queries: Floats) -> Method:
     def distances(num_bits: int, seed: int) -> Distances:
         transform = _faiss.ITQTransform(fitted.shape[1], num_bits, True)
-        # All of them: with its own limit it loses several points of mAP.
+        # Train on all features. With the limit of FAISS, mAP is several points lower.
         transform.max_train_per_dim = len(fitted)
         transform.itq.seed = seed + 1
         transform.train(fitted)
@@ -96,7 +96,7 @@ def _itq(fitted: Floats, collection: Floats, queries: Floats) -> Method:
 def _itq_rotation(fitted: Floats, collection: Floats, queries: Floats) -> Method:
     """ITQ as published (Gong and Lazebnik 2011).
 
-    FAISS's transform above also scales the centred vectors to length 1.
+    FAISS's ITQTransform, used by `_itq`, also scales the centred vectors to length 1.
     """
 
     def distances(num_bits: int, seed: int) -> Distances:
@@ -147,7 +147,7 @@ def _product_quantisation(fitted: Floats, collection: Floats, queries: Floats) -
 def _principal_components(vectors: Floats) -> tuple[Floats, Floats]:
     """The mean (D,) and the first components (D, n) of vectors (N, D).
 
-    By NumPy: FAISS's own takes minutes for 4096 dimensions.
+    NumPy computes them, because FAISS needs minutes for 4096 dimensions.
     """
     mean: Floats = vectors.mean(axis=0, dtype=np.float32)
     centred = vectors - mean

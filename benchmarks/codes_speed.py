@@ -3,20 +3,20 @@
     python -m benchmarks.codes_speed MODEL DATA QUERIES DIRECTORY [--num-items 100000] [--bits 256]
         [--reranks 500 1000 2000 4000] [--num-codes 10000000]
 
-The items are the images of DATA and augmented copies of them (random resized crops of at least
-half the area, mirrored or not), embedded by MODEL. The queries are images of QUERIES, which are
-neither indexed nor augmented; take images that MODEL was not trained on. DIRECTORY keeps the
-index (1.7 GB for 100,000 items), and a second run uses it again.
+The items are augmented copies of the images of DATA (random resized crops of at least half the
+area, mirrored or not), embedded by MODEL. The queries are images of QUERIES. They are neither
+indexed nor augmented. Pass QUERIES that MODEL was not trained on. DIRECTORY keeps the index (1.7 GB
+for 100,000 items) for the next run.
 
-The searches run one query at a time, in turn, with a warm page cache; the figures are medians.
-"times faster" compares with the fastest exact search of those tried: FAISS's flat index on one
-thread and on all, one part of the features per core, and this project's own exact search. Recall
-is of the 10 Euclidean neighbours. Memory is what a search keeps beside the memory-mapped
-features; the features that are ranked again are read through the page cache, and "cold" is the
-time of a query when none of them is there.
+The searches take turns with one query at a time and a warm page cache. The figures are medians.
+"times faster" is a comparison with the fastest of these exact searches: FAISS's flat index on one
+thread, the same on all threads, one part of the features per core, and this project's own exact
+search. Recall counts the 10 Euclidean neighbours. Memory is the memory that a search keeps in
+addition to the memory-mapped features. The features for the second ranking are read through the
+page cache. "cold" is the time of a query when the page cache holds none of them.
 
-A second part searches 10,000,000 codes, resampled from the index's own with 4 % of the bits
-flipped. The recall of its lookups counts matches that are as near as the 10 nearest.
+A second part searches 10,000,000 codes. They are resampled from the codes of the index, with 4 % of
+the bits flipped. The recall of its lookups counts matches that are as near as the 10 nearest.
 """
 
 import argparse
@@ -136,11 +136,11 @@ def _measure_search(index: Index, queries: Floats, reranks: list[int]) -> dict[s
 
 
 def _exact_searches(features: Floats, searcher: Searcher) -> dict[str, Callable[[Floats], Any]]:
-    """Exact searches for one query (1, 4096), by name."""
+    """The exact searches, by name. Each searches for one query (1, 4096)."""
     flat = faiss.IndexFlatL2(NUM_FEATURES)
     flat.add(features)
     parts = np.array_split(features, NUM_CORES)
-    # FAISS runs one thread inside each thread of the pool.
+    # FAISS runs single-threaded inside each thread of the pool.
     pool = ThreadPoolExecutor(NUM_CORES, initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     def on_threads(num_threads: int, query: Floats) -> Any:
@@ -160,10 +160,10 @@ def _exact_searches(features: Floats, searcher: Searcher) -> dict[str, Callable[
 
 
 def _cold_search_s(directory: Path, query: Floats) -> float:
-    """Seconds of one search by codes, with none of the features in the page cache."""
+    """The seconds of one search by codes when the page cache holds no feature."""
     index = Index.open(directory)
     searcher = Searcher(index)
-    searcher.search(query[None], K, metric="hamming", rerank=0)  # the codes are read, no feature
+    searcher.search(query[None], K, metric="hamming", rerank=0)  # reads the codes only
     file = directory / index.manifest.files["features"].file
     descriptor = os.open(file, os.O_RDONLY)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -181,7 +181,7 @@ def _summary(times_s: list[float]) -> dict[str, float]:
 
 
 def recall(answers: list[list[list[Match]]], nearest: list[set[int]]) -> float:
-    """The mean share of the K nearest ids that the answers have. Each answer is of one query."""
+    """The mean share of a query's K nearest ids that its answer contains."""
     hits = [
         len({match.item.id for match in matches} & wanted)
         for (matches,), wanted in zip(answers, nearest, strict=True)
@@ -190,7 +190,7 @@ def recall(answers: list[list[list[Match]]], nearest: list[set[int]]) -> float:
 
 
 def _measure_many_codes(index: Index, queries: Floats, count: int) -> dict[str, Any]:
-    """A scan of `count` codes, and lookups in their buckets."""
+    """Measure a scan of `count` codes, and lookups in their buckets."""
     encoder = Searcher(index).code_search.encoder
     codes = _resample(np.asarray(index.codes), count)
     query_codes = encoder.encode(queries)
@@ -216,8 +216,9 @@ def _measure_many_codes(index: Index, queries: Floats, count: int) -> dict[str, 
 def recall_by_distance(answers: list[tuple[Integers, Integers]], farthest: list[int]) -> float:
     """The mean share of matches that are as near as the K nearest.
 
-    An answer is distances and positions (1, K); position -1 is none. `farthest` has each query's
-    distance to the K-th nearest. Many codes tie, so positions cannot be compared.
+    An answer holds distances and positions, (1, K) each. Position -1 means that there is no match.
+    `farthest` holds the distance of each query to its K-th nearest. Many codes are at the same
+    distance, so positions cannot be compared.
     """
     hits = [
         np.count_nonzero((positions[0] >= 0) & (distances[0] <= limit))
@@ -227,7 +228,7 @@ def recall_by_distance(answers: list[tuple[Integers, Integers]], farthest: list[
 
 
 def _resample(codes: Codes, count: int) -> Codes:
-    """Copies of random codes, with a share of their bits flipped."""
+    """Copies of random codes. A share of their bits is flipped."""
     random = np.random.default_rng(0)
     copies = np.empty((count, codes.shape[1]), np.uint8)
     for start in range(0, count, CODE_BLOCK_ROWS):
@@ -240,7 +241,10 @@ def _resample(codes: Codes, count: int) -> Codes:
 def _times_s(
     searches: dict[str, Callable[[Any], Any]], queries: np.ndarray
 ) -> dict[str, list[float]]:
-    """Seconds per query of each search. They take turns, after a round that does not count."""
+    """The seconds per query of each search.
+
+    The searches take turns. The first round is not counted.
+    """
     times_s: dict[str, list[float]] = {name: [] for name in searches}
     for number in range(NUM_ROUNDS + 1):
         for name, search in searches.items():
@@ -253,7 +257,7 @@ def _times_s(
 
 
 def _make(model: Path, data: str, queries_data: str, directory: Path, count: int) -> Floats:
-    """Make the index and the queries (n, 4096) beside it, unless both are there."""
+    """Make the index and the queries (n, 4096), or read them from an earlier run."""
     file = directory.with_name(f"{directory.name}-{QUERIES_FILE}")
     queries: Floats
     if (directory / MANIFEST_FILE).is_file() and file.is_file():

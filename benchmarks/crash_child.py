@@ -1,4 +1,4 @@
-"""A process that does one job on an index, counts its writes, and can be killed at any of them."""
+"""A child process that does one job on an index. It can be killed before any of its writes."""
 
 import multiprocessing
 import os
@@ -23,26 +23,26 @@ from training.data.images import Pixels
 PRELOADED = ["indexer.updates.build", "indexer.updates.compact", "indexer.updates.verify"]
 
 Work = Callable[[Path, Path], None]
-"""A job: changes the index, with the images and the model of the scratch folder."""
+"""A job. It changes the index, and uses the images and the model in the scratch folder."""
 
 
 class Finished(NamedTuple):
-    """The report of a child that has done its job."""
+    """The report of a child at the end of its job."""
 
     duration_s: float
     num_embedded: int
-    """Number of images that it embedded."""
+    """Number of images that the child embedded."""
     num_writes: int
-    """Appends, syncs, renames, deletions and opened files in the index's directory."""
+    """Number of appends, syncs, renames, deletions and opened files in the index directory."""
 
 
 def start(
     work: Work, index: Path, scratch: Path, kill_before_write: int | None = None
 ) -> tuple[BaseProcess, Connection]:
-    """Start a job. Returns when it begins, with the process and the connection it reports on.
+    """Start a job and wait until it begins. Return the process and the connection for its reports.
 
-    The child is forked from a server that has imported everything. With `kill_before_write`, it
-    kills itself just before that write, counted from 1.
+    The child is forked from a server that has imported everything. If `kill_before_write` is given,
+    the child kills itself just before that write. Writes count from 1.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -67,7 +67,7 @@ def finish(work: Work, index: Path, scratch: Path) -> Finished:
 
 
 class _WriteCounter:
-    """Counts the writes to an index of this process, and kills the process before one of them."""
+    """Counts the writes of this process to an index, and kills the process before one of them."""
 
     def __init__(self, index: Path, kill_before: int | None):
         self.num_writes = 0
@@ -76,7 +76,7 @@ class _WriteCounter:
         self._fsync, self._append = os.fsync, GrowingFile.append
 
     def install(self) -> None:
-        """Count from now on. It stays installed until the process ends."""
+        """Count all later writes until the process ends."""
 
         def fsync(descriptor: Any) -> None:
             self._count()
@@ -106,7 +106,7 @@ def _do_job(
     work: Work, index: Path, scratch: Path, kill_before_write: int | None, messages: Connection
 ) -> None:
     """Do a job in this process. Report when it begins and when it is done."""
-    # In batches of one image, a feature does not depend on the images that are left to do.
+    # In batches of one image, a feature does not depend on the images that are left.
     pipeline.BATCH_SIZE["cpu"] = 1
     pipeline.COMMIT_INTERVAL_S = 0.0  # a commit after each batch
     # FAISS's threads wait for each other, for seconds on a busy machine.

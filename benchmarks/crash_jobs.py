@@ -1,4 +1,4 @@
-"""The jobs that benchmarks/index_crashes.py kills, and the indexes that they start from."""
+"""The jobs that benchmarks/index_crashes.py kills, and the indexes at their start."""
 
 import hashlib
 import shutil
@@ -27,7 +27,7 @@ NUM_IVF_IMAGES = 135
 
 @dataclass(frozen=True)
 class Job:
-    """A change of an index, and the directory that it starts from; None for a new index."""
+    """A change of an index. `start` is the index at the start, or None for a new index."""
 
     name: str
     work: Work
@@ -35,10 +35,10 @@ class Job:
 
 
 def prepare_jobs(scratch: Path, num_images: int) -> list[Job]:
-    """Make the images, the model, the indexes that jobs start from, and the jobs."""
+    """Make the images, the model and the indexes at the start of jobs. Return the jobs."""
     _write_images(scratch / "earlier", range(num_images), seed=1)
     _write_images(scratch / "later", range(num_images // 3, num_images), seed=1)
-    # Other bytes under the same names:
+    # Other content in files of the same names.
     _write_images(scratch / "later", range(num_images // 2, num_images * 2 // 3), seed=2)
     _write_images(scratch / "later", range(num_images, num_images * 4 // 3), seed=1)
     _write_images(scratch / "more", range(num_images // 2), seed=3)
@@ -71,9 +71,9 @@ def prepare_jobs(scratch: Path, num_images: int) -> list[Job]:
 def make_model(directory: Path) -> None:
     """Write a model directory whose network is one random layer.
 
-    It loads at once, so the kills come while the index is written.
+    It loads quickly, so the kills come while the index is written.
     """
-    import onnx  # the children do without it
+    import onnx  # not needed in the child processes
     from onnx import TensorProto, helper, numpy_helper
 
     pooled = 3 * (IMAGE_PX // 8) ** 2
@@ -145,7 +145,7 @@ def _add(index: Path, scratch: Path) -> None:
 
 
 def _remove(index: Path, scratch: Path) -> None:
-    """Remove two of every five images that the index was built of, one at a time."""
+    """Remove two of every five items, one at a time."""
     for id in Index.open(index).ids.tolist():
         if id % 5 < 2:
             remove(index, ids=[id])

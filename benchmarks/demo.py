@@ -2,8 +2,8 @@
 
     python -m benchmarks.demo
 
-It is timed twice, from the start of the process to its first answer over HTTP: when nothing is
-there, and when all steps are done.
+The demo is timed twice, from the start of the process to its first answer over HTTP. The first run
+starts in an empty directory. Before the second run, all steps are done.
 """
 
 import argparse

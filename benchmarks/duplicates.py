@@ -2,11 +2,11 @@
 
     python -m benchmarks.duplicates MODEL DATA [DATA ...] [--images N] [--seed N]
 
-One index is built of all pictures of each DATA, and of changed copies of N of them, one copy per
-kind of change. A pair is a match if its similarity reaches the threshold. Recall is over the pairs
-of a picture and its copy. Precision is over these pairs and those of every picture with its nearest
-other pictures. `end_to_end` is what the command itself groups. Duplicates that DATA already
-contains count as mistakes.
+One index is built. It contains all pictures of each DATA, and changed copies of N pictures of each
+DATA, one copy per kind of change. A pair is a match if its similarity reaches the threshold. Recall
+is over the pairs of a picture and its copy. Precision is over these pairs and the pairs of every
+picture and its nearest other pictures. `end_to_end` measures the groups of the command itself.
+Duplicates that DATA already contains count as mistakes.
 """
 
 import argparse
@@ -39,7 +39,7 @@ FULL_PX = 4096
 ORIGINAL = "original"
 
 Change = Callable[[Image.Image, random.Random], bytes]
-"""Gives a changed copy of a picture as JPEG."""
+"""Returns a changed copy of a picture as JPEG."""
 
 
 def main() -> None:
@@ -70,7 +70,10 @@ def main() -> None:
 
 
 def write_copies(data: str, folder: Path, num_images: int, chance: random.Random) -> None:
-    """Write each picture as NUMBER/original.jpg, and copies of `num_images` as NUMBER/KIND.jpg."""
+    """Write each picture as NUMBER/original.jpg.
+
+    The changed copies of `num_images` pictures are written as NUMBER/KIND.jpg.
+    """
     examples = list(open_dataset(data).part("all"))
     for number, example in enumerate(chance.sample(examples, len(examples))):
         (folder / str(number)).mkdir(parents=True)
@@ -82,7 +85,7 @@ def write_copies(data: str, folder: Path, num_images: int, chance: random.Random
 
 
 def measure_pairs(index: Index) -> dict[str, Any]:
-    """The decisions on single pairs: an original with its copies, and with its nearest others."""
+    """Measure single pairs: an original and its copy, or an original and a near other picture."""
     items = index.items_of(index.ids.tolist())
     pictures = Pictures(index)
     originals = {_picture(item): item for item in items.values() if _kind(item) == ORIGINAL}
@@ -110,7 +113,7 @@ def measure_pairs(index: Index) -> dict[str, Any]:
 
 
 def measure_groups(index: Index) -> dict[str, float]:
-    """The groups that `lookalike index duplicates` finds, and how long it takes."""
+    """Measure the groups of `lookalike index duplicates`, and its duration."""
     started = time.perf_counter()
     duplicates = find_duplicates(index, is_shown=False)
     elapsed_s = time.perf_counter() - started
@@ -125,7 +128,11 @@ def measure_groups(index: Index) -> dict[str, float]:
 
 
 def score_groups(groups: Sequence[Sequence[Item]], num_copies: int) -> dict[str, float]:
-    """The shares of copies grouped with their original, and of groups that hold one picture."""
+    """Recall and purity of groups.
+
+    `recall` is the share of copies in a group with their original. `groups_of_one_picture` is the
+    share of groups that contain a single picture and its copies.
+    """
     num_grouped = 0
     for group in groups:
         with_original = {_picture(item) for item in group if _kind(item) == ORIGINAL}
@@ -140,7 +147,7 @@ def score_groups(groups: Sequence[Sequence[Item]], num_copies: int) -> dict[str,
 
 
 def rates(same: Sequence[float], different: Sequence[float], threshold: float) -> dict[str, float]:
-    """Recall and precision at a threshold, from the similarities of both sorts of pairs."""
+    """Recall and precision at a threshold. `same` and `different` are similarities of pairs."""
     hits, mistakes = (int(np.sum(np.array(scores) >= threshold)) for scores in (same, different))
     return {
         "recall": round(hits / len(same), 4),
@@ -156,7 +163,7 @@ def _resized(picture: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def _cropped(picture: Image.Image, chance: random.Random) -> Image.Image:
-    """Three to five per cent off each side."""
+    """A copy without three to five per cent at each side."""
     left, top, right, bottom = (chance.uniform(0.03, 0.05) for _ in range(4))
     width, height = picture.size
     lower_right = round((1 - right) * width), round((1 - bottom) * height)
@@ -168,13 +175,13 @@ def _cropped_at_one_side(picture: Image.Image, chance: random.Random) -> Image.I
 
 
 def _brightened(picture: Image.Image, chance: random.Random) -> Image.Image:
-    """Brighter or darker."""
+    """A brighter or darker copy."""
     factor = 1 + chance.choice((-1, 1)) * chance.uniform(0.08, 0.15)
     return ImageEnhance.Brightness(picture).enhance(factor)
 
 
 def _all(picture: Image.Image, chance: random.Random) -> bytes:
-    """Resized, cropped, brightened and compressed."""
+    """A copy that is resized, cropped, brightened or darkened, and compressed."""
     changed = _brightened(_cropped(_resized(picture, chance), chance), chance)
     return _jpeg(changed, chance.randint(30, 60))
 
@@ -200,7 +207,7 @@ CHANGES: dict[str, Change] = {
 
 
 def _picture(item: Item) -> str:
-    """The folder that an item's picture and its copies have in common."""
+    """The folder of an item. It contains one picture and its copies."""
     return item.path.rpartition("/")[0]
 
 

@@ -1,21 +1,26 @@
-"""Does an index survive being killed at any instant, and does the killed job, run again, end well?
+"""Does an index survive a kill at any instant, and can the killed job then be run to its end?
 
     python -m benchmarks.index_crashes [--kills 200] [--images 45] [--seed 0]
 
-Child processes do one of nine jobs: build (from nothing), update (a build on an index of earlier
-data), add, remove, compact, compact-ivf (with --kind ivf, so that two FAISS structures are made
-too), encode (binary codes in place of others), add-codes and compact-codes (on an index with
-codes). Every other kill comes at a random instant of the job's measured duration. The others come
-at a random write to the index: just before one of the job's appends, syncs, renames, deletions and
-opened files, all equally likely, so that the few milliseconds around a commit are hit as often as
-the long work before. Batches of one image and a commit after each make as many different instants
-as possible.
+Child processes do one of nine jobs:
 
-After each kill the index must open, verify as clean, hold every item that the job does not itself
-remove, hold nothing that is in neither the start nor the end, and have the code of every row if it
-has an encoder. The job, run again, must embed no image that was committed before the kill, and end
-in the same items, structures and encoder, byte for byte, as an undisturbed job. SIGKILL leaves the
-kernel's page cache as it is, so this does not test a power cut.
+- build (a new index), update (a build on an index of earlier data), add, remove, compact
+- compact-ivf: compact with --kind ivf, so that two FAISS structures are made too
+- encode: replace the binary codes by others
+- add-codes and compact-codes: add and compact on an index with codes
+
+Half of the kills come at a random instant of the job's measured duration. The other half come just
+before a random write to the index: an append, a sync, a rename, a deletion or an opened file. All
+writes are equally likely, so the few milliseconds around a commit are hit as often as the long work
+before. There are as many different instants as possible, because a batch has one image and a commit
+follows each batch.
+
+After each kill, the index must open and verify as clean. It must hold every item that the job does
+not remove. It must hold nothing that is in neither the start nor the end. If it has an encoder, it
+must hold the code of every row. The job is then run again. It must embed no image that was
+committed before the kill. It must end in the same items, structures and encoder, byte for byte, as
+an undisturbed job. SIGKILL does not change the kernel's page cache, so this does not test
+a power cut.
 """
 
 import argparse
@@ -52,14 +57,14 @@ from indexer.updates.verify import verify
 
 NUM_TIMED = 3
 LATEST_SHARE = 1.05
-"""The latest kill, as a share of the measured duration: some come after the last commit."""
+"""The latest kill, as a share of the measured duration. Some kills come after the last commit."""
 
 Content = frozenset[tuple[str, str | None, str, str]]
-"""For each item: path, label, SHA-256 of the file, and SHA-256 of feature and thumbnail."""
+"""Path, label, SHA-256 of the file, and SHA-256 of feature and thumbnail of each item."""
 
 
 class State(NamedTuple):
-    """The content of an index: its items, and name and SHA-256 of its structures and encoder."""
+    """The items of an index, and the names and SHA-256 of its structures and encoder."""
 
     items: Content
     artefacts: frozenset[tuple[str, str]]
@@ -70,7 +75,7 @@ NOTHING = State(frozenset(), frozenset())
 
 @dataclass(frozen=True)
 class Kill:
-    """When a job is killed: after some seconds, or just before a write, counted from 1."""
+    """When a job is killed: after some seconds, or just before a write. Writes count from 1."""
 
     after_s: float | None = None
     before_write: int | None = None
@@ -97,7 +102,7 @@ def main() -> None:
 
 
 def measure(scratch: Path, *, num_kills: int, num_images: int, seed: int) -> dict[str, Any]:
-    """Kill the jobs in turn. `failures` has a sentence for everything that went wrong."""
+    """Kill the jobs in turn. `failures` contains one sentence per failure."""
     jobs = prepare_jobs(scratch, num_images)
     choice = random.Random(seed)
     failures: list[str] = []
@@ -135,7 +140,7 @@ def measure(scratch: Path, *, num_kills: int, num_images: int, seed: int) -> dic
 
 
 def _undisturbed(job: Job, scratch: Path) -> tuple[State, float, int]:
-    """The index after the job, the job's median duration in seconds, and its fewest writes."""
+    """The index after the job, the median duration of the job, and its minimum number of writes."""
     runs = []
     for _ in range(NUM_TIMED):
         index = _copy_start(job.start, scratch)
@@ -145,7 +150,10 @@ def _undisturbed(job: Job, scratch: Path) -> tuple[State, float, int]:
 
 
 def _copy_start(start: Path | None, scratch: Path) -> Path:
-    """Make a new index directory. The model is linked, because it is only ever replaced."""
+    """Make a new index directory.
+
+    The files of the model are hard-linked, because jobs only replace them.
+    """
     index = scratch / "index"
     shutil.rmtree(index, ignore_errors=True)
     if start:
@@ -155,7 +163,7 @@ def _copy_start(start: Path | None, scratch: Path) -> Path:
 
 
 def _state(index: Index) -> State:
-    """All that an index holds. Each item is looked up by its path."""
+    """The content of an index. Each item is looked up by its path."""
     items = []
     for item in index.items(limit=index.count()):
         (row,) = index.rows_of_path(item.path)
@@ -170,9 +178,9 @@ def _state(index: Index) -> State:
 def _kill_and_run_again(
     job: Job, scratch: Path, kill: Kill, end: State, counts: Counter[str]
 ) -> Iterator[str]:
-    """Kill the job and run it again; give a sentence for everything that is wrong.
+    """Kill the job and run it again. Yield one sentence per failure.
 
-    `counts` counts where the kill came, and what it left.
+    `counts` is updated with the time of the kill and with the files that it left.
     """
     index = _copy_start(job.start, scratch)
     first_commit = read_manifest(index).commit if job.start else -1
@@ -208,14 +216,15 @@ def _kill_and_run_again(
     ended = Index.open(index)
     if _state(ended) != end or not ended.manifest.is_complete or not _has_its_codes(ended):
         yield "the job run again ends in other items, structures or codes"
-    # A writer removes the files that the last commit replaced: a reader may have needed them.
+    # The last commit kept the files that it replaced, because a reader may need them. The next
+    # writer removes them.
     IndexWriter.open(index).close()
     if not verify(index).is_clean or _leftovers(index):
         yield "the job run again leaves an index that is not clean"
 
 
 def _complaints(index: Index, killed: State, before: State, end: State) -> Iterator[str]:
-    """Everything that is wrong with an index after the kill."""
+    """One sentence for each fault of an index after the kill."""
     if not verify(index.directory).is_clean:
         yield "the index is not clean"
     if not _has_its_codes(index):

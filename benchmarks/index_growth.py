@@ -2,17 +2,18 @@
 
     python -m benchmarks.index_growth DIRECTORY [--num-items 1000 100000] [--runs 5] [--kind auto]
 
-The indexes hold made-up features of the real shape, with structures of that kind. DIRECTORY keeps
-them and the model for the next run; 100,000 items take 2.3 GB. No time below includes making them.
+The indexes hold made-up features of the real shape, and structures of the chosen kind. DIRECTORY
+keeps the indexes and the model for the next run. 100,000 items need 2.3 GB. The times below do not
+include making them.
 
 `add` is `lookalike index add` without the start of Python: 100 new images of 400 x 300 pixels are
-decoded, embedded by an untrained network at 224 pixels, and committed. `remove` removes them by
-their paths. `first_answer` is the time from opening the index to the nearest six of one query, in a
-process that has imported what it needs; `process` is the whole process.
+decoded, embedded by an untrained network at 224 pixels, and committed. `remove` removes these
+images by their paths. `first_answer` is the time from opening the index to the six nearest items of
+one query, after the process has imported its modules. `process` is the time of the whole process.
 
-Every file of the index is read once beforehand, so the page cache is warm. The sizes take turns,
-after one round that does not count. Each round is undone by putting the earlier manifest back, so
-all rounds begin alike.
+Every file of the index is read beforehand, so the page cache is warm. The sizes take turns. The
+first round is not counted. After each round the earlier manifest is restored, so all rounds start
+from the same state.
 """
 
 import argparse
@@ -60,7 +61,7 @@ assert len(matches) == 6
 """
 
 Seconds = dict[str, list[float]]
-"""The seconds of each run, by what was timed."""
+"""The seconds of each run, by the name of the timed step."""
 
 
 def main() -> None:
@@ -93,7 +94,10 @@ def main() -> None:
 
 
 def summary(seconds: dict[int, Seconds], num_runs: int) -> dict[str, object]:
-    """The spread of each time, and how it grows from the smallest index to the largest."""
+    """The spread of each time, and the ratio of its medians.
+
+    The ratio compares the largest index with the smallest index.
+    """
     spread = {
         str(count): {
             name: {
@@ -153,7 +157,7 @@ def _time_s(change: Callable[[], object]) -> float:
 
 
 def _read_all(index: Path) -> None:
-    """Read every file, so that the page cache holds them."""
+    """Read every file, so that the page cache holds it."""
     for file in index.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
@@ -162,7 +166,7 @@ def _read_all(index: Path) -> None:
 
 
 def _make_index(directory: Path, model: Path, count: int, kind: RequestedKind) -> None:
-    """Write an index of `count` items, or continue one that was left unfinished."""
+    """Write an index of `count` items, or continue an unfinished index."""
     random = np.random.default_rng(0)
     pictures = (open_picture(_picture(random, "JPEG"), size=224) for _ in range(NUM_THUMBNAILS))
     thumbnails = [to_thumbnail(picture) for picture in pictures]
@@ -190,7 +194,7 @@ def _write_images(folder: Path) -> None:
 
 
 def _picture(random: np.random.Generator, format: str) -> bytes:
-    """An encoded picture of 400 x 300 pixels in soft blotches."""
+    """An encoded picture of 400 x 300 pixels with soft spots of colour."""
     coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
     encoded = BytesIO()
     coarse.resize((400, 300), Image.Resampling.BICUBIC).save(encoded, format)

@@ -2,14 +2,15 @@
 
     python -m benchmarks.indexing MODEL DATA [DATA ...] [--images 2000 10000] [--rounds 3]
 
-The limit is calculated in the same run: the number of cores divided by the time to decode and embed
-one image, each measured alone on one core, the network at its best batch size. `decode` is what the
-network needs (read, decode, resize). `prepare` adds what the index keeps (SHA-256, thumbnail).
+The limit is calculated in the same run. It is the number of cores divided by the time to decode and
+embed one image. Decoding and embedding are measured separately on one core, with the best batch
+size of the network. `decode` is the work for the network (read, decode, resize). `prepare` also
+includes the work for the index (SHA-256, thumbnail).
 
-The share of the limit is of the whole `index build`, with its commits and the loading of the model.
-The share `once_loaded` leaves out the time of a build of one image, which is spent copying,
-checking and loading the model. --images adds the peak memory of `index build` on these numbers of
-images of the last DATA.
+The share of the limit is measured on the whole `index build`, with its commits and the loading of
+the model. For the share `once_loaded`, the time of a build of one image is subtracted. That time is
+spent on copying, checking and loading the model. --images adds the peak memory of `index build` on
+these numbers of images of the last DATA.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from training.data.images import (
 
 BATCH_SIZES = (1, 8, 16, 32, 64)
 NUM_ALONE = 256
-"""Number of images that a part is measured on alone, in each round."""
+"""Number of images for measuring decoding and embedding separately, in each round."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ class Round:
 
     num_images: int
     decode_s: float
-    """Per image, on one core; so are the next two."""
+    """Per image, on one core. The next two times are measured in the same way."""
     prepare_s: float
     embed_s: float
     loading_s: float
-    """A build of one image."""
+    """Time of a build of one image."""
     build_s: float
-    """A build of all images."""
+    """Time of a build of all images."""
 
     def shares_of_limit(self, num_cores: int) -> dict[str, float]:
-        """The time that the cores need at least, divided by the time that the build took."""
+        """The minimum time that the cores need, divided by the time of the build."""
         shares = {}
         for suffix, build_s in (("", 0.0), ("_once_loaded", self.loading_s)):
             for name, part_s in (("prepare", self.prepare_s), ("decode", self.decode_s)):
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def _speed(model: Path, data: str, num_rounds: int, max_images: int) -> dict[str, object]:
-    """The speeds of a data set's images. In a round, everything takes its turn."""
+    """Measure the speeds on the images of a data set. In a round, all measurements take turns."""
     examples = open_dataset(data).part("all")
     examples = examples[:: max(len(examples) // max_images, 1)][:max_images]
     alone = examples[:NUM_ALONE]
@@ -119,7 +120,7 @@ def _speed(model: Path, data: str, num_rounds: int, max_images: int) -> dict[str
 
 
 def summary(rounds: Sequence[Round], num_cores: int) -> dict[str, object]:
-    """The medians over the rounds, and the shares of the limit of each round."""
+    """The medians over the rounds, and the shares of the limit in each round."""
     shares = [one.shares_of_limit(num_cores) for one in rounds]
     rates = [one.num_images / one.build_s for one in rounds]
     return {
@@ -140,14 +141,14 @@ def _content(example: Example) -> bytes:
 
 
 def _prepare(example: Example, size: int) -> object:
-    """All that `index build` computes from an image, but its feature."""
+    """Everything that `index build` computes from an image, except its feature."""
     content = _content(example)
     picture = open_picture(content, size=size)
     return hashlib.sha256(content).hexdigest(), to_square(picture, size), to_thumbnail(picture)
 
 
 def _alone_s(work: Callable[[Example], object], examples: Sequence[Example]) -> float:
-    """Seconds per image, one after the other on one core."""
+    """Seconds per image on one core. The images are processed one after the other."""
     started_s = time.perf_counter()
     for example in examples:
         work(example)
@@ -155,7 +156,7 @@ def _alone_s(work: Callable[[Example], object], examples: Sequence[Example]) -> 
 
 
 def _embed_s(embedder: Embedder, squares: Pixels, batch_size: int) -> float:
-    """Seconds per image, on one core."""
+    """Seconds per image on one core."""
     embedder.embed(squares[:batch_size])
     starts = range(0, len(squares) - batch_size + 1, batch_size)
     started_s = time.perf_counter()
@@ -176,7 +177,7 @@ def _build_s(model: Path, examples: Sequence[Example]) -> float:
 
 
 def _memory(model: Path, data: str, num_images: int) -> dict[str, int]:
-    """The peaks in MB of building an index of `num_images` images."""
+    """The peaks in MB while an index of `num_images` images is built."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.csv")
         write_listing(open_dataset(data).part("all"), num_images, listing)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.look_alikes MODEL INDEX DATA [--name NAME]
 
-DATA are labelled images. An image that is also in the index does not count as its own look-alike.
+DATA contains labelled images. An image that is also in the index does not count as its own
+look-alike.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Untrained models and indexes of made-up features, for benchmarks that need sizes but no data."""
+"""Untrained models and made-up items, for benchmarks that need no real data."""
 
 from pathlib import Path
 from typing import Literal
@@ -32,12 +32,12 @@ def make_model(
 
 
 def made_up_feature(random: np.random.Generator) -> Floats:
-    """A feature (4096,) of the real shape: never negative, and half of its numbers are zero."""
+    """A feature (4096,) like a real one: never negative, and half of its numbers are zero."""
     return np.maximum(random.standard_normal(NUM_FEATURES, np.float32), 0)
 
 
 def made_up_item(number: int, feature: Floats, thumbnail: bytes = b"") -> NewItem:
-    """An item with one of ten labels, whose path and hash follow from its number."""
+    """An item with one of ten labels. Its path and hash follow from its number."""
     return NewItem(
         path=f"indexed/{number}.jpg",
         label=str(number % 10),

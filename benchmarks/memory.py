@@ -1,4 +1,4 @@
-"""The memory that a command takes in each of its phases."""
+"""The memory that a command uses in each of its phases."""
 
 import csv
 import subprocess
@@ -16,7 +16,7 @@ Peaks = dict[str, dict[str, int]]
 
 
 def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> None:
-    """Write a CSV of `num_images` of the images, evenly chosen."""
+    """Write a CSV of `num_images` of the examples, chosen at equal distances."""
     if num_images > len(examples):
         raise SystemExit(
             f"--images {num_images:,} needs as many images but there are {len(examples):,}; "
@@ -30,9 +30,9 @@ def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> N
 
 
 def watch(command: list[str], phase: Callable[[], str | None]) -> Peaks:
-    """Run a command and give its peaks by phase.
+    """Run a command and return its peaks by phase.
 
-    `phase` names the current phase. If it gives None, the command is killed.
+    `phase` returns the name of the current phase. If it returns None, the command is killed.
     """
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     peaks: Peaks = {}

@@ -2,9 +2,9 @@
 
     python -m benchmarks.probe MODEL FIT_DATA ASK_DATA [--seed N]
 
-A probe is fitted on FIT_DATA and then names the images of ASK_DATA. The vote of the five nearest
-items and chance are measured beside it. All of this is done with the features of MODEL, and with
-those of the same network before training, with the initial weights of its recipe.
+A probe is fitted on FIT_DATA and then names the images of ASK_DATA. For comparison, the vote of the
+five nearest items and chance are measured. All of this is done with the features of MODEL. It is
+then repeated with the features of the untrained network, with the initial weights of its recipe.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def make_untrained(model: Path, directory: Path, seed: int) -> None:
-    """Write the same network before training."""
+    """Write a model directory with the network of `model` before training."""
     card = read_card(model)
     network = AlexNet(Architecture(**card.architecture))
     initialize(network, card.recipe.get("initialization", "kaiming"), seed)
@@ -94,7 +94,10 @@ def measure(fitted: Path, asked: Path) -> dict[str, Any]:
 
 
 def _labelled_features(index: Index, labels: tuple[str, ...]) -> tuple[Floats, Rows]:
-    """The features (n, 4096) of an index, and positions in `labels` (n,); -1 for other labels."""
+    """The features (n, 4096) of an index, and the positions (n,) of their labels in `labels`.
+
+    The position of another label is -1.
+    """
     positions = {label: position for position, label in enumerate(labels)}
     own_labels = [positions.get(str(index.text(row)[1]), -1) for row in index.rows]
     return np.array(index.features[index.rows]), np.array(own_labels)

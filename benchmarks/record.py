@@ -1,7 +1,6 @@
-"""Records: the figures of one run of one benchmark, with what they depend on.
+"""Records: the figures of one run of one benchmark, and the conditions of that run.
 
-A record holds the figures of one process, at one commit: nothing is taken over from an earlier
-record.
+All figures of a record come from one process at one commit. None are copied from an earlier record.
 """
 
 import json
@@ -22,7 +21,7 @@ from training.network.model import read_card
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 WRITTEN_BY_BENCHMARKS = ("benchmarks/results", "docs")
-"""Changes in these folders do not make a tree dirty: no figure depends on them."""
+"""Changes in these folders do not make a tree dirty, because no figure depends on them."""
 PACKAGES = (
     "torch",
     "onnxruntime",
@@ -37,16 +36,16 @@ _started_s = time.monotonic()
 
 
 def record(name: str, figures: Mapping[str, Any], *, model: Path | None = None) -> None:
-    """Print the figures and write them to results/NAME.json, with all that they depend on.
+    """Print the figures. Write them and the conditions of the run to results/NAME.json.
 
-    `model` is the directory of the trained model that was used, if any. Warns if the sources have
-    changes that are not committed; the record then says `"is_dirty": true`.
+    `model` is the directory of the trained model, if the benchmark used one. If the sources have
+    changes that are not committed, a warning is printed and the record says `"is_dirty": true`.
     """
     is_dirty = has_uncommitted_changes(ROOT)
     if is_dirty:
         print(
             f"warning: the tree has uncommitted changes, and results/{name}.json says so; "
-            "commit or stash them, and measure again before you quote these figures",
+            "before you quote these figures, commit or stash the changes and measure again",
             file=sys.stderr,
         )
     content = {
@@ -69,7 +68,7 @@ def record(name: str, figures: Mapping[str, Any], *, model: Path | None = None) 
 
 
 def model_facts(directory: Path) -> dict[str, Any]:
-    """The facts that identify a model: its id, its architecture, and what it was trained on."""
+    """The facts that identify a model: its id, its architecture, and its training data."""
     card = read_card(directory)
     return {
         "id": card.id[:12],

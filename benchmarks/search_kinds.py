@@ -1,12 +1,13 @@
-"""What does each kind of search cost, and how much does it miss compared with an exact scan?
+"""What does each kind of search cost, and how many matches of an exact scan does it miss?
 
     python -m benchmarks.search_kinds [--num-items N] [--num-queries N] [--directory DIR]
         [--kinds KIND ...]
 
-The features are made up, with fc7's shape: in clusters, never negative, half of the numbers zero.
-The queries are other features of the same clusters. Recall is against an exact scan in the same
-run. With a DIR the items are made once and used again; the structures are made in every run. The
-time to the first answer starts when the index is opened, in a new process, after its imports.
+The features are made up, but similar to those of fc7: they form clusters, they are never negative,
+and half of their numbers are zero. The queries are other features of the same clusters. Recall is
+measured against an exact scan in the same run. DIR keeps the items for the next run. The structures
+are made in every run. The time to the first answer is measured in a new process, from the opening
+of the index, after the imports.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from training.progress import Bar
 K = 10
 ITEMS_PER_CLUSTER = 100
 CENTRE_SPREAD, NOISE = 2.0, 1.5
-"""Standard deviations of the clusters' centres and of the features around their centre."""
+"""Standard deviations of the centres of the clusters, and of the features around their centre."""
 BLOCK_SIZE = 1000
 UNLIMITED_BYTES = 2**60
 FIRST_ANSWER = """
@@ -77,7 +78,7 @@ def main() -> None:
         queries = np.concatenate(list(blocks))
         searcher = Searcher(Index.open(index))
         exact = {metric: _match_ids(searcher, queries, metric, exact=True) for metric in METRICS}
-        del searcher  # its structures are about to be replaced
+        del searcher  # because its structures will be replaced
         by_kind = {kind: measure(index, kind, queries, exact) for kind in arguments.kinds}
     figures = {
         "num_items": arguments.num_items,
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def make_index(directory: Path, num_items: int) -> Path:
-    """Make an index of made-up items, unless `directory` has one of this size."""
+    """Make an index of made-up items, or use the index of this size in `directory`."""
     model, index = directory / "model", directory / f"index-{num_items}"
     if (index / MANIFEST_FILE).exists() and read_manifest(index).is_complete:
         return index
@@ -97,7 +98,7 @@ def make_index(directory: Path, num_items: int) -> Path:
         make_model(model, num_classes=1000, normalization="response")
     with IndexWriter.open(index, model) as writer, Bar("Making items", num_items, "items") as bar:
         if writer.num_items:
-            raise SystemExit(f"{index} was left unfinished; remove it")
+            raise SystemExit(f"{index} is unfinished; remove it, and run the command again")
         number = 0
         for block in made_up_blocks(num_items, seed=0, num_items=num_items):
             for feature in block:
@@ -109,9 +110,9 @@ def make_index(directory: Path, num_items: int) -> Path:
 
 
 def made_up_blocks(count: int, *, seed: int, num_items: int) -> Iterator[Floats]:
-    """Features in clusters, `count` in all, (BLOCK_SIZE, 4096) float32 at a time.
+    """Make `count` features in clusters. Yield blocks (BLOCK_SIZE, 4096) float32.
 
-    A centre is made from the number of its cluster, so it need not be kept in memory.
+    A centre is computed from the number of its cluster, so it does not have to stay in memory.
     """
     random = np.random.default_rng(seed)
     num_clusters = max(1, num_items // ITEMS_PER_CLUSTER)
@@ -129,7 +130,10 @@ def _centre(cluster: int) -> Floats:
 def measure(
     index: Path, kind: RequestedKind, queries: Floats, exact: dict[Metric, list[list[int]]]
 ) -> dict[str, Any]:
-    """Make the structures of a kind again, and search them. `exact` has the ids of each query."""
+    """Make the structures of a kind again, and search them.
+
+    `exact` holds the ids of the nearest items of each query.
+    """
     started = time.perf_counter()
     with IndexWriter.open(index) as writer:
         update_search(writer, kind=kind, memory_bytes=UNLIMITED_BYTES, anew=True)
@@ -148,7 +152,7 @@ def measure(
 def _measure_metric(
     searcher: Searcher, metric: Metric, queries: Floats, exact: list[list[int]]
 ) -> dict[str, Any]:
-    """Recall, and the speed with one query at a time and with all of them together."""
+    """Measure recall, and the speed with one query at a time and with all queries together."""
     recall = recall_at_k(_match_ids(searcher, queries, metric), exact)
     seconds = []
     for query in queries:
@@ -172,7 +176,7 @@ def _measure_metric(
 
 
 def recall_at_k(ids: list[list[int]], exact: list[list[int]]) -> float:
-    """The mean share of the K truly nearest that a search finds, from the ids per query."""
+    """The mean share of the K nearest ids of a query (`exact`) that its answer (`ids`) contains."""
     shares = [len({*some} & {*nearest}) / K for some, nearest in zip(ids, exact, strict=True)]
     return float(np.mean(shares))
 
@@ -186,7 +190,10 @@ def _match_ids(
 
 
 def _first_answer(index: Path, queries: Floats) -> dict[str, float]:
-    """Seconds in a new process. The page cache is as warm as the build left it."""
+    """Measure the seconds to the first answer in a new process.
+
+    The page cache stays as it was after the build.
+    """
     with TemporaryDirectory() as scratch:
         query = Path(scratch, "query.npy")
         np.save(query, queries[:1])

@@ -1,9 +1,9 @@
-"""How soon does the service answer on an index of 10,000 items, and what does it load for that?
+"""How soon does the service answer on an index of 10,000 items, and what does it load?
 
     python -m benchmarks.service_start [--items N] [--runs N]
 
-The features are made up, with the real shape. The network is the paper's at 224 pixels, with 1000
-classes and random weights.
+The features are made up, but have the real shape. The network is the paper's network at 224 pixels,
+with 1000 classes and random weights.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class Start(NamedTuple):
     """One start of the service."""
 
     ready_s: float
-    """From the start of the process until /readyz answers with 200."""
+    """Time from the start of the process until /readyz answers with 200."""
     has_torch: bool
     """Whether the process maps torch's libraries."""
     resident_mb: int
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def summary(starts: list[Start]) -> dict[str, object]:
-    """The spread of the times, and the worst of the other figures."""
+    """The spread of the times, and the maximum of the other figures."""
     seconds = [start.ready_s for start in starts]
     return {
         "ready_s": {

@@ -2,8 +2,8 @@
 
     python -m benchmarks.training_accuracy MODEL DATA [--name NAME]
 
-DATA are labelled images that the model was not trained on. Top-1 and top-5 are measured with the
-central crop and with the paper's ten crops.
+DATA contains labelled images that the model was not trained on. Top-1 and top-5 are measured with
+the central crop and with the paper's ten crops.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def accuracy(model: Path, data: str) -> dict[str, Any]:
-    """The facts of the training in model.json and log.jsonl, and top-1 and top-5 on DATA."""
+    """Facts about the training from model.json and log.jsonl, and top-1 and top-5 on `data`."""
     card = read_card(model)
     log = read_log(model / LOG_FILE)
     one, ten = (evaluate_models([model], data, num_crops=crops) for crops in (1, 10))

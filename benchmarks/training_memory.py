@@ -2,12 +2,12 @@
 
     python -m benchmarks.training_memory DATA [--image-size 128] [--images 1000 3000 9000]
 
-For each number of images two processes of `lookalike train` are watched; a fifth of the images is
-held out. The first is watched until all images are decoded into the cache. The second finds the
-cache and trains one epoch. `cache` is the peak of the first; `training` and `saving` are the peaks
-of the second, before and after its epoch is validated and logged. `anonymous` is the process's own
-memory. `file` is what the kernel keeps of mapped files, the canvases among them; it takes that
-memory back when it needs it.
+For each number of images, two processes of `lookalike train` are watched. A fifth of the images is
+held out. The first process is watched until all images are decoded into the cache. The second
+process uses this cache and trains one epoch. `cache` is the peak of the first process. `training`
+and `saving` are the peaks of the second process, before and after its epoch is validated and
+logged. `anonymous` is the process's own memory. `file` is the memory of mapped files such as the
+canvases. The kernel can reclaim it at any time.
 """
 
 import argparse
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def _peaks(data: str, num_images: int, image_size: int) -> Peaks:
-    """The peaks of building the cache of `num_images` images, and of one epoch on them."""
+    """The peaks while the cache of `num_images` images is built, and during one epoch on them."""
     with tempfile.TemporaryDirectory() as folder:
         listing, cache, model = (Path(folder, name) for name in ("images.csv", "cache", "model"))
         write_listing(open_dataset(data).part("train"), num_images, listing)
         num_held_out = len(open_dataset(str(listing)).part("held-out"))
-        state = cache / f"held-out-{image_size}px.json"  # the last part; written now and then
+        state = cache / f"held-out-{image_size}px.json"  # the last part; updated at intervals
 
         def cache_phase() -> str | None:
             is_complete = (

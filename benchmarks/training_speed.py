@@ -1,24 +1,24 @@
-"""How fast is training compared with the bare network, and with torchvision's own way of training?
+"""How fast is training compared with the bare network and with torchvision's own training?
 
     python -m benchmarks.training_speed DATA [--image-size 128] [--batch-size 128] [--steps 30]
         [--rounds 3] [--name NAME] [--profile]
 
-DATA is a folder of class folders, which may lie in `train` inside it. Each of these is timed for
-`--steps` batches, in turn, in `--rounds` rounds of one process:
+DATA is a folder of class folders, or a folder with class folders in `train`. One process times each
+of the following for `--steps` batches. They take turns in each of `--rounds` rounds.
 
 - `bare`: forward and backward passes of the `modern` recipe's network on one batch that stays on
   the device. No images are read and no weights are updated.
-- `loop`: `train_epoch`, which `lookalike train` runs: canvases from the cache, crops, flips, PCA
-  colour noise, mixup and cutmix, both passes, gradient clipping, update.
+- `loop`: the function `train_epoch` of `lookalike train`: canvases from the cache, crops, flips,
+  PCA colour noise, mixup and cutmix, both passes, gradient clipping, update.
 - `loop_as_torchvision`: the same loop with torchvision's layout and settings: float32, no batch
   norm, no label smoothing, no colour noise, no mixing, and crops of any area from 8 %.
-- `bare_as_torchvision`: its forward and backward passes alone.
+- `bare_as_torchvision`: only the forward and backward passes of `loop_as_torchvision`.
 - `torchvision`: ImageFolder, RandomResizedCrop, flips and normalisation in one loader process per
   core, torchvision.models.alexnet, SGD.
 
-Decoding into the cache is timed too. `loop_with_decoding_over_torchvision` spreads it over the
-recipe's epochs. On a GPU, `bare` is the speed on synthetic data. `--profile` adds the operations
-that take the most time of the loop.
+Decoding into the cache is timed too. In `loop_with_decoding_over_torchvision`, this time is spread
+over the epochs of the recipe. On a GPU, `bare` is the speed on synthetic data. `--profile` adds the
+slowest operations of the loop.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from training.learning.run import Run
 from training.learning.trainer import keep_freed_memory
 
 PAUSE_S = 3.0
-"""Pause between two turns: torchvision's loader processes work on until their queue is full."""
+"""Pause between two turns, because torchvision's loaders work until their queue is full."""
 NUM_WARM_UP_STEPS = 3
 NUM_PROFILED = 12
 RATIOS = {
@@ -61,7 +61,7 @@ RATIOS = {
     "loop_as_torchvision_over_torchvision": ("loop_as_torchvision", "torchvision"),
 }
 Measured = Callable[[int], None]
-"""Runs a number of batches, and returns when the device has finished them."""
+"""Runs a number of batches. It returns when the device has finished them."""
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
         cutmix=0.0,
         min_crop_area=0.08,
         nesterov=False,
-        learning_rate=1e-6,  # only the speed counts, and without batch norm it would diverge
+        learning_rate=1e-6,  # only speed matters; more diverges without batch norm
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -123,9 +123,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def summary(rates: dict[str, list[float]], decode_s: float, num_epochs: int) -> dict[str, Any]:
-    """The speeds in images per second and their ratios, from the rates of each round.
+    """The speeds in images per second, and their ratios. `rates` holds the speed of each round.
 
-    A ratio is the median over the rounds. `decode_s` is the time to decode one image, once.
+    A ratio is the median over the rounds. `decode_s` is the time to decode one image.
     """
     medians = {name: round(median(values), 1) for name, values in rates.items()}
     ratios = {
@@ -149,7 +149,10 @@ def summary(rates: dict[str, list[float]], decode_s: float, num_epochs: int) -> 
 def _measure_in_turns(
     measured: dict[str, Measured], num_steps: int, num_rounds: int, batch_size: int
 ) -> dict[str, list[float]]:
-    """Images per second in each round. They take turns, so that a busy machine slows all alike."""
+    """Images per second in each round.
+
+    The candidates take turns, so that a busy machine slows all of them equally.
+    """
     rates: dict[str, list[float]] = {name: [] for name in measured}
     for run in measured.values():
         run(NUM_WARM_UP_STEPS)
@@ -164,7 +167,7 @@ def _measure_in_turns(
 
 
 def _bare(recipe: Recipe) -> Measured:
-    """Forward and backward passes on one resident batch, with nothing else."""
+    """Only forward and backward passes, on one batch that stays on the device."""
     run = _begin(recipe, _noise(recipe), Path("nowhere"))
     size = recipe.image_size
     shape = (recipe.batch_size, size, size, 3)
@@ -184,7 +187,7 @@ def _bare(recipe: Recipe) -> Measured:
 
 
 def _loop(recipe: Recipe, train: Split, folder: Path) -> Measured:
-    """Steps of an epoch as `lookalike train` takes them. It reads the last loss, and so waits."""
+    """The steps of an epoch in `lookalike train`. Reading the last loss waits for the device."""
     run = _begin(recipe, train, folder)
 
     def steps(num_steps: int) -> None:
@@ -211,14 +214,14 @@ def _begin(recipe: Recipe, train: Split, folder: Path) -> Run:
 
 
 def _noise(recipe: Recipe) -> Split:
-    """Eight random images, from which a run measures its channel means."""
+    """Eight random images. A run needs some images to measure its channel means."""
     shape = (8, recipe.image_size, recipe.image_size, 3)
     canvases = torch.randint(0, 256, shape, dtype=torch.uint8).numpy()
     return Split(canvases, torch.zeros(8).long())
 
 
 def _read_split(data: str, size: int, num_images: int, folder: Path) -> Split:
-    """The training images, decoded into the cache."""
+    """Decode the training images into the cache."""
     examples = open_dataset(data).part("train")
     if num_images > len(examples):
         raise SystemExit(
@@ -233,7 +236,7 @@ def _read_split(data: str, size: int, num_images: int, folder: Path) -> Split:
 
 
 def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
-    """Training as torchvision's reference scripts do it, at this size and batch size."""
+    """Training as in torchvision's reference scripts, with the given image size and batch size."""
     root = folder / "train" if (folder / "train").is_dir() else folder
     transform = transforms.Compose(
         [
@@ -271,7 +274,7 @@ def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
 
 
 def _profile(loop: Measured, num_steps: int) -> list[str]:
-    """The operations that take the most time of the loop, with their shares."""
+    """The slowest operations of the loop, and their shares of the time."""
     with profile() as profiler:
         loop(num_steps)
     on_gpu = torch.cuda.is_available()

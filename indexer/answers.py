@@ -34,7 +34,7 @@ _pillow_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Batch:
+class EmbeddedBatch:
     """Query images that went through the network together."""
 
     positions: list[int]
@@ -49,7 +49,7 @@ def embed_images(
     embedder: Embedder,
     *,
     skip_unreadable: Callable[[int, ImageError], None] | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[EmbeddedBatch]:
     """Decode and embed images in order, BATCH_SIZE at a time. One thread per core decodes.
 
     An unreadable image raises ImageError. If `skip_unreadable` is given, it is called with the
@@ -62,9 +62,10 @@ def embed_images(
         except ImageError as error:
             return error
 
-    def run(waiting: list[tuple[int, Pixels]]) -> Batch:
+    def run(waiting: list[tuple[int, Pixels]]) -> EmbeddedBatch:
         squares = np.stack([square for _, square in waiting])
-        return Batch([position for position, _ in waiting], squares, embedder.embed(squares))
+        positions = [position for position, _ in waiting]
+        return EmbeddedBatch(positions, squares, embedder.embed(squares))
 
     waiting: list[tuple[int, Pixels]] = []
     with ThreadPoolExecutor(num_cores()) as pool:

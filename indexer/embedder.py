@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The output of the network for a batch."""
+    """The output of the network for a batch; for one image, the same without the batch axis."""
 
     logits: Floats
     """(B, classes)"""

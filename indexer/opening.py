@@ -34,7 +34,7 @@ QueryImages = list[Any] | tuple[QueryImage, ...]
 """Several queries, of any kind. Not list[QueryImage], which would not accept a list[Path]."""
 _Answer = TypeVar("_Answer")
 
-MAX_LABELS_NAMED = 20
+MAX_LABELS_NAMED = 10
 """Maximum number of labels that an error names."""
 
 
@@ -110,7 +110,7 @@ class OpenIndex:
         """
         rerank = resolve_rerank(parse_metric(metric), rerank, flips)
         _check_k(k)
-        _check_label(self.index, label)
+        self.check_label(label)
 
         def search(queries: Sequence[QueryImage]) -> list[list[Match]]:
             return [
@@ -148,12 +148,27 @@ class OpenIndex:
         classifier = self.classifier(by)
         return _answer(images, lambda queries: classifier.classify(queries, k))
 
+    def check_label(self, label: str | None) -> None:
+        """Raise UnknownLabelError if no item has the label. None stands for all items."""
+        if label is not None and not self.index.count(label):
+            raise UnknownLabelError(label, list(self.index.labels()))
+
     def features(self, images: QueryImage | QueryImages) -> Floats:
         """The features, (n, 4096) float32, one row per image; raises ImageError for an unreadable
         image."""
         batches = embed_images(_as_sequence(images), self.embedder)
         rows = [batch.embedding.features for batch in batches]
         return np.concatenate(rows) if rows else np.empty((0, NUM_FEATURES), np.float32)
+
+
+class UnknownLabelError(UserError):
+    """No item of the index has this label."""
+
+    def __init__(self, label: str, labels: Sequence[str]):
+        named = ", ".join(labels[:MAX_LABELS_NAMED]) or "none"
+        num_more = len(labels) - MAX_LABELS_NAMED
+        more = f" and {num_more} more" if num_more > 0 else ""
+        super().__init__(f"no item has the label {label[:100]}; the labels are: {named}{more}")
 
 
 class NoProbeError(IndexDirectoryError):
@@ -254,10 +269,3 @@ def _as_sequence(images: QueryImage | QueryImages) -> Sequence[QueryImage]:
 def _check_k(k: int) -> None:
     if k < 1:
         raise UserError(f"k must be 1 or more, got {k}")
-
-
-def _check_label(index: Index, label: str | None) -> None:
-    """Raise UserError if no item has the label."""
-    if label is not None and not index.count(label):
-        shown = ", ".join(list(index.labels())[:MAX_LABELS_NAMED])
-        raise UserError(f"no item has the label {label}; the labels are: {shown}")

@@ -26,8 +26,6 @@ from training.data.images import ImageError, Pixels, read_square
 from training.errors import UserError
 
 logger = logging.getLogger(__name__)
-MAX_LABELS_NAMED = 10
-"""Maximum number of labels that an error names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +123,9 @@ class Engine:
 
     def known_label(self, label: str | None) -> str | None:
         """The label, None for all items; raises UnknownLabelError if no item has it."""
-        if label and not self.index.count(label):
-            raise UnknownLabelError(label, list(self.index.labels()))
-        return label or None
+        label = label or None
+        self.opened.check_label(label)
+        return label
 
     def _check_k(self, k: int) -> None:
         if k > self.settings.max_k:
@@ -179,16 +177,6 @@ class MetricUnavailableError(UserError):
             f"pass one of {', '.join(available)}, or make codes with "
             "`lookalike index encode INDEX` and start the service again"
         )
-
-
-class UnknownLabelError(UserError):
-    """No item of the index has this label."""
-
-    def __init__(self, label: str, labels: Sequence[str]):
-        some = ", ".join(repr(name) for name in labels[:MAX_LABELS_NAMED]) or "none"
-        num_more = len(labels) - MAX_LABELS_NAMED
-        more = f" and {num_more} more, see /info" if num_more > 0 else ""
-        super().__init__(f"no item has the label {label[:100]!r}; the labels are {some}{more}")
 
 
 def _available_metrics(searcher: Searcher) -> tuple[QueryMetric, ...]:

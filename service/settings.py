@@ -3,7 +3,6 @@
 Each is set by an environment variable: LOOKALIKE_ and its name in capitals.
 """
 
-import os
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from training.data.images import MAX_PIXELS
 from training.errors import UserError
+from training.parallel import num_cores
 
 PREFIX = "LOOKALIKE_"
 
@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(128, ge=1)
     """Maximum number of images, over all requests, that are being decoded or wait for the network.
     A request beyond that is answered with 429."""
-    num_decoders: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    num_decoders: int = Field(default_factory=num_cores, ge=1)
     """Number of threads that decode images and search the index."""
     num_threads: int | None = Field(None, ge=1)
     """Number of threads of the network. All cores if not set."""

@@ -69,7 +69,7 @@ def test_an_unknown_command_is_refused(run: Run) -> None:
         ),
         (
             OSError(errno.ENOSPC, "No space left on device", "a.bin"),
-            "a.bin: No space left on device; make room, and run the command again",
+            "a.bin: No space left on device; free some disk space, and run the command again",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "a.bin"), "a.bin: Permission denied"),
         (OSError("the disk is gone"), "the disk is gone"),

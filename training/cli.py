@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 class Crops(IntEnum):
-    """Number of crops of an image whose predictions are averaged."""
+    """Number of crops per image. The predictions of the crops are averaged."""
 
     ONE = 1
     TEN = 10
@@ -34,8 +34,8 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         show_default=False,
-        help="A folder of class folders, a CSV (path,label), "
-        "tar shards ('photos-*.tar'), or digits.",
+        help="A folder of class folders, a CSV (path,label), tar shards ('photos-*.tar'), "
+        "or the word digits for scikit-learn's digits.",
     ),
 ]
 Out = Annotated[Path, typer.Option(show_default=False, help="The model directory to write.")]
@@ -45,48 +45,54 @@ Validation = Annotated[
     typer.Option(
         "--val",
         help="Other DATA to validate with. "
-        "By default DATA's own val folder, or a fifth of each class.",
+        "By default, validate with DATA's val folder, or with a fifth of each class.",
     ),
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the images. By default the recipe's.")
+    int | None,
+    typer.Option(help="Number of passes over the images. The default depends on the recipe."),
 ]
 ImageSize = Annotated[
     int | None,
     typer.Option(
         help="Side of the square that the network sees, at least 67 pixels. "
-        "By default the recipe's."
+        "The default depends on the recipe."
     ),
 ]
-Settings = Annotated[
+SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="Any other setting of the recipe; can be repeated."
+        "--set",
+        metavar="NAME=VALUE",
+        help="Another setting of the recipe. This option can be repeated.",
     ),
 ]
 Cache = Annotated[
     Path | None,
     typer.Option(
-        help="Folder to keep the decoded images in, for other runs. "
-        "By default they are in --out until the work is done."
+        help="Folder that keeps the decoded images for later runs. "
+        "By default, they are stored in --out and deleted at the end."
     ),
 ]
 
 # Options of `train`.
 
-RecipeOption = Annotated[RecipeName, typer.Option(help="The recipe: defaults of all settings.")]
+RecipeOption = Annotated[
+    RecipeName, typer.Option(help="The recipe. It sets the default of every setting.")
+]
 Resume = Annotated[bool, typer.Option(help="Continue the unfinished run in --out.")]
 Init = Annotated[
     Path | None,
     typer.Option(
-        help="A model directory to fine-tune. If the classes differ, the last layer is new."
+        help="A model directory to fine-tune. "
+        "If the classes differ, the last layer is initialised again."
     ),
 ]
 TowerDevices = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Two devices, such as cuda:0,cuda:1, to train one tower on each, as the paper did.",
+        help="Two devices, such as cuda:0,cuda:1. One tower is trained on each, as in the paper.",
     ),
 ]
 TensorBoard = Annotated[
@@ -102,7 +108,7 @@ def train(
     val: Validation = None,
     epochs: Epochs = None,
     image_size: ImageSize = None,
-    set_: Settings = None,
+    set_: SetOption = None,
     resume: Resume = False,
     init: Init = None,
     cache: Cache = None,
@@ -164,22 +170,22 @@ def evaluate(
         typer.Argument(
             metavar="MODEL... DATA",
             show_default=False,
-            help="One or more model directories, and then the labelled images.",
+            help="One or more model directories, followed by the labelled images.",
         ),
     ],
     crops: Annotated[
         Crops,
-        typer.Option(help="Number of crops of an image whose predictions are averaged."),
+        typer.Option(help="Number of crops per image. The predictions of the crops are averaged."),
     ] = Crops.ONE,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder to keep the decoded images in, for later evaluations."),
+        typer.Option(help="Folder that keeps the decoded images for later evaluations."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure top-1 and top-5 on labelled images.
 
-    With several models, the mean of their probabilities is scored.
+    If there are several models, the mean of their probabilities is scored.
     """
     from training.learning.evaluation import evaluate_models
 
@@ -213,19 +219,20 @@ def ablate(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Run only this variation and the baseline; can be repeated."
+            metavar="NAME",
+            help="Run only the baseline and this variation. This option can be repeated.",
         ),
     ] = None,
     val: Validation = None,
     epochs: Epochs = None,
     image_size: ImageSize = None,
-    set_: Settings = None,
+    set_: SetOption = None,
     cache: Cache = None,
 ) -> None:
     """Train without each of the paper's mechanisms in turn.
 
-    Prints what each mechanism is worth, beside the paper's figures. An interrupted ablation
-    continues where it stopped.
+    Print how much each mechanism contributes, and the paper's figures for comparison. An
+    interrupted ablation continues where it stopped.
     """
     from training.experiments.ablation import ablate as run_ablations
     from training.experiments.ablation_table import format_table
@@ -256,12 +263,15 @@ def import_(
     mean: Annotated[
         Path | None,
         typer.Option(
-            help="Caffe's mean image, .npy or .binaryproto. By default ILSVRC-2012's channel means."
+            help="Caffe's mean image, a .npy or .binaryproto file. "
+            "The default is the channel means of ILSVRC-2012."
         ),
     ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(help="A text file with one class name per line. By default ImageNet's."),
+        typer.Option(
+            help="A text file with one class name per line. The default is the names of ImageNet."
+        ),
     ] = None,
 ) -> None:
     """Turn torchvision's or Caffe's AlexNet weights into a model directory."""
@@ -280,7 +290,7 @@ def import_(
 
 @app.command()
 def export(model: ModelDirectory) -> None:
-    """Write a model directory's model.onnx again, from its weights."""
+    """Write model.onnx again from the weights of a model directory."""
     from training.network.export import export_model
 
     console.print(f"Wrote {export_model(model)}")

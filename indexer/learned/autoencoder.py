@@ -32,7 +32,7 @@ MIN_NEIGHBOURHOOD_BITS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class AutoencoderSettings:
     """How an autoencoder is trained.
 
     The defaults were chosen on the features of Imagenette, by two figures for queries that were not
@@ -84,7 +84,7 @@ class Settings:
 class Autoencoder(nn.Module):
     """Components (B, D) -> bits (B, num_bits), each -1 or 1 -> reconstructed components (B, D)."""
 
-    def __init__(self, num_components: int, settings: Settings, device: torch.device):
+    def __init__(self, num_components: int, settings: AutoencoderSettings, device: torch.device):
         super().__init__()
         generator = torch.Generator().manual_seed(settings.seed)
         self._num_neighbourhood_bits = settings.num_neighbourhood_bits

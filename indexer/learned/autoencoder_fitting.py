@@ -18,7 +18,7 @@ from torch.nn import functional
 from indexer.array_types import Floats
 from indexer.learned.autoencoder import (
     Autoencoder,
-    Settings,
+    AutoencoderSettings,
     angular_similarities,
     cosine_similarities,
     similarity_loss,
@@ -38,7 +38,7 @@ NUM_CURVE_POINTS = 10
 
 def fit(
     features: Floats,
-    settings: Settings,
+    settings: AutoencoderSettings,
     *,
     commit: int = 0,
     device: Literal["cpu", "gpu"] = "cpu",
@@ -76,7 +76,7 @@ def fit(
 class _Run:
     """A training run: the network, what it learns from, and all that a checkpoint restores."""
 
-    def __init__(self, components: Tensor, settings: Settings):
+    def __init__(self, components: Tensor, settings: AutoencoderSettings):
         """`components` (n, D) have a mean square of about 1, and are on the device that trains."""
         self._settings = settings
         self._components = components
@@ -176,7 +176,7 @@ def neighbourhoods(components: Tensor, share: float) -> Tensor:
 
 
 def _principal_components(
-    features: Floats, settings: Settings, device: torch.device
+    features: Floats, settings: AutoencoderSettings, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The features' mean (4096,) and the basis of their first components (4096, D).
 
@@ -217,7 +217,7 @@ def _check(features: Floats) -> None:
         )
 
 
-def _fingerprint(features: Floats, settings: Settings, device: str) -> str:
+def _fingerprint(features: Floats, settings: AutoencoderSettings, device: str) -> str:
     """A hash of all that determines a run: features, settings, device and torch version."""
     digest = sha256(f"{asdict(settings)} {device} {torch.__version__} {features.shape}".encode())
     for start in range(0, len(features), FEATURE_BLOCK_ROWS):

@@ -23,7 +23,7 @@ def encode(
     An interrupted run is continued. Learning needs torch, from the `full` extra; using the codes
     does not.
     """
-    from indexer.learned.autoencoder import Settings
+    from indexer.learned.autoencoder import AutoencoderSettings
     from indexer.learned.autoencoder_fitting import fit
 
     check_num_bits(num_bits)
@@ -32,7 +32,7 @@ def encode(
         rows = np.sort(np.random.default_rng(seed).permutation(index.rows)[:MAX_ITEMS])
         encoder = fit(
             np.asarray(index.features[rows]),
-            Settings(num_bits=num_bits, seed=seed),
+            AutoencoderSettings(num_bits=num_bits, seed=seed),
             commit=index.manifest.commit,
             device=resolve_device(device),
             checkpoint=directory / CHECKPOINT_FILE,

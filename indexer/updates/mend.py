@@ -58,11 +58,12 @@ def _drop_artefacts(writer: IndexWriter, result: Verification) -> set[str]:
         if (are_all_stale and name != ENCODER)
         or str(writer.directory / artefact.file) in damaged_files
     }
-    for name in dropped:
+    for name in dropped - {ENCODER}:
         writer.drop_artefact(name)
     if PROBE in dropped:
         console.print(f"the probe is dropped; {probe_remedy(writer.directory)}")
     if ENCODER in dropped:
+        writer.drop_codes()
         remedy = encoder_remedy(writer.directory, writer.manifest)
         console.print(f"the encoder and its codes are dropped; {remedy}")
     return dropped

@@ -12,6 +12,7 @@ from service.api.dependencies import TheEngine
 from service.api.problems import ProblemError, documented
 from service.api.schemas import IndexInfo, Info, Limits, MapInfo, ModelInfo, ProbeInfo, Status
 from service.engine import Engine
+from training.naming import natural_key
 
 MAX_LABELS = 1000
 PACKAGES = (
@@ -78,7 +79,8 @@ def installed() -> dict[str, str]:
 
 def _index_info(engine: Engine) -> IndexInfo:
     manifest, labels = engine.index.manifest, engine.index.labels()
-    most_frequent = sorted(labels.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_LABELS]
+    by_frequency = sorted(labels.items(), key=lambda pair: (-pair[1], natural_key(pair[0])))
+    most_frequent = by_frequency[:MAX_LABELS]
     return IndexInfo(
         commit=manifest.commit,
         model=manifest.model_id,

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from indexer.metrics import HammingOnlyError
-from indexer.opening import NoProbeError
+from indexer.opening import NoProbeError, UnknownLabelError
 from service.batching import Overloaded
-from service.engine import KTooLargeError, MetricUnavailableError, UnknownLabelError
+from service.engine import KTooLargeError, MetricUnavailableError
 from training.data.images import Reason
 from training.errors import UserError
 

@@ -66,8 +66,9 @@ def python_prose(file: Path) -> Iterator[Prose]:
         part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values
     }
     for node in nodes:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            yield Prose(name, node.lineno, node.name.replace("_", " "))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name.startswith("test_"):
+                yield Prose(name, node.lineno, node.name.replace("_", " "))
         elif isinstance(node, ast.JoinedStr):
             texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
             yield Prose(name, node.lineno, _on_one_line("{}".join(map(str, texts))))

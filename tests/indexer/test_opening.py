@@ -13,7 +13,7 @@ from PIL import Image
 import lookalike
 from indexer.embedder import ClassScore
 from indexer.learned.probe_fitting import make_probe
-from indexer.opening import NoProbeError, OpenIndex, open_classifier, open_index
+from indexer.opening import NoProbeError, OpenIndex, UnknownLabelError, open_classifier, open_index
 from indexer.search.searcher import Match
 from indexer.storage.index import Index
 from indexer.storage.manifest import PROBE, IndexDirectoryError, read_manifest
@@ -277,3 +277,9 @@ def test_an_index_with_a_damaged_structure_is_refused(own_index: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(IndexDirectoryError, match=rf"{file.name} should hold .*index verify"):
         open_index(own_index)
+
+
+def test_an_index_with_many_labels_names_ten_of_them() -> None:
+    error = UnknownLabelError("purple", [f"label {number}" for number in range(12)])
+    assert "label 9 and 2 more" in str(error)
+    assert "label 10" not in str(error)

@@ -176,7 +176,8 @@ def test_evaluate_refuses_models_of_other_classes(
     )
     done = run("evaluate", tiny_model, odd, colour_folder)
     assert_is_refused(
-        done, f"{odd} has other classes than {tiny_model}; average models of the same classes only"
+        done,
+        f"{odd} and {tiny_model} have different classes; pass models that have the same classes",
     )
 
 
@@ -282,7 +283,8 @@ def test_a_disk_too_full_for_the_checkpoint_gives_one_line_that_names_it(
     training, epoch, complaint = done.err.splitlines()
     assert (training[:8], epoch[:5]) == ("Training", "Epoch")
     assert complaint == (
-        f"lookalike: {out / CHECKPOINT_FILE}: File too large; make room, and run the command again"
+        f"lookalike: {out / CHECKPOINT_FILE}: File too large; "
+        "free some disk space, and run the command again"
     )
     names = {file.name for file in out.iterdir()}
     assert names == {CACHE_FOLDER, "log.jsonl", "learning-curve.png"}

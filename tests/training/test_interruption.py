@@ -160,7 +160,7 @@ def test_a_signal_saves_the_run_says_how_to_resume_and_leaves_nothing_that_looks
     command = train_command(colour_folder, out, epochs=1000)
     status, printed = stop_process(LOOKALIKE, command, (out / CHECKPOINT_FILE).exists, number)
     assert status > 0
-    saved = f"the run is saved in {out / CHECKPOINT_FILE}; continue it with --resume"
+    saved = f"the run is saved in {out / CHECKPOINT_FILE}; to continue it, pass --resume"
     assert f"Interrupted: {saved}" in printed
     assert "Traceback" not in printed
     state = torch.load(out / CHECKPOINT_FILE, weights_only=True)

@@ -155,7 +155,7 @@ def _check_disk_space(num_images: int, size: int, file: Path) -> None:
     if free_bytes < needed_bytes:
         raise CacheError(
             f"{file} needs {needed_bytes:,} bytes more, but its disk has {free_bytes:,} free; "
-            "pass a --cache on another disk, or make room"
+            "pass a --cache on another disk, or free some disk space"
         )
 
 
@@ -194,7 +194,7 @@ def _decode_remaining(
     except OSError as error:
         raise CacheError(
             f"{file} cannot be written ({error.strerror}); "
-            "pass a --cache on another disk, or make room"
+            "pass a --cache on another disk, or free some disk space"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Random crops, flips, colour noise and mixing of a batch, on the device that holds it.
 
-The random numbers of a step are `Draws`. They are drawn for the whole batch, and each process takes
-those of its own part, so several processes together do what one process does.
+The random numbers of a step are `Draws`. They are drawn for the whole batch. Each process uses the
+numbers of its own part, so several processes give the same result as one process.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from training.learning.recipe import Recipe
 
 STREAM = 1
-"""Separates these random numbers from those in step.py, which come from the same seed and epoch."""
+"""Separates the random numbers of this module from those of step.py.
+
+Both come from the same seed and epoch.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class Draws:
     uniform: Tensor
     """(B, 5) in 0..1: the crop's area, aspect ratio, row and column, and whether it is mirrored."""
     normal: Tensor
-    """(B, 3): the factors of the principal colour components that are added."""
+    """(B, 3): the factors by which the principal colour components are multiplied and added."""
     blended: float | None
-    """The share that an image keeps in a mixup with its partner; None for no mixup."""
+    """The share that an image keeps in a mixup with its partner. None means no mixup."""
     pasted: tuple[float, float, float] | None
-    """The share that an image keeps in a cutmix, then the row and the column of the rectangle's
-    centre, in 0..1; None for no cutmix."""
+    """Three numbers in 0..1: the share that an image keeps in a cutmix, and the row and the column
+    of the centre of the rectangle. None means no cutmix."""
 
     @staticmethod
     def of(recipe: Recipe, batch_size: int, epoch: int, step: int) -> "Draws":
@@ -36,7 +39,7 @@ class Draws:
         random = np.random.default_rng((recipe.seed, STREAM, epoch, step))
         uniform = torch.from_numpy(random.random((batch_size, 5), dtype=np.float32))
         normal = torch.from_numpy(random.standard_normal((batch_size, 3), dtype=np.float32))
-        # If the recipe has both mixup and cutmix, half of the batches take one of the two each.
+        # If the recipe uses both mixup and cutmix, each is used for half of the batches, at random.
         pastes = bool(recipe.cutmix) and (not recipe.mixup or random.random() < 0.5)
         blended, pasted = None, None
         if pastes:
@@ -56,7 +59,7 @@ class Mixture:
     """How the images of a batch are mixed."""
 
     share: float
-    """The share of each image that is its own. The rest is its partner's."""
+    """The share that each image keeps. The rest comes from its partner."""
     others: Tensor
     """(B,): the class indices of the partners."""
 
@@ -64,10 +67,11 @@ class Mixture:
 def augment(
     canvases: Tensor, recipe: Recipe, draws: Draws, colour_axes: Tensor | None = None
 ) -> Tensor:
-    """Crop, mirror and colour uint8 canvases (B, R, R, 3); returns squares (B, S, S, 3) in 0..255.
+    """Crop, mirror and colour uint8 canvases: (B, R, R, 3) -> (B, S, S, 3).
 
-    The squares are uint8, or floating-point if they are coloured or were resized on a GPU.
-    `colour_axes` (3, 3) come from `PixelStatistics`; None leaves the colours as they are.
+    The values of the squares are in 0..255. The squares are uint8, or floating-point if they are
+    coloured or were resized on a GPU. `colour_axes` (3, 3) come from `PixelStatistics`. If it is
+    None, the colours do not change.
     """
     uniform = draws.uniform.to(canvases.device)
     if recipe.crop == "random":
@@ -88,8 +92,8 @@ def augment(
 def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) -> Tensor:
     """Cut a random square out of each canvas (section 4.1): (B, R, R, 3) -> (B, S, S, 3).
 
-    The dtype stays the same. With `flip`, half of the squares are mirrored. `uniform` (B, 5) comes
-    from `Draws` and is on the device of the canvases.
+    The dtype stays the same. If `flip` is true, half of the squares are mirrored. `uniform` (B, 5)
+    comes from `Draws` and is on the device of the canvases.
     """
     batch, side = canvases.shape[:2]
     device = canvases.device
@@ -108,10 +112,10 @@ def random_resized_crops(
 ) -> Tensor:
     """Cut a random box out of each canvas and resize it: (B, R, R, 3) -> (B, S, S, 3).
 
-    This is Szegedy et al. 2015, section 6, as in torchvision's RandomResizedCrop with antialiasing.
-    With `flip`, half of the crops are mirrored. On a CPU, images are resized one by one as uint8,
-    because torch's kernel for bytes is faster there than matrix products. On a GPU, all are resized
-    at once, in floating point.
+    The method is that of Szegedy et al. 2015, section 6, as in torchvision's RandomResizedCrop with
+    antialiasing. If `flip` is true, half of the crops are mirrored. On a CPU, images are resized
+    one by one as uint8, because torch's kernel for bytes is faster there than matrix products. On a
+    GPU, all images are resized at once, in floating point.
     """
     resize = resize_together if canvases.is_cuda else resize_one_by_one
     mirrored = _mirrored(uniform) if flip else torch.zeros_like(uniform[:, 4], dtype=torch.bool)
@@ -121,7 +125,8 @@ def random_resized_crops(
 def random_boxes(uniform: Tensor, side: int, min_area: float) -> Tensor:
     """Random boxes (B, 4) int64 of a canvas: top, left, height, width.
 
-    They cover from `min_area` to all of the canvas, with aspect ratios from 3:4 to 4:3.
+    A box covers a share of the canvas between `min_area` and 1. Its aspect ratio is between 3:4 and
+    4:3.
     """
     area = min_area + (1 - min_area) * uniform[:, 0]
     root_of_aspect = (4 / 3) ** (uniform[:, 1] - 0.5)
@@ -133,15 +138,15 @@ def random_boxes(uniform: Tensor, side: int, min_area: float) -> Tensor:
 
 
 def resize_one_by_one(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Resize each canvas's box: uint8 (B, R, R, 3) -> uint8 (B, S, S, 3).
+    """Resize one box of each canvas: uint8 (B, R, R, 3) -> uint8 (B, S, S, 3).
 
-    Crops for which `mirrored` (B,) is true are mirrored.
+    A crop is mirrored if its element of `mirrored` (B,) is true.
     """
     squares = np.empty((len(canvases), size, size, 3), np.uint8)
     for canvas, (top, left, height, width), square in zip(
         canvases.numpy(), boxes.tolist(), squares, strict=True
     ):
-        # NumPy makes the copy: torch would start its threads for each of these few bytes.
+        # NumPy makes the copy, because torch would start its threads for these few bytes.
         box_pixels = np.ascontiguousarray(canvas[None, top : top + height, left : left + width])
         box = torch.from_numpy(box_pixels)
         resized = nn.functional.interpolate(
@@ -154,9 +159,9 @@ def resize_one_by_one(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: i
 
 
 def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Do the same in two batched matrix products, in floating point.
+    """Do the same as `resize_one_by_one` with two batched matrix products, in floating point.
 
-    Under autocast the products run in bfloat16, whose eight significant bits suffice for pixels.
+    Under autocast, the products run in bfloat16. Its eight significant bits are enough for pixels.
     """
     batch, side = canvases.shape[:2]
     starts, lengths = boxes.split(2, dim=1)
@@ -171,10 +176,10 @@ def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int
 
 
 def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture | None]:
-    """Mix neighbouring images of a batch (B, S, S, 3), 0 with 1, 2 with 3 and so on.
+    """Mix neighbouring images of a batch (B, S, S, 3): 0 with 1, 2 with 3 and so on.
 
-    Works in place, except that a mixup of bytes returns a float32 copy. The last image of an odd
-    number keeps its pixels.
+    The images are changed in place, but a mixup of bytes returns a float32 copy. If B is odd, the
+    last image does not change.
     """
     if draws.blended is None and draws.pasted is None:
         return squares, None
@@ -205,7 +210,7 @@ def _cutmix_rectangle(
 ) -> tuple[int, int, int, int]:
     """Top, bottom, left and right of the rectangle that a cutmix exchanges, in pixels.
 
-    It covers 1 - `share` of the square, less what the square's edges cut off.
+    It covers a share of 1 - `share` of the square. Any part outside the square is cut off.
     """
     half = (1 - share) ** 0.5 * size / 2
 
@@ -228,8 +233,9 @@ def _mirrored(uniform: Tensor) -> Tensor:
 def _interpolation(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
     """Weights (B, size, side) that resize the `length` pixels after `start` to `size` pixels.
 
-    Each output pixel has a triangle of weights around its centre, cut off at the edges of the box.
-    The triangle reaches one step of output pixels to either side, but at least one input pixel.
+    The weights of an output pixel form a triangle around its centre. The triangle is cut off at the
+    edges of the box. To each side, it reaches as far as the next output pixel, but at least one
+    input pixel.
     """
     start, length = start[:, None, None], length[:, None, None]
     pixels = torch.arange(side, device=start.device)

@@ -11,15 +11,18 @@ from training.learning.recipe import Recipe, contrast
 
 CHECKPOINT_FILE = "checkpoint.pt"
 FREE_SETTINGS = ("learning_rate", "weight_decay", "label_smoothing", "precision", "compilation")
-"""Settings that a resumed run may change: they affect neither shapes, images nor length."""
+"""Settings that a resumed run may change.
+
+They affect neither the shapes of the weights, nor the images, nor the length of the run.
+"""
 
 
 class TrainingError(UserError):
-    """A run that cannot start, continue or be resumed."""
+    """A run cannot start, continue or be resumed."""
 
 
 class DivergenceError(TrainingError):
-    """A loss or a weight that became infinite or NaN."""
+    """A loss or a weight became infinite or NaN."""
 
 
 def write_checkpoint(
@@ -27,27 +30,27 @@ def write_checkpoint(
 ) -> None:
     """Write a state of tensors and plain values, atomically.
 
-    `fingerprint` identifies the images and the initial weights. A full disk raises OSError.
+    `fingerprint` identifies the images and the initial weights. Raises OSError if the disk is full.
     """
     with replacing(file) as temporary, temporary.open("wb") as stream:
         try:
             torch.save({"recipe": recipe.as_dict(), "fingerprint": fingerprint, **state}, stream)
         except RuntimeError as error:
-            # torch hides the error of a full disk behind an assertion of its own.
+            # If the disk is full, torch raises an assertion of its own instead of the OSError.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
 
 
 def damaged(file: Path) -> TrainingError:
-    """The error for a file that does not hold what `write_checkpoint` writes."""
+    """The error for a file that is not a complete checkpoint."""
     return TrainingError(
         f"{file} is damaged, or not a checkpoint of a run; remove it to train from the start"
     )
 
 
 def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
-    """Read a state; its tensors are on the CPU.
+    """Read the state of a run. Its tensors are on the CPU.
 
     Raises TrainingError if the file is damaged, or belongs to another recipe or other images.
     """
@@ -55,7 +58,7 @@ def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str
     if state["fingerprint"] != fingerprint:
         raise TrainingError(
             f"{file} was made from other images or other initial weights; "
-            "pass the same DATA and --init, or remove it to train from the start"
+            "pass the same DATA and --init, or remove the file to train from the start"
         )
     _check_recipe(file, state, recipe)
     return state
@@ -64,7 +67,7 @@ def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str
 def check_checkpoint(file: Path, recipe: Recipe) -> None:
     """Raise TrainingError if the file is damaged or belongs to another recipe.
 
-    Maps the weights without reading them, so the check is cheap.
+    The check is cheap, because the weights are memory-mapped and not read.
     """
     _check_recipe(file, _load(file, mmap=True), recipe)
 
@@ -80,11 +83,11 @@ def _load(file: Path, *, mmap: bool = False) -> dict[str, Any]:
 
 
 def _check_recipe(file: Path, state: dict[str, Any], recipe: Recipe) -> None:
-    # A setting that is newer than the file had its default value then.
+    # If the file is older than a setting, its run used the default of this setting.
     before, now = {**Recipe().as_dict(), **state["recipe"]}, recipe.as_dict()
     fixed = [name for name in now if name not in FREE_SETTINGS]
     if changed := [name for name in fixed if before[name] != now[name]]:
         raise TrainingError(
             f"{file} was made with {contrast(before, now, changed)}; "
-            "pass the first values, or remove the file to train from the start"
+            f"pass the values of {file}, or remove it to train from the start"
         )

@@ -1,8 +1,8 @@
-"""Training one network in several processes, which `torchrun` starts.
+"""Train one network in several processes that `torchrun` starts.
 
 They communicate with gloo between CPUs and with NCCL between GPUs. Each process computes a part of
 every batch, so the number of processes changes the speed but not the result, within rounding.
-Dropout is the exception: each process draws its own.
+Dropout is the exception, because each process draws its own random numbers for it.
 """
 
 import os
@@ -19,26 +19,28 @@ from torch import Tensor, nn
 from training.errors import UserError
 
 DECODING_TIMEOUT = timedelta(days=1)
-"""How long the other processes wait while the first one decodes.
+"""Maximum time that the other processes wait while the first process decodes.
 
 The limit can be long, because torchrun itself notices a process that died.
 """
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchShare:
     """One process's part of a batch: the images from `start` up to, but not including, `end`."""
 
     start: int
     end: int
     weight: float
-    """Factor of each image's loss. With it, the mean over the processes is the mean over the batch.
+    """Factor of each image's loss.
+
+    The factor makes the mean over the processes equal to the mean over the batch.
     """
 
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those that train together. By default it is the only one."""
+    """This process, and the number of processes that train together. By default, there is one."""
 
     rank: int = 0
     count: int = 1
@@ -49,7 +51,7 @@ class Workers:
         """Whether this is the process that decodes, prints and writes."""
         return self.rank == 0
 
-    def part(self, batch_size: int) -> Part:
+    def part(self, batch_size: int) -> BatchShare:
         """This process's part of a batch.
 
         A part starts at an even position, because mixing pairs neighbouring images. If a batch is
@@ -57,14 +59,14 @@ class Workers:
         """
         num_pairs = batch_size // 2
         if num_pairs < self.count:
-            return Part(0, batch_size, 1 / batch_size)
+            return BatchShare(0, batch_size, 1 / batch_size)
         start, end = (2 * (num_pairs * rank // self.count) for rank in (self.rank, self.rank + 1))
         if self.rank == self.count - 1:
             end = batch_size
-        return Part(start, end, self.count / batch_size)
+        return BatchShare(start, end, self.count / batch_size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of `value` over all processes. Every process gets it."""
+        """The mean of `value` over all processes. Every process gets the mean."""
         if self.count == 1:
             return value
         total = value.detach().clone()
@@ -82,7 +84,7 @@ class Workers:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that prints; always true outside torchrun."""
+    """Whether this is the process that prints. Outside torchrun, it is always true."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -90,7 +92,8 @@ def is_first_process() -> bool:
 def join_workers() -> Iterator[Workers]:
     """Join the processes that torchrun started. Outside torchrun, this process is the only one.
 
-    It trains on a GPU if there is one. Raises UserError if there are more processes than GPUs.
+    The process trains on a GPU if the machine has one. Raises UserError if there are more processes
+    than GPUs.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
@@ -115,7 +118,7 @@ def join_workers() -> Iterator[Workers]:
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the parts of all processes.
 
-    torch's own SyncBatchNorm works on GPUs only, and not on parts of different sizes.
+    torch's own SyncBatchNorm works only on GPUs, and needs parts of the same size.
     """
 
     def forward(self, x: Tensor) -> Tensor:

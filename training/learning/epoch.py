@@ -23,9 +23,10 @@ NUM_STEPS_UNREAD = 25
 
 
 def train_epoch(run: Run, stop: StopRequest) -> bool:
-    """Train on the images left in the current epoch; False if stopped before the last step.
+    """Train on the images that are left in the current epoch.
 
-    A long epoch is saved every ten minutes. Raises DivergenceError.
+    Returns False if `stop` ended it before the last step. A long epoch is saved every ten minutes.
+    Raises DivergenceError.
     """
     recipe, position, num_images = run.plan.recipe, run.position, len(run.plan.train.targets)
     num_steps = math.ceil(num_images / recipe.batch_size)
@@ -59,11 +60,14 @@ def train_epoch(run: Run, stop: StopRequest) -> bool:
 
 
 def finish_epoch(run: Run) -> None:
-    """Validate, update the schedule, add a line to the log and print it; raises DivergenceError."""
+    """Validate, update the schedule, add a line to the log and print it.
+
+    Raises DivergenceError.
+    """
     position, started_s = run.position, time.perf_counter()
     scores = validate(run)
     if not math.isfinite(scores.loss):
-        # The last step took its own loss before it broke the weights.
+        # The loss of the last step was computed before this step broke the weights.
         raise _divergence(run, f"the validation loss became {scores.loss}", position.step)
     run.schedule.end_epoch(1 - scores.top1)
     earlier_s = run.log[-1].elapsed_s if run.log else 0.0
@@ -86,9 +90,10 @@ def finish_epoch(run: Run) -> None:
 
 
 def validate(run: Run) -> Metrics:
-    """Score the held-out images in the precision of training; each process scores a part of them.
+    """Score the held-out images in the precision of training.
 
-    The metrics of the finished model are measured in float32 instead, in `session`.
+    Each process scores a part of the images. The module `session` measures the metrics of the
+    finished model in float32.
     """
     held_out, rank, num_processes = run.plan.held_out, run.workers.rank, run.workers.count
     num_images = len(held_out.targets)
@@ -122,7 +127,7 @@ def _add_figures(run: Run, unread: list[Tensor]) -> None:
 def _check_weights(run: Run) -> None:
     """Raise DivergenceError if the last step broke the weights.
 
-    The loss of that step does not show it, because it was taken before the update.
+    The loss of that step does not show it, because it was computed before the update.
     """
     tensors = run.network.state_dict().values()
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
@@ -130,11 +135,11 @@ def _check_weights(run: Run) -> None:
 
 
 def _divergence(run: Run, event: str, step: int) -> DivergenceError:
-    """The error for a run that diverged in step `step` of the current epoch, counted from 1."""
+    """The error for a run that diverged in the current epoch. `step` counts from 1."""
     remedy = (
-        "resume from the last checkpoint with a lower one: --resume"
+        "to resume from the last checkpoint with a lower rate, pass --resume"
         if run.plan.checkpoint_file.is_file()
-        else "start again with a lower one:"
+        else "to start again with a lower rate, pass"
     )
     lower_rate = run.plan.recipe.learning_rate / 2
     return DivergenceError(
@@ -160,7 +165,7 @@ def _warn_at_chance(run: Run, line: Epoch) -> None:
     if line.epoch != NUM_EPOCHS_TO_START or line.train_loss <= 0.99 * chance_loss:
         return
     remedy = (
-        "--set initialization=kaiming --set mean=channel starts sooner"
+        "pass --set initialization=kaiming --set mean=channel to start learning sooner"
         if run.plan.recipe.initialization == "paper"
         else "try another learning_rate"
     )

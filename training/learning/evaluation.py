@@ -25,9 +25,9 @@ class Metrics:
     """The scores of a network on a number of images."""
 
     top1: float
-    """Share of the images whose class is the likeliest one, 0 to 1."""
+    """Share of the images whose own class has the highest probability, 0 to 1."""
     top5: float
-    """Share of the images whose class is among the five likeliest ones, 0 to 1."""
+    """Share of the images whose own class is among the five most probable classes, 0 to 1."""
     loss: float
     """Mean cross-entropy in nats."""
     num_images: int
@@ -39,10 +39,10 @@ class Metrics:
 def evaluate_models(
     directories: Sequence[Path], data: str, *, num_crops: int = 1, cache: Path | None = None
 ) -> Metrics:
-    """Score the mean of several models' probabilities on all labelled images; raises UserError.
+    """Score the mean of several models' probabilities on all labelled images.
 
-    The folder `cache` keeps the decoded images for later calls. Without it, they are kept in a
-    temporary folder until the end of the call.
+    The folder `cache` keeps the decoded images for later calls. By default, they are kept in a
+    temporary folder until the end of the call. Raises UserError.
     """
     device = best_device()
     models = [load_network(directory, device) for directory in directories]
@@ -50,14 +50,14 @@ def evaluate_models(
     for directory, (_, card) in zip(directories, models, strict=True):
         if card.class_names != names:
             raise DataError(
-                f"{directory} has other classes than {directories[0]}; "
-                "average models of the same classes only"
+                f"{directory} and {directories[0]} have different classes; "
+                "pass models that have the same classes"
             )
     examples = labelled(open_dataset(data).part("all"))
     if unknown := sorted(set(class_names(examples)) - set(names)):
         raise DataError(
             f"{data} has classes that {directories[0]} does not know: {', '.join(unknown[:5])}; "
-            "pass images of its own classes"
+            "pass only images of classes that the model knows"
         )
     with TemporaryDirectory() as scratch:
         folder, source = cache or Path(scratch), absolute_name(data)
@@ -92,8 +92,8 @@ def evaluate(
 ) -> Metrics:
     """Score a network on canvases (N, R, R, 3) uint8 with class indices `targets` (N,).
 
-    With `num_crops` 10, an image's probabilities are the mean over the four corners, the centre and
-    their mirror images (section 4.1).
+    If `num_crops` is 10, the probabilities of an image are the mean over ten crops: the four
+    corners, the centre and their mirror images (section 4.1).
     """
     probabilities = predictions(network, canvases, num_crops=num_crops, batch_size=batch_size)
     return score(probabilities, targets)
@@ -117,16 +117,16 @@ def predictions(
 def average(models: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
     """The mean of several models' probabilities, batch by batch.
 
-    The paper averages five and seven networks (section 6).
+    The paper averages five networks, and also seven (section 6).
     """
     for batch in zip(*models, strict=True):
         yield torch.stack(batch).mean(0)
 
 
 def score(probabilities: Iterable[Tensor], targets: Tensor) -> Metrics:
-    """Score batches of probabilities (B, num_classes) against all class indices `targets` (N,).
+    """Compare batches of probabilities (B, num_classes) with the class indices `targets` (N,).
 
-    The sums of each batch stay on its device until the end, so no batch waits for a GPU.
+    The sums stay on the device until the end, so that the CPU does not wait for the GPU.
     """
     sums: list[Tensor] = []
     num_images = 0
@@ -148,7 +148,10 @@ def score(probabilities: Iterable[Tensor], targets: Tensor) -> Metrics:
 
 
 def ten_crops(canvases: Tensor, size: int) -> list[Tensor]:
-    """The four corners, the centre, and the mirror images of these five: (B, S, S, 3) each."""
+    """The four corners, the centre, and the mirror images of these five crops.
+
+    Each crop is (B, S, S, 3).
+    """
     end = canvases.shape[1] - size
     corners = [canvases[:, y : y + size, x : x + size] for y in (0, end) for x in (0, end)]
     five = [*corners, squares(canvases, size)]

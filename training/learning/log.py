@@ -16,7 +16,10 @@ LOG_FILE, CURVE_FILE, TENSORBOARD_FOLDER = "log.jsonl", "learning-curve.png", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One line of log.jsonl. Losses are means in nats; errors and top-k are shares, 0 to 1."""
+    """One line of log.jsonl.
+
+    Losses are means in nats. Errors and top-k are shares, 0 to 1.
+    """
 
     epoch: int
     """Counted from 1."""
@@ -30,7 +33,7 @@ class Epoch:
     val_top5: float
     images_per_s: float
     elapsed_s: float
-    """Time since the start of the run, without interruptions."""
+    """Time since the start of the run. Interruptions do not count."""
 
 
 def write_log(lines: Sequence[Epoch], directory: Path) -> None:
@@ -46,7 +49,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 
 def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draw loss, error and learning rate by epoch, from the lines of log.jsonl, as PNG."""
+    """Draw loss, error and learning rate by epoch as PNG. `log` is the lines of log.jsonl."""
     epochs = [line["epoch"] for line in log]
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")
@@ -81,7 +84,8 @@ def check_tensorboard() -> None:
 class TensorBoard:
     """Writes the figures of each epoch as TensorBoard events.
 
-    They go into DIRECTORY/tensorboard. A resumed run replaces the events of epochs that it repeats.
+    The events are in DIRECTORY/tensorboard. When a resumed run repeats an epoch, it replaces the
+    events of that epoch.
     """
 
     def __init__(self, directory: Path, *, num_epochs_done: int):

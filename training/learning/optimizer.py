@@ -1,4 +1,4 @@
-"""Momentum SGD: the update as the paper prints it, and as torch does it."""
+"""Momentum SGD, with the update of the paper or the update of torch."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from training.learning.recipe import Recipe
 
 
 class ScalingSGD(torch.optim.SGD):
-    """Fused SGD, whose update can divide all gradients by one number."""
+    """Fused SGD. Its update can divide all gradients by one number."""
 
     grad_scale: Tensor | None = None
-    """The divisor. The fused update reads this attribute, as torch.amp.GradScaler sets it."""
+    """The divisor. The fused update reads this attribute, as it does with torch.amp.GradScaler."""
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> ScalingSGD:
     """The optimizer of a network's parameters. Each update is one pass over the memory.
 
-    Without `decay_biases`, only the weights of convolutions and fully connected layers decay.
+    If `decay_biases` is false, only the weights of convolutions and fully connected layers decay.
     """
     parameters = list(network.parameters())
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -37,7 +37,10 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> ScalingSGD:
 
 
 def load_optimizer(optimizer: ScalingSGD, state: dict[str, Any]) -> None:
-    """Load a checkpoint's state. The weight decay stays the recipe's, which may have changed."""
+    """Load the state of a checkpoint, except for the weight decay.
+
+    A resumed run may change the weight decay, so the value of its recipe is kept.
+    """
     decays = [group["weight_decay"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, decay in zip(optimizer.param_groups, decays, strict=True):
@@ -61,9 +64,9 @@ def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
 def clip_and_update(optimizer: ScalingSGD, max_gradient_norm: float) -> None:
     """Update the parameters once.
 
-    If the norm of all gradients together exceeds `max_gradient_norm`, all are scaled down to it by
-    one factor; 0 means no bound. The fused update applies the factor, so scaling needs no pass over
-    the memory of its own.
+    If the norm of all gradients together exceeds `max_gradient_norm`, one factor scales all
+    gradients down to it. 0 means no bound. The fused update applies the factor, so scaling needs no
+    extra pass over the memory.
     """
     if max_gradient_norm:
         gradients = [

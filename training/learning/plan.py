@@ -1,7 +1,7 @@
-"""Plan: everything a training run needs, settled before its first step.
+"""Plan: everything that a training run needs. It is complete before the first step.
 
-A `Request` holds what the user asked for. A `Plan` holds what is trained, on which images, and
-where the results go.
+A `Request` holds what the user asked for. A `Plan` holds the network, the images, and the
+directory of the results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ SHAPE_SETTINGS = (
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one part of a data set: those to train on, or the held-out ones."""
+    """One part of a data set: the training images or the held-out images."""
 
     canvases: Pixels
     """(N, R, R, 3) uint8, memory-mapped or not."""
@@ -53,13 +53,16 @@ class Plan:
     train: Split
     held_out: Split
     directory: Path
-    """The model directory, which also holds the checkpoint and the log."""
+    """The model directory. It also holds the checkpoint and the log."""
     fingerprint: str
-    """Identifies the images and the initial weights. A checkpoint with another one is refused."""
+    """Identifies the images and the initial weights.
+
+    A checkpoint with another fingerprint is refused.
+    """
     initial: Mapping[str, Tensor] | None = None
-    """Weights to start from. Weights that it lacks, or all if it is None, are drawn at random."""
+    """Weights to start from. Missing weights are drawn at random. None means no weights."""
     tower_devices: Sequence[str] = ()
-    """Two devices, to train one tower on each; empty to train on one device."""
+    """Two devices with one tower on each. If it is empty, one device is used."""
     has_tensorboard: bool = False
 
     @property
@@ -81,7 +84,7 @@ def training_device(plan: Plan, workers: Workers) -> torch.device:
 def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16.
 
-    For `auto` it does if the processor multiplies bfloat16 natively.
+    If the precision is `auto`, it does so when the processor multiplies bfloat16 natively.
     """
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
@@ -93,7 +96,7 @@ def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
 def is_compiled(recipe: Recipe, device: torch.device, num_processes: int = 1) -> bool:
     """Whether torch.compile compiles the network.
 
-    For `auto` it does on one GPU. Compiling on several GPUs has not been tried.
+    If the setting is `auto`, it does so on one GPU. Compiling on several GPUs has not been tried.
     """
     if recipe.compilation != "auto":
         return recipe.compilation == "on"
@@ -101,7 +104,7 @@ def is_compiled(recipe: Recipe, device: torch.device, num_processes: int = 1) ->
 
 
 def executed_recipe(plan: Plan, workers: Workers) -> Recipe:
-    """The plan's recipe, with every `auto` replaced by what it stands for on these devices."""
+    """The plan's recipe, with every `auto` replaced by its value on these devices."""
     device = training_device(plan, workers)
     precision: Literal["bfloat16", "float32"] = (
         "bfloat16" if uses_bfloat16(plan.recipe, device) else "float32"

@@ -1,7 +1,7 @@
 """Recipe: every hyper-parameter of a training run, with its default, its range and its source.
 
-`paper()` follows Krizhevsky et al. 2012, section 5, as closely as one device can. `modern()` has
-what the field uses today.
+`paper()` follows Krizhevsky et al. 2012, section 5, as closely as one device can. `modern()` uses
+the methods that are common today.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from training.errors import UserError
 
 
 class RecipeError(UserError):
-    """A setting that does not exist, is out of range, or conflicts with another one."""
+    """A setting does not exist, is out of range, or conflicts with another setting."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The smallest and the largest value of a number, both allowed."""
+    """The smallest and the largest allowed value of a number."""
 
     least: float
     greatest: float
@@ -26,10 +26,10 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings of a training run. model.json keeps them.
+    """All settings of a training run. They are stored in model.json.
 
-    The type of a field gives its range. The text under it says what it does and where it comes
-    from; "section" means a section of Krizhevsky et al. 2012.
+    The type of a field gives its range. The text under a field says what the setting does and
+    names its source. "Section" means a section of Krizhevsky et al. 2012.
     """
 
     layout: Literal["paper", "torchvision"] = "paper"
@@ -45,20 +45,20 @@ class Recipe:
     num_towers: Annotated[int, Range(1, 2)] = 2
     """Towers of the `paper` layout: 2 (section 3.2), or 1 for the same widths without groups."""
     kernels: Literal["all", "half"] = "all"
-    """`half`: one tower with half the kernels in conv1 to conv4. The paper compares its two towers
-    with it (section 3.2, footnote 1)."""
+    """`half`: conv1 to conv4 have half the kernels, in one tower. The paper compares this network
+    with its two towers (section 3.2, footnote 1)."""
     without_convolution: Annotated[int, Range(0, 5)] = 0
-    """The middle convolution to leave out, 2 to 5; 0 for none. Each costs about 2 points of top-1
-    (section 7)."""
+    """The middle convolution to leave out, 2 to 5, or 0 for none. Without it, top-1 is about 2
+    points lower (section 7)."""
     has_sixth_convolution: bool = False
     """Whether pool5 is followed by one more convolution, as in the paper's pre-trained networks
-    (section 6.1). The paper does not print its shape; here it has the shape of conv5."""
+    (section 6.1). The paper does not print its shape. Here it has the shape of conv5."""
     dropout: Annotated[float, Range(0, 0.95)] = 0.5
-    """Probability that an output of fc6 or fc7 is zeroed in training (section 4.2). The layout
-    `torchvision` zeroes the inputs of these layers instead."""
+    """Probability that an output of fc6 or fc7 is set to zero in training (section 4.2). In the
+    layout `torchvision`, the inputs of these layers are set to zero instead."""
     image_size: Annotated[int, Range(67, 1024)] = 224
-    """Side of the square that the network sees, in pixels (section 4.1). From 67 on, pool5 has an
-    input and no window overhangs."""
+    """Side of the square that the network sees, in pixels (section 4.1). At 67 pixels or more,
+    pool5 has an input, and no window reaches over an edge."""
     initialization: Literal["paper", "kaiming"] = "paper"
     """`paper`: weights N(0, 0.01), and biases of 1 in conv2, conv4, conv5, fc6 and fc7 (section 5).
     `kaiming`: He et al. 2015, with zero biases."""
@@ -77,14 +77,14 @@ class Recipe:
     """Standard deviation of the factors by which the training set's principal colour components are
     added to an image (section 4.1)."""
     colour_noise_until: Annotated[float, Range(0, 1)] = 1.0
-    """Share of `epochs` after which the colour noise stops. The published code trains its last
-    third without it. A `plateau` run that ends early may never reach this point."""
+    """Share of `epochs` after which the colour noise stops. The published code uses no colour noise
+    in the last third. A `plateau` run that ends early may never reach this point."""
     mixup: Annotated[float, Range(0, 100)] = 0.0
     """Alpha of the beta distribution from which the blend of two images is drawn (Zhang et al.
-    2018); 0 for no mixup."""
+    2018). 0 turns mixup off."""
     cutmix: Annotated[float, Range(0, 100)] = 0.0
-    """Alpha for pasting a rectangle of one image into another (Yun et al. 2019); 0 for no cutmix.
-    If mixup is on as well, every batch takes one of the two, at random."""
+    """Alpha for pasting a rectangle of one image into another (Yun et al. 2019). 0 turns cutmix
+    off. If mixup is on as well, every batch uses one of the two, at random."""
     batch_size: Annotated[int, Range(1, 65536)] = 128
     """Number of images per step, over all processes (section 5)."""
     epochs: Annotated[int, Range(1, 10_000)] = 90
@@ -97,35 +97,35 @@ class Recipe:
     (Loshchilov and Hutter 2017)."""
     patience_epochs: Annotated[int, Range(1, 10_000)] = 6
     """`plateau`: epochs without a lower validation error before the rate falls. The default
-    is not from the paper, which lowered the rate by hand (section 5)."""
+    is not from the paper, because its authors lowered the rate by hand (section 5)."""
     warmup_epochs: Annotated[float, Range(0, 10_000)] = 0.0
     """`cosine`: epochs of linear warm-up (Goyal et al. 2017), at most half of `epochs`."""
     momentum: Annotated[float, Range(0, 0.9999)] = 0.9
     """Share of its velocity that a weight keeps from step to step (section 5)."""
     rate_in_velocity: bool = True
     """True: the update as printed in section 5, v <- m v - rate (g + decay w), w <- w + v. False:
-    torch's, v <- m v + (g + decay w), w <- w - rate v. They differ when the rate changes, because
-    the printed velocity remembers the old rate."""
+    the update of torch, v <- m v + (g + decay w), w <- w - rate v. The two differ when the rate
+    changes, because the velocity of the paper contains the old rate."""
     nesterov: bool = False
     """Nesterov's momentum, in torch's form (Sutskever et al. 2013)."""
     weight_decay: Annotated[float, Range(0, 1)] = 0.0005
     """Share of a weight that is added to its gradient (section 5)."""
     decay_biases: bool = True
-    """Whether biases and the parameters of batch norm decay too. In the paper's update rule they do
-    (section 5); in He et al. 2019 they do not."""
+    """Whether biases and the parameters of batch norm decay too. They do in the paper's update rule
+    (section 5). They do not in He et al. 2019."""
     max_gradient_norm: Annotated[float, Range(0, 1e6)] = 0.0
-    """If the gradient of all parameters together is longer, it is scaled down to this norm (Pascanu
-    et al. 2013); 0 for no bound."""
+    """Upper bound of the norm of the gradient of all parameters together. A longer gradient is
+    scaled down to it (Pascanu et al. 2013). 0 means no bound."""
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0
     """Share of an image's label that is spread evenly over all classes (Szegedy et al. 2016,
     section 7)."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Precision of the forward and the backward pass. `auto` takes bfloat16 if the processor
+    """Precision of the forward and the backward pass. `auto` uses bfloat16 if the processor
     multiplies it natively. Weights stay float32 (Micikevicius et al. 2018)."""
     compilation: Literal["off", "on", "auto"] = "auto"
     """Whether torch.compile compiles the network. `auto` compiles on a GPU."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
-    """Seed of all random numbers: first weights, order of the images, crops, colours, mixing and
+    """Seed of all random numbers: initial weights, order of the images, crops, colours, mixing and
     dropout."""
 
     def __post_init__(self) -> None:
@@ -140,10 +140,11 @@ class Recipe:
                     )
         if self.without_convolution == 1:
             raise RecipeError(
-                "without_convolution must be 2 to 5, or 0 for none; got 1, which the others need"
+                "without_convolution must be 2 to 5, or 0 for none; "
+                "got 1, but the other layers need conv1"
             )
         if self.kernels == "half" and self.layout == "paper" and self.num_towers == 2:
-            raise RecipeError("kernels=half is for one tower; set num_towers=1 too, got 2")
+            raise RecipeError("kernels=half needs num_towers=1; got num_towers=2")
         if self.has_sixth_convolution and self.normalization == "batch" and self.image_size < 96:
             raise RecipeError(
                 "a sixth convolution with batch norm needs an image_size of 96 or more; "
@@ -158,7 +159,7 @@ class Recipe:
             )
 
     def with_settings(self, settings: Sequence[str]) -> "Recipe":
-        """A copy of this recipe with `name=value` settings.
+        """A copy of this recipe, changed by settings of the form `name=value`.
 
         Raises RecipeError for a setting that is unknown, out of range, or without effect.
         """
@@ -193,24 +194,28 @@ WITHOUT_EFFECT = {
     "patience_epochs": ("schedule", "cosine", "schedule=plateau"),
     "warmup_epochs": ("schedule", "plateau", "schedule=cosine"),
 }
-"""Settings that have no effect if another setting has a certain value, with the remedy."""
+"""Settings that have no effect if another setting has a certain value.
+
+Each name is mapped to that other setting, its value, and the remedy.
+"""
 
 
 def paper() -> Recipe:
     """The recipe of sections 3 to 5.
 
-    Momentum SGD at a rate of 0.01 that falls on plateaus, on crops, flips and colour noise, for 90
-    epochs.
+    It trains for 90 epochs with momentum SGD. The learning rate starts at 0.01 and falls on
+    plateaus. Images are cropped, flipped and given colour noise.
     """
     return Recipe(colour_noise=0.1)
 
 
 def modern() -> Recipe:
-    """A recipe of today for the paper's layers.
+    """The paper's layers, trained with the methods that are common today.
 
-    Batch norm, random resized crops, PCA colour noise, mixup and cutmix, label smoothing, warm-up
-    and cosine, and bfloat16 if it is native. The bound on the gradient is for small data: a few
-    dozen images give only a step or two of warm-up, and training on them diverges without it.
+    It uses batch norm, random resized crops, PCA colour noise, mixup, cutmix, label smoothing,
+    warm-up and a cosine schedule. It uses bfloat16 if the processor supports it natively. The
+    gradient is bounded because of small data sets. A few dozen images give only one or two steps of
+    warm-up, and without the bound, training on them diverges.
     """
     return Recipe(
         normalization="batch",
@@ -238,7 +243,7 @@ RECIPES = {"paper": paper, "modern": modern}
 
 
 def contrast(these: Mapping[str, Any], others: Mapping[str, Any], names: Iterable[str]) -> str:
-    """How two recipes differ in the settings `names`, for errors: `epochs=3, not epochs=5`."""
+    """The values of the settings `names` in two recipes, as text: `epochs=3, not epochs=5`."""
     names = list(names)
     first, second = (
         ", ".join(f"{name}={values.get(name)}" for name in names) for values in (these, others)
@@ -247,7 +252,7 @@ def contrast(these: Mapping[str, Any], others: Mapping[str, Any], names: Iterabl
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
-    """The value of a setting as its field's type; raises RecipeError."""
+    """Convert the text of a setting to the type of its field; raises RecipeError."""
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise RecipeError(f"{name} must be true or false; got {text}")

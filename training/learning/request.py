@@ -1,4 +1,4 @@
-"""Request: a training run as the user asks for it, and the recipe that follows from it."""
+"""Request: a training run that the user asks for, and the recipe that follows from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,26 +17,28 @@ from training.network.model import ModelCard
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A training run as the user asks for it."""
+    """A training run that the user asks for."""
 
     data: str
     out: Path
     """The model directory."""
     recipe: str = "modern"
     validation: str | None = None
-    """Other data to hold out. None takes the data's own held-out images, or a fifth per class."""
+    """Other data to validate with. None means the held-out images of `data`, or a fifth of each
+    class."""
     epochs: int | None = None
     image_size: int | None = None
     settings: Sequence[str] = ()
-    """`name=value` each; they override everything else."""
+    """Settings of the form `name=value`. They override everything else."""
     resume: bool = False
     init: Path | None = None
-    """A model directory to start from. With other classes, its last layer is drawn anew."""
+    """A model directory to start from. If the classes differ, the last layer is initialised
+    again."""
     cache: Path | None = None
-    """Folder that keeps the decoded images for other runs. None keeps them in `out` until the run
-    is done."""
+    """Folder that keeps the decoded images for later runs. None means that they are stored in `out`
+    and deleted at the end."""
     tower_devices: Sequence[str] = ()
-    """Two devices, to train one tower on each."""
+    """Two devices. One tower is trained on each."""
     has_tensorboard: bool = False
 
 
@@ -51,12 +53,15 @@ class InitialModel:
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """The settings that a recipe has to take from this model. Dropout changes no weights."""
+        """The settings that a recipe must share with this model.
+
+        Dropout is not one of them, because it does not change the shape of the weights.
+        """
         names = [name for name in SHAPE_SETTINGS if name != "dropout"]
         return {name: getattr(self.architecture, name) for name in names}
 
     def weights_for(self, class_names: Sequence[str]) -> dict[str, Tensor]:
-        """The weights to start from: without the last layer if the classes differ."""
+        """The weights to start from. If the classes differ, the last layer is left out."""
         keeps_output = tuple(class_names) == self.card.class_names
         return {
             name: tensor
@@ -83,7 +88,7 @@ def requested_recipe(request: Request) -> Recipe:
 
 
 def build_recipe(request: Request, dataset: Dataset, initial: InitialModel | None) -> Recipe:
-    """The request's recipe, with what the data and the initial model need.
+    """The recipe of a request, with the settings that the data and the initial model need.
 
     Raises RecipeError for a setting that is unknown, out of range, or in conflict with the model.
     """

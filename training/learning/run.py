@@ -1,4 +1,4 @@
-"""Run: a network in training, with everything that changes from step to step."""
+"""Run: a network in training, and everything that changes from step to step."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -43,7 +43,7 @@ class Run:
     """
 
     def __init__(self, plan: Plan, workers: Workers, network: AlexNet, colour_axes: Tensor):
-        """Move `network` to the devices it is trained on. `colour_axes` is (3, 3) float32."""
+        """Move `network` to its training devices. `colour_axes` is (3, 3) float32."""
         recipe = executed_recipe(plan, workers)
         self.plan = plan
         self.workers = workers
@@ -55,7 +55,7 @@ class Run:
         if plan.tower_devices:
             self.network = TowerParallel(self._whole_network, plan.tower_devices)
         self.forward = _wrap(self.network, workers, compiles=recipe.compilation == "on")
-        """The same module as a step calls it: uint8 squares (B, S, S, 3) to logits and features."""
+        """The function that a step calls: uint8 squares (B, S, S, 3) -> logits and features."""
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
         )
@@ -66,7 +66,7 @@ class Run:
 
     @classmethod
     def begin(cls, plan: Plan, workers: Workers) -> "Run":
-        """Start a run: draw the weights or take the initial ones, and measure the images."""
+        """Start a run with the plan's initial weights or random weights, and measure the images."""
         recipe, device = plan.recipe, training_device(plan, workers)
         network = AlexNet(plan.architecture)
         initialize(network, recipe.initialization, recipe.seed)
@@ -131,7 +131,7 @@ class Run:
 def _wrap(
     network: AlexNet | TowerParallel, workers: Workers, *, compiles: bool
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The network as a step calls it: over all processes, compiled, or as it is."""
+    """The function that a step calls: the network, if needed distributed and compiled."""
     forward: Callable[[Tensor], tuple[Tensor, Tensor]] = network
     if workers.count > 1:
         synchronize_batch_norms(network)
@@ -141,7 +141,7 @@ def _wrap(
 
 
 def _check_towers(file: Path, plan: Plan, *, is_tower_parallel: bool) -> None:
-    """Raise TrainingError if only one of the checkpoint and the plan uses --tower-devices."""
+    """Raise TrainingError if the checkpoint and the plan differ in their use of --tower-devices."""
     if is_tower_parallel != bool(plan.tower_devices):
         used = "with" if is_tower_parallel else "without"
         raise TrainingError(f"{file} was trained {used} --tower-devices; resume it the same way")

@@ -1,6 +1,6 @@
 """The learning rate of every step: the paper's plateaus, or a warm-up and a cosine.
 
-The plateaus are those of section 5. The cosine is that of Loshchilov and Hutter 2017.
+The plateaus follow section 5. The cosine follows Loshchilov and Hutter 2017.
 """
 
 import math
@@ -15,7 +15,7 @@ NUM_DROPS = 3
 
 @dataclass
 class Plateau:
-    """Counts epochs without a lower validation error, and the drops of the rate that follow.
+    """Counts the epochs without a lower validation error, and the drops of the rate.
 
     Training ends at the first plateau after the third drop.
     """
@@ -45,7 +45,7 @@ class Schedule:
         self.plateau = Plateau()
 
     def rate(self, epoch: float) -> float:
-        """The learning rate after `epoch` epochs, which can be a fraction."""
+        """The learning rate after `epoch` epochs. `epoch` can be a fraction."""
         recipe = self.recipe
         if recipe.schedule == "plateau":
             return recipe.learning_rate * 0.1**self.plateau.num_drops
@@ -66,7 +66,7 @@ class Schedule:
         return self.plateau.has_ended
 
     def state(self) -> dict[str, Any]:
-        """The plain values that `restore` takes."""
+        """The plain values from which `restore` sets the schedule."""
         return asdict(self.plateau)
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def train(request: Request) -> Result:
     """Train a network and write its model directory; raises UserError.
 
     Unreadable files are skipped and listed in skipped.csv. Under torchrun, every process trains on
-    a part of each batch, the first process writes, and all return the same result.
+    a part of each batch, and only the first process writes. All processes return the same result.
     """
     with join_workers() as workers:
         _check_directory(request, workers)
@@ -83,7 +83,7 @@ def train(request: Request) -> Result:
 
 
 def _check_directory(request: Request, workers: Workers) -> None:
-    """Raise TrainingError if the run cannot be kept in `request.out`, or not by these processes."""
+    """Raise TrainingError if the run cannot use `request.out`, or cannot use these processes."""
     if (request.out / CARD_FILE).exists():
         raise TrainingError(
             f"{request.out} already holds a model; "
@@ -98,8 +98,8 @@ def _check_directory(request: Request, workers: Workers) -> None:
         )
     if request.tower_devices and workers.count > 1:
         raise TrainingError(
-            "--tower-devices needs a single process, which drives both devices; "
-            f"torchrun started {workers.count}: start without torchrun"
+            "--tower-devices uses both devices in one process, "
+            f"but torchrun started {workers.count}; start without torchrun"
         )
 
 
@@ -112,7 +112,7 @@ def _choose_architecture(
 
 
 def _check_before_decoding(request: Request, recipe: Recipe, architecture: Architecture) -> None:
-    """Raise UserError for mistakes that training would find only after decoding all images."""
+    """Raise UserError for mistakes that would otherwise appear after all images are decoded."""
     if request.tower_devices:
         check_towers(architecture, request.tower_devices)
         if recipe.compilation == "on":
@@ -153,7 +153,7 @@ def _save(
     workers: Workers,
     data: dict[str, object],
 ) -> None:
-    """Measure the finished network on the held-out images, in float32, and write its directory."""
+    """Write the model directory. The network is scored on the held-out images, in float32."""
     scores = evaluate(network, plan.held_out.canvases, plan.held_out.targets)
     machine = {"device": device_name(workers.device), "num_processes": workers.count}
     save_model(

@@ -1,7 +1,7 @@
-"""One training step: get a batch, augment and mix it, forward, loss, backward, clip and update.
+"""One training step: augment and mix a batch, compute the loss and gradients, update the weights.
 
-Every random number of a step follows from the recipe's seed, the epoch and the step. Several
-processes train on one batch: each computes the step of its own part, and torch averages their
+Every random number of a step follows from the recipe's seed, the epoch and the step. If there are
+several processes, each computes the step of its own part of the batch. torch averages their
 gradients.
 """
 
@@ -25,7 +25,7 @@ ORDER_STREAM, DROPOUT_STREAM = 2, 3
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's part of the images of a step, B of them, on the training device."""
+    """This process's part of the images of a step: B images, on the training device."""
 
     canvases: Tensor
     """(B, R, R, 3) uint8."""
@@ -35,13 +35,16 @@ class Batch:
     """The random numbers of augmentation and mixing."""
     dropout_seed: int
     weight: float
-    """Factor of each image's loss in this process's loss."""
+    """Factor by which each image's loss is multiplied in this process's loss."""
     num_images: int
     """Number of images of the step, over all processes."""
 
 
 def read_batches(run: Run) -> Generator[Batch, None, None]:
-    """The batches left in the current epoch, in order. Canvases are read ahead of the steps."""
+    """The batches that are left in the current epoch, in order.
+
+    Canvases are read ahead of the steps.
+    """
     recipe, train, epoch, first = run.plan.recipe, run.plan.train, run.epoch, run.position.step
     order = epoch_order(recipe, epoch, len(train.targets))  # (N,)
     left = order.split(recipe.batch_size)[first:]
@@ -64,8 +67,8 @@ def read_batches(run: Run) -> Generator[Batch, None, None]:
 def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     """Update the network once, at learning rate `rate`.
 
-    Returns the loss and the share of wrong answers, (2,), on the training device. Their means over
-    the processes are the means over the images of the step.
+    Returns the loss and the share of wrong answers, (2,), on the training device. The mean of these
+    values over the processes is the mean over the images of the step.
     """
     recipe = run.plan.recipe
     canvases, targets, draws = batch.canvases, batch.targets, batch.draws  # (B, R, R, 3), (B,)
@@ -110,14 +113,14 @@ def epoch_order(recipe: Recipe, epoch: int, num_images: int) -> Tensor:
 
 
 def dropout_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:
-    """The seed of a step's dropout. Each process has its own."""
+    """The seed of the dropout of a step. Each process has its own seed."""
     sequence = np.random.SeedSequence((recipe.seed, DROPOUT_STREAM, epoch, step, rank))
-    # torch takes seeds of 63 bits.
+    # torch accepts seeds of 63 bits.
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _noise_axes(run: Run) -> Tensor | None:
-    """The axes of the colour noise (3, 3); None once the recipe's share of epochs has passed."""
+    """The axes of the colour noise (3, 3), or None after the last epoch with colour noise."""
     recipe = run.plan.recipe
     has_noise = run.epoch < recipe.colour_noise_until * recipe.epochs
     return run.colour_axes if has_noise else None

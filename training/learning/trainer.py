@@ -1,8 +1,8 @@
 """The training loop: from a plan to a trained network.
 
-A run lives in its model directory: `checkpoint.pt` while it lasts, `log.jsonl` with one line per
-epoch, and `learning-curve.png`. A resumed run continues exactly as an uninterrupted one would, from
-the step after which its checkpoint was written.
+A run writes these files to its model directory: `checkpoint.pt` (removed at the end), `log.jsonl`
+(one line per epoch) and `learning-curve.png`. A resumed run starts at the step after its checkpoint
+and gives the same result as an uninterrupted run.
 """
 
 import ctypes
@@ -21,11 +21,11 @@ from training.progress import console
 
 
 def train_network(plan: Plan, workers: Workers | None = None, *, resume: bool) -> AlexNet:
-    """Train to the end of the recipe; returns the network in evaluation mode.
+    """Train to the end of the recipe. Return the network in evaluation mode.
 
-    Raises TrainingError if the checkpoint belongs to another run, and DivergenceError if the loss
-    becomes infinite or NaN. Ctrl-C and SIGTERM finish the current step, save a checkpoint and raise
-    KeyboardInterrupt.
+    Raises TrainingError if the checkpoint belongs to another run. Raises DivergenceError if the
+    loss becomes infinite or NaN. On Ctrl-C or SIGTERM, the current step is finished, a checkpoint
+    is saved and KeyboardInterrupt is raised.
     """
     workers = workers or Workers(device=best_device())
     checkpoint = plan.checkpoint_file
@@ -42,7 +42,7 @@ def train_network(plan: Plan, workers: Workers | None = None, *, resume: bool) -
     except KeyboardInterrupt:
         saved = "nothing is saved yet"
         if checkpoint.is_file():
-            saved = f"the run is saved in {checkpoint}; continue it with --resume"
+            saved = f"the run is saved in {checkpoint}; to continue it, pass --resume"
         _print(workers, f"Interrupted: {saved}")
         raise
     return run.whole_network().eval()
@@ -70,9 +70,10 @@ def _train_epochs(run: Run, stop: StopRequest) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep the memory that torch frees, for the next step.
+    """Tell glibc to keep the memory that torch frees.
 
-    Otherwise every step faults the same pages in again, which is slow.
+    By default, glibc returns it to the system. Every step would then fault the same pages in again,
+    and that is slow.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         trim_threshold, mmap_max = -1, -4

@@ -1,4 +1,4 @@
-"""The images of a training run: which are trained on, which are held out, and their canvases."""
+"""The images of a training run: the training images, the held-out images, and their canvases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Selection:
     cache_names: tuple[str, str]
     """The name of each part's canvases in the cache folder."""
     class_names: tuple[str, ...]
-    """In the order of the class indices."""
+    """Class names in the order of the class indices."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def select_examples(request: Request, dataset: Dataset) -> Selection:
 
 
 def request_fingerprint(request: Request) -> str:
-    """Identify the images that a run of this request would read; raises DataError.
+    """The fingerprint of the images that a run of this request would read; raises DataError.
 
-    Decodes nothing.
+    No image is decoded.
     """
     selection = select_examples(request, open_dataset(request.data))
     return fingerprint((*selection.train, *selection.held_out))
@@ -77,10 +77,10 @@ def request_fingerprint(request: Request) -> str:
 def decode_selection(
     request: Request, selection: Selection, size: int, cache: Path, workers: Workers
 ) -> DecodedImages:
-    """Decode the images for squares of `size` pixels, and list unreadable ones in skipped.csv.
+    """Decode the images for squares of `size` pixels, and list unreadable files in skipped.csv.
 
-    Raises DataError if a class has no readable image. The other processes wait for the first one,
-    which decodes.
+    The first process decodes, and the other processes wait. Raises DataError if a class has no
+    readable image.
     """
     if not workers.is_first:
         workers.wait()
@@ -126,7 +126,7 @@ def decode(data: str, examples: Sequence[Example], size: int, cache: Path, name:
 
 
 def to_split(canvases: Canvases, names: Sequence[str]) -> Split:
-    """The canvases with the index of each image's label in `names`."""
+    """The canvases and their targets. A target is the index of the image's label in `names`."""
     index = {name: number for number, name in enumerate(names)}
     targets = [index[str(example.label)] for example in canvases.examples]
     return Split(canvases.pixels, torch.tensor(targets, dtype=torch.int64))
@@ -138,7 +138,7 @@ def labelled(examples: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def absolute_name(data: str) -> str:
-    """The name of the data, valid in any working directory."""
+    """The name of the data as an absolute path. The name `digits` stays as it is."""
     return data if data == "digits" else str(Path(data).resolve())
 
 
@@ -157,12 +157,13 @@ def _check_classes(names: Sequence[str], held_out: Sequence[Example], request: R
     if unknown := sorted(set(held_out_names) - set(names)):
         raise DataError(
             "the held-out images have classes that the training images do not have: "
-            f"{', '.join(unknown[:5])}; add training images of them, or leave them out"
+            f"{', '.join(unknown[:5])}; "
+            "add training images of these classes, or leave the classes out"
         )
     if missing := sorted(set(names) - set(held_out_names)):
         raise DataError(
             f"{source} has no image to validate with of class {', '.join(missing[:5])}; "
-            "add images (of two, one is held out), or leave the class out"
+            "add images (with two images, one is held out), or leave the class out"
         )
 
 

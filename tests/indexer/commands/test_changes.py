@@ -60,7 +60,7 @@ def enlarge(volume: Path) -> None:
 def assert_names(
     done: Done,
     file: str,
-    what: str = "No space left on device; make room, and run the command again",
+    what: str = "No space left on device; free some disk space, and run the command again",
 ) -> None:
     """Assert that the command failed with one line about a file, which is a regular expression."""
     assert (done.status, done.out) == (1, "")
@@ -151,7 +151,9 @@ def test_a_limit_on_the_size_of_files_is_handled_like_a_full_disk(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert_names(
-        done, rf"{index}/features-0\.f32", "File too large; make room, and run the command again"
+        done,
+        rf"{index}/features-0\.f32",
+        "File too large; free some disk space, and run the command again",
     )
     assert content(index) == before
     assert run("add", index, more).status == 0

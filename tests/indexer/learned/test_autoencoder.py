@@ -6,7 +6,7 @@ import torch
 
 from indexer.learned.autoencoder import (
     Autoencoder,
-    Settings,
+    AutoencoderSettings,
     angular_similarities,
     cosine_similarities,
     similarity_loss,
@@ -17,17 +17,17 @@ CPU = torch.device("cpu")
 
 def test_details_are_half_of_a_longer_code_and_none_of_a_short_one() -> None:
     lengths = [
-        Settings(num_bits=num_bits).num_neighbourhood_bits
+        AutoencoderSettings(num_bits=num_bits).num_neighbourhood_bits
         for num_bits in (16, 64, 128, 136, 256, 1024)
     ]
     assert lengths == [16, 64, 128, 128, 128, 512]
-    assert Settings(num_bits=256, detail_share=0).num_neighbourhood_bits == 256
+    assert AutoencoderSettings(num_bits=256, detail_share=0).num_neighbourhood_bits == 256
 
 
 def test_the_sharpness_grows_from_one_in_equal_steps() -> None:
-    settings = Settings(num_bits=16, num_steps=4, sharpness=5.0)
+    settings = AutoencoderSettings(num_bits=16, num_steps=4, sharpness=5.0)
     assert [settings.sharpness_at(step) for step in range(4)] == [1, 2, 3, 4]
-    line = Settings(num_bits=16, num_steps=4, sharpness=0.0)
+    line = AutoencoderSettings(num_bits=16, num_steps=4, sharpness=0.0)
     assert [line.sharpness_at(step) for step in range(4)] == [0, 0, 0, 0]
 
 
@@ -35,7 +35,7 @@ def test_the_sharpness_grows_from_one_in_equal_steps() -> None:
 def test_a_bit_is_a_sign_and_its_gradient_that_of_a_tanh_as_sharp_as_asked(
     sharpness: float,
 ) -> None:
-    network = Autoencoder(8, Settings(num_bits=16), CPU)
+    network = Autoencoder(8, AutoencoderSettings(num_bits=16), CPU)
     components = torch.randn((32, 8), generator=torch.Generator().manual_seed(0))
     levels = network.scaling(components @ network.planes.T)
     bits, details = network.bits(components, torch.zeros_like(components), sharpness)
@@ -48,7 +48,7 @@ def test_a_bit_is_a_sign_and_its_gradient_that_of_a_tanh_as_sharp_as_asked(
 
 
 def test_only_neighbourhood_bits_see_the_noise() -> None:
-    network = Autoencoder(8, Settings(num_bits=256), CPU)
+    network = Autoencoder(8, AutoencoderSettings(num_bits=256), CPU)
     components = torch.randn((32, 8), generator=torch.Generator().manual_seed(0))
     without = network.bits(components, torch.zeros_like(components), 1.0)
     noise = torch.randn((32, 8), generator=torch.Generator().manual_seed(1))
@@ -60,7 +60,7 @@ def test_only_neighbourhood_bits_see_the_noise() -> None:
 
 def test_the_same_seed_gives_the_same_initial_weights() -> None:
     first, again, other = (
-        Autoencoder(8, Settings(num_bits=16, seed=seed), CPU) for seed in (0, 0, 1)
+        Autoencoder(8, AutoencoderSettings(num_bits=16, seed=seed), CPU) for seed in (0, 0, 1)
     )
     for name, weights in first.state_dict().items():
         assert torch.equal(weights, again.state_dict()[name])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.learned.autoencoder import Autoencoder, Settings
+from indexer.learned.autoencoder import Autoencoder, AutoencoderSettings
 from indexer.learned.autoencoder_fitting import fit, neighbourhoods
 from tests.indexer.learned.groups import NUM_COLUMNS, grouped, hamming
 from training.errors import UserError
 
 FEATURES, GROUPS = grouped(240, seed=1)
-QUICK = Settings(num_bits=16, num_steps=40, batch_size=64)
+QUICK = AutoencoderSettings(num_bits=16, num_steps=40, batch_size=64)
 
 
 def test_codes_of_queries_are_nearer_to_their_own_group_than_to_any_other() -> None:
@@ -35,7 +35,7 @@ def test_bits_are_balanced_and_the_loss_falls() -> None:
 
 
 def test_detail_bits_agree_as_much_as_items_do_and_neighbourhood_bits_as_their_groups() -> None:
-    codes = fit(FEATURES, Settings(num_bits=256, batch_size=128)).encode(FEATURES)
+    codes = fit(FEATURES, AutoencoderSettings(num_bits=256, batch_size=128)).encode(FEATURES)
     centred = FEATURES - FEATURES.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     is_same = GROUPS[:, None] == GROUPS
@@ -116,7 +116,7 @@ def test_features_that_teach_nothing_are_refused() -> None:
 
 @pytest.mark.parametrize("num_bits", [16, 24, 1024])
 def test_codes_of_any_length_can_be_learned(num_bits: int) -> None:
-    encoder = fit(FEATURES, Settings(num_bits=num_bits, num_steps=4, batch_size=64))
+    encoder = fit(FEATURES, AutoencoderSettings(num_bits=num_bits, num_steps=4, batch_size=64))
     assert encoder.encode(FEATURES[:3]).shape == (3, num_bits // 8)
     assert len(encoder.facts.loss) == 4
 

@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_earlier_export_as_it_was(
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert f"{tmp_path / names[0]}: File too large; make room" in done.stderr
+    assert f"{tmp_path / names[0]}: File too large; free some disk space" in done.stderr
     contents = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert contents == dict.fromkeys(names, "earlier")
 

@@ -389,7 +389,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_anything_is_decoded(
     message = refusal(lambda: build(greys(5), file))
     assert message == (
         f"{file} needs 88,935 bytes more, but its disk has 88,934 free; "
-        "pass a --cache on another disk, or make room"
+        "pass a --cache on another disk, or free some disk space"
     )
     assert decoded == []
     assert not file.exists()
@@ -406,7 +406,7 @@ def test_a_disk_that_fills_up_while_decoding_is_an_error_of_one_line(tmp_path: P
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
         f"training.data.cache.CacheError: {file} cannot be written (File too large); "
-        "pass a --cache on another disk, or make room"
+        "pass a --cache on another disk, or free some disk space"
     )
     finished = start_build(tmp_path / "greys", file)  # it continues when there is more room
     output, errors = finished.communicate(timeout=60)

@@ -96,7 +96,7 @@ def test_every_other_setting_is_refused_with_both_values(checkpoint: Path) -> No
         message = refusal(partial(read, checkpoint, changed))
         assert message == (
             f"{checkpoint} was made with {name}={getattr(RECIPE, name)}, not {name}={value}; "
-            "pass the first values, or remove the file to train from the start"
+            f"pass the values of {checkpoint}, or remove it to train from the start"
         )
 
 
@@ -114,7 +114,7 @@ def test_other_images_or_other_initial_weights_are_refused(checkpoint: Path) -> 
     message = refusal(lambda: read(checkpoint, fingerprint="shapes"))
     assert message == (
         f"{checkpoint} was made from other images or other initial weights; "
-        "pass the same DATA and --init, or remove it to train from the start"
+        "pass the same DATA and --init, or remove the file to train from the start"
     )
 
 
@@ -124,7 +124,10 @@ def test_a_setting_that_is_newer_than_a_checkpoint_had_its_default_there(tmp_pat
     torch.save({"recipe": old_recipe, "fingerprint": "colours", **STATE}, file)
     assert read(file)["position"] == {"step": 3}
     message = refusal(lambda: read(file, dataclasses.replace(RECIPE, pooling="plain")))
-    assert "was made with pooling=overlapping, not pooling=plain; pass the first values" in message
+    assert (
+        f"was made with pooling=overlapping, not pooling=plain; pass the values of {file}"
+        in message
+    )
 
 
 def rubbish(file: Path) -> None:

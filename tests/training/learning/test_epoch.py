@@ -102,11 +102,11 @@ def test_an_infinite_loss_stops_the_run_and_keeps_the_checkpoint(unfinished: Pat
     message = refusal(lambda: train(unfinished, wild, resume=True))
     assert re.match(
         r"the (validation )?loss became (inf|nan) in epoch [23], step [123], "
-        r"at learning rate \d+\.?\d*; resume from",
+        r"at learning rate \d+\.?\d*; to resume from",
         message,
     )
     assert message.endswith(
-        "resume from the last checkpoint with a lower one: --resume --set learning_rate=50"
+        "to resume from the last checkpoint with a lower rate, pass --resume --set learning_rate=50"
     )
     assert_is_finite(unfinished)
     assert read_position(unfinished)[0] in (1, int(message.partition("epoch ")[2][0]) - 1)
@@ -116,7 +116,7 @@ def test_a_run_that_diverges_before_its_first_checkpoint_has_to_start_again(
     tmp_path: Path,
 ) -> None:
     message = refusal(lambda: train(tmp_path, dataclasses.replace(RECIPE, learning_rate=100.0)))
-    assert message.endswith("start again with a lower one: --set learning_rate=50")
+    assert message.endswith("to start again with a lower rate, pass --set learning_rate=50")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,8 @@ def test_weights_that_a_step_broke_are_not_saved(
     patch.undo()
     assert message.startswith(complaint)
     assert message.endswith(
-        "resume from the last checkpoint with a lower one: --resume --set learning_rate=0.001"
+        "to resume from the last checkpoint with a lower rate, "
+        "pass --resume --set learning_rate=0.001"
     )
     assert_is_finite(unfinished)
     assert read_position(unfinished) == ((1, 2) if broken == 1 else (2, 0))

@@ -359,7 +359,7 @@ def test_models_of_other_classes_are_not_averaged(
     )
     message = refusal(lambda: evaluate_models([tiny_model, odd], str(colour_folder)))
     assert message == (
-        f"{odd} has other classes than {tiny_model}; average models of the same classes only"
+        f"{odd} and {tiny_model} have different classes; pass models that have the same classes"
     )
 
 
@@ -370,7 +370,7 @@ def test_unknown_classes_and_data_without_labels_are_refused(
     message = refusal(lambda: evaluate_models([tiny_model], str(unknown)))
     assert message == (
         f"{unknown} has classes that {tiny_model} does not know: pink; "
-        "pass images of its own classes"
+        "pass only images of classes that the model knows"
     )
     plain = write_images(tmp_path / "plain", "1.png")
     assert refusal(lambda: evaluate_models([tiny_model], str(plain))).startswith(

@@ -217,7 +217,7 @@ def test_a_default_without_effect_is_not_a_mistake() -> None:
 
 
 def test_half_the_kernels_need_a_single_tower() -> None:
-    assert refusal("kernels=half") == "kernels=half is for one tower; set num_towers=1 too, got 2"
+    assert refusal("kernels=half") == "kernels=half needs num_towers=1; got num_towers=2"
     assert paper().with_settings(["kernels=half", "num_towers=1"]).kernels == "half"
 
 

@@ -98,7 +98,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_both_values(unfinished: 
     message = refusal(lambda: train(unfinished, other, resume=True))
     assert (
         "was made with dropout=0.5, epochs=3, not dropout=0.25, epochs=4; "
-        "pass the first values, or remove the file"
+        f"pass the values of {unfinished / CHECKPOINT_FILE}, or remove it"
     ) in message
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_other_images_is_refused(unfinished: Path) -> None:
     message = refusal(lambda: train(unfinished, fingerprint="shapes", resume=True))
     assert (
         "was made from other images or other initial weights; "
-        "pass the same DATA and --init, or remove it"
+        "pass the same DATA and --init, or remove the file"
     ) in message
 
 

@@ -261,7 +261,7 @@ def test_tower_devices_are_for_one_process(
     )
     request = make_request(colour_folder, tmp_path / "model", tower_devices=("cpu", "cpu"))
     message = refusal(lambda: train(request))
-    assert message.startswith("--tower-devices needs a single process")
+    assert message.startswith("--tower-devices uses both devices in one process")
     assert "torchrun started 2" in message
     assert not (tmp_path / "model").exists()
 

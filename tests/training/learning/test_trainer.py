@@ -137,7 +137,7 @@ def test_an_interruption_says_what_is_saved_and_how_to_continue(
     unfinished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupt_training(1, lambda: train(unfinished, resume=True))
-    saved = f"the run is saved in {unfinished / CHECKPOINT_FILE}; continue it with --resume"
+    saved = f"the run is saved in {unfinished / CHECKPOINT_FILE}; to continue it, pass --resume"
     assert f"Interrupted: {saved}\n" in capsys.readouterr().err
 
 
@@ -147,7 +147,7 @@ def test_a_second_ctrl_c_interrupts_at_once_and_leaves_the_checkpoint(
     before = file_sha256(unfinished / CHECKPOINT_FILE)
     interrupt_training(1, lambda: train(unfinished, resume=True), press_ctrl_c_twice)
     assert file_sha256(unfinished / CHECKPOINT_FILE) == before
-    assert "continue it with --resume" in capsys.readouterr().err
+    assert "to continue it, pass --resume" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_in_the_first_epoch_promises_nothing(

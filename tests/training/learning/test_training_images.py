@@ -164,7 +164,8 @@ def test_a_class_without_an_image_to_validate_with_is_named(tmp_path: Path) -> N
     data = write_images(tmp_path / "data", *five("cat"), *five("dog"), "emu/1.png")
     message = refusal(lambda: train(make_request(data, tmp_path / "model")))
     assert message.startswith(
-        f"{data} has no image to validate with of class emu; add images (of two, one is held out)"
+        f"{data} has no image to validate with of class emu; "
+        "add images (with two images, one is held out)"
     )
     other = write_images(tmp_path / "other", "cat/1.png", "dog/1.png")
     message = refusal(lambda: train(make_request(data, tmp_path / "model", validation=str(other))))
