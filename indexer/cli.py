@@ -62,10 +62,14 @@ def search(
     rerank: RerankOption = None,
     flips: FlipsOption = None,
     label: Annotated[
-        str | None, typer.Option(help="Only items of this label. The search is then exact.")
+        str | None,
+        typer.Option(help="Search only items with this label. The search is then exact."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model directory. Without it, the index's own copy.")
+        Path | None,
+        typer.Option(
+            help="The model directory. By default, the index's own copy of the model is used."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     as_json: AsJson = False,

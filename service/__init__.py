@@ -1,4 +1,1 @@
-"""Answers over HTTP, and on a web page, from an index directory.
-
-This package runs without torch.
-"""
+"""An HTTP API and a web page that answer queries from an index directory."""

@@ -13,7 +13,7 @@ from service.engine import Engine
 from service.settings import Settings
 
 DESCRIPTION = """
-What is on an image, and which indexed images look like it.
+Classify images, and find the indexed images that look like them.
 
 Every error is an `application/problem+json` (RFC 9457). Its `detail` says what was expected, what
 was received and what to do.

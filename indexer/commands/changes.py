@@ -39,7 +39,9 @@ def build(
     out: Annotated[Path, typer.Option(show_default=False, help="The index directory.")],
     part: Annotated[
         Part,
-        typer.Option(help="Index only the images that training learns from or holds out."),
+        typer.Option(
+            help="The images to index: all, only the training images, or only the held-out images."
+        ),
     ] = "all",
     device: DeviceOption = "auto",
     kind: KindOption = None,
@@ -117,7 +119,7 @@ def remove(
 def compact(
     index: IndexDirectory,
     force: Annotated[
-        bool, typer.Option("--force", help="Run now, however few items have been removed.")
+        bool, typer.Option("--force", help="Run now, even if only a few items have been removed.")
     ] = False,
     kind: KindOption = None,
     memory: MemoryOption = None,

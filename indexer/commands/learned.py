@@ -21,7 +21,7 @@ def encode(
     bits: Annotated[
         int, typer.Option(help="The length of a code: a multiple of 8 from 16 to 1024.")
     ] = DEFAULT_BITS,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of all random numbers.")] = 0,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:

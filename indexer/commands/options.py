@@ -13,7 +13,7 @@ IndexDirectory = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[
-    Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")
+    Device, typer.Option(help="Device to compute on. auto uses a GPU if there is one.")
 ]
 KindOption = Annotated[
     str | None,

@@ -85,7 +85,9 @@ def export(
     ],
     format_: Annotated[
         Literal["parquet", "npy"],
-        typer.Option("--format", help="One items.parquet, or features.npy and items.csv."),
+        typer.Option(
+            "--format", help="parquet writes items.parquet; npy writes features.npy and items.csv."
+        ),
     ] = "parquet",
 ) -> None:
     """Write the items and their features as files that pandas and NumPy can open."""

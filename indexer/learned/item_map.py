@@ -86,10 +86,10 @@ class Map:
 
 
 def make_map(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, list[Path]]:
-    """Lay out the items, or a sample of `max_items`, and keep the map in place of an earlier one.
+    """Lay out the items, or a sample of `max_items`, and replace the earlier map.
 
-    Returns what the map shows, and its two files: the picture, and the same as JSON. Raises
-    UserError.
+    Returns the facts of the map and its two files: a picture, and a JSON file with the same map.
+    Raises UserError.
     """
     if not MIN_ITEMS <= max_items <= MAX_ITEMS:
         raise UserError(

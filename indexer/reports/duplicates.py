@@ -109,11 +109,11 @@ def find_duplicates(
 
 
 def nearest_pairs(features: Floats, rows: Rows, k: int, bar: Bar | None = None) -> Rows:
-    """Pairs of each row with its `k` nearest other rows, by exact Euclidean search.
+    """Pair each row with its `k` nearest other rows, by exact Euclidean search.
 
-    The result (pairs, 2) has positions in `rows`. Each pair occurs once, with its lower position
-    first, and the pairs ascend. All rows are compared with all, in blocks that take 300 MB at most
-    for an index of any size.
+    Returns positions in `rows`, (pairs, 2). Each pair occurs once, lower position first, and the
+    pairs are sorted. Every row is compared with every other row, in blocks. A block takes at most
+    300 MB, whatever the size of the index.
     """
     num_rows, k = len(rows), min(k + 1, len(rows))
     pairs: list[Rows] = [np.empty((0, 2), np.int64)]

@@ -95,12 +95,13 @@ def average_precisions(
     *,
     own_rows: Rows | None = None,
 ) -> Doubles:
-    """The average precision of each query over the ranking of all rows by distance, (Q,).
+    """Average precision of each query, (Q,), over the ranking of all rows by distance.
 
-    It is NaN if no row has the query's label. Labels are numbers: `query_labels` (Q,), and
-    `row_labels` (n,) of the rows (n,), which ascend. A negative number means: without a label.
-    Ties go by row. `own_rows` (Q,) are left out of the ranking of their own query; -1 leaves out
-    none. The distances of a block of queries to all rows are held as float32.
+    It is NaN if no row has the query's label. `rows` (n,) are in ascending order. `query_labels`
+    (Q,) and `row_labels` (n,) are label numbers; a negative number means that there is no label.
+    Rows at the same distance are ranked by row number. `own_rows` (Q,) names one row per query that
+    is left out of its ranking; -1 leaves out no row. For each block of queries, the distances to
+    all rows are kept as float32.
     """
     precisions = np.full(len(queries), np.nan)
     block_size = int(np.clip(RANKING_BYTES // (4 * max(len(rows), 1)), 1, RANKING_BLOCK_QUERIES))

@@ -38,9 +38,9 @@ MAX_TRAINING_ROWS = 65_536
 
 @dataclass(frozen=True)
 class ChosenKind:
-    """A kind of search and the bytes that it takes for all metrics together.
+    """A kind of search, and the bytes that it needs for all metrics together.
 
-    `warning` is a sentence if it takes more memory than it may.
+    `warning` is a sentence if the kind needs more memory than is allowed, else None.
     """
 
     kind: SearchKind

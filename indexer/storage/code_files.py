@@ -30,7 +30,9 @@ class CodeFile(GrowingFile):
         self._waiting: list[Floats] = []
 
     def encode(self, features: Floats) -> None:
-        """Append the codes of features (B, 4096), at the latest with the next `sync`."""
+        """Append the codes of features (B, 4096). They may be written later, but not after the next
+        `sync`.
+        """
         self._waiting.extend(np.array(features, np.float32))  # the caller may reuse its array
         if len(self._waiting) >= ENCODING_BLOCK_ROWS:
             self._write_waiting()

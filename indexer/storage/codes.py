@@ -79,8 +79,10 @@ def facts_of(manifest: Manifest) -> CodeFacts | None:
 
 
 def load_encoder(directory: Path, manifest: Manifest) -> Encoder | None:
-    """Read the index's encoder, None if it has none; raises IndexDirectoryError if it is
-    damaged."""
+    """Read the index's encoder; returns None if there is none.
+
+    Raises IndexDirectoryError if the encoder is damaged.
+    """
     artefact = manifest.artefacts.get(ENCODER)
     if artefact is None:
         return None

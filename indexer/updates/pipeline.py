@@ -1,8 +1,8 @@
-"""Images into an index, many at a time: decode, embed, write, and commit every few seconds.
+"""Add images to an index: decode, embed, write, and commit every few seconds.
 
-Each worker thread takes a few images all the way from the file to the feature, so that every core
-is busy and none waits for another. The writer takes their outcomes in order. An interrupted command
-continues from its last commit.
+Each worker thread decodes and embeds a few images. So every core is busy, and no thread waits for
+another. The writer receives the results in order. An interrupted command continues from its last
+commit.
 """
 
 import threading

@@ -16,9 +16,9 @@ def remove(
     paths: Sequence[str] = (),
     labels: Sequence[str] = (),
 ) -> int:
-    """Remove all items that are named, and return their number.
+    """Remove all items that are named, and return how many were removed.
 
-    If one name is unknown, removes nothing and raises IndexDirectoryError.
+    If a name is unknown, nothing is removed and IndexDirectoryError is raised.
     """
     with IndexWriter.open(directory) as writer:
         index = writer.index

@@ -127,7 +127,7 @@ def probe_remedy(directory: Path) -> str:
 
 
 def encoder_remedy(directory: Path, manifest: Manifest) -> str:
-    """The remedy after a damaged encoder was dropped with its codes."""
+    """The remedy to print when a damaged encoder and its codes are dropped."""
     facts = facts_of(manifest)
     assert facts
     return f"learn it again with: {encode_command(directory, facts)}"

@@ -38,7 +38,7 @@ async def livez() -> Status:
 
 @router.get("/readyz", responses=documented("draining"))
 async def readyz(engine: TheEngine) -> Status:
-    """The service takes requests. The answer is 503 after the service has been asked to stop."""
+    """The service accepts requests. After it has been asked to stop, the answer is 503."""
     if engine.is_draining:
         raise ProblemError(
             "draining",
@@ -50,7 +50,7 @@ async def readyz(engine: TheEngine) -> Status:
 
 @router.get("/info")
 def info(engine: TheEngine) -> Info:
-    """The model and the index that are served, the limits of a request, and library versions."""
+    """Return the served model and index, the limits of a request, and the library versions."""
     card = engine.card
     return Info(
         model=ModelInfo(

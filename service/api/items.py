@@ -19,7 +19,7 @@ router = APIRouter(prefix="/items", tags=["items"])
 
 @router.get("", responses=documented("invalid-request", "unknown-label"))
 def items(query: Annotated[ItemsQuery, Query()], engine: TheEngine, request: Request) -> Items:
-    """One page of the items, in the order in which they were added."""
+    """Return one page of the items, in the order in which they were added."""
     max_items = engine.settings.max_items
     if query.limit > max_items:
         raise ProblemError(
@@ -36,7 +36,7 @@ def items(query: Annotated[ItemsQuery, Query()], engine: TheEngine, request: Req
 
 @router.get("/{id}", responses=documented("unknown-item", "invalid-request"))
 def item(id: ItemId, engine: TheEngine, request: Request) -> IndexedImage:
-    """One item."""
+    """Return one item."""
     return _indexed(request, _item(engine, id))
 
 
@@ -58,10 +58,10 @@ def thumbnail(
     request: Request,
     v: Annotated[str, Query(description="The first digits of the item's SHA-256.")] = "",
 ) -> Response:
-    """A small JPEG of one item.
+    """Return a small JPEG of one item.
 
-    With the right `v` the answer may be cached for ever, because another image with this id has
-    another `v`.
+    If `v` is correct, the answer may be cached for ever, because `v` changes when the image
+    changes.
     """
     item = _item(engine, id)
     is_versioned = bool(v) and item.sha256.startswith(v)

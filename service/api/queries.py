@@ -56,10 +56,7 @@ router = APIRouter(
 async def classify(
     query: Annotated[ClassifyQuery, Query()], uploads: Uploads, engine: TheEngine
 ) -> Classification:
-    """What is it? The `k` likeliest classes of each image.
-
-    The classes are the network's, or the labels of the indexed items.
-    """
+    """Return the `k` most probable classes of each image."""
     scores = await engine.classify([upload.file for upload in uploads], query.k, query.by)
     results = [
         ClassifiedImage(
@@ -78,7 +75,7 @@ async def classify(
 async def similar(
     query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request
 ) -> Similarity:
-    """What does it look like? The `k` nearest items of each image."""
+    """Return the `k` nearest items for each image."""
     search = await asyncio.to_thread(engine.resolve, Search(**query.model_dump()))
     matches = await engine.search([upload.file for upload in uploads], search)
     results = [
@@ -109,10 +106,10 @@ async def similar(
     },
 )
 async def features(uploads: Uploads, engine: TheEngine, request: Request) -> Response | Features:
-    """The feature of each image, 4096 numbers.
+    """Return the feature of each image: 4096 numbers.
 
-    With `Accept: application/x-npy` the answer is one float32 array (images, 4096), which
-    numpy.load reads.
+    With `Accept: application/x-npy`, the answer is one float32 array (images, 4096). Read it with
+    numpy.load.
     """
     embedding = await engine.embed([upload.file for upload in uploads])
     if NPY in request.headers.get("accept", ""):

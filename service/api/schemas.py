@@ -98,7 +98,9 @@ class Classification(BaseModel):
         examples=[MODEL_ID], description="The model id: the SHA-256 of the model's weights."
     )
     by: By
-    results: list[ClassifiedImage] = Field(description="One result per image, in their order.")
+    results: list[ClassifiedImage] = Field(
+        description="One result per image, in the order of the uploaded images."
+    )
 
 
 class SimilarItem(BaseModel):
@@ -123,7 +125,7 @@ class SearchedImage(BaseModel):
 class Similarity(BaseModel):
     model: str = Field(examples=[MODEL_ID])
     index: str = Field(
-        examples=["photos"], description="The name of the index that was searched: its directory's."
+        examples=["photos"], description="The name of the directory of the index that was searched."
     )
     commit: int = Field(examples=[7], description="The commit of the index that was searched.")
     metric: QueryMetric
@@ -132,7 +134,9 @@ class Similarity(BaseModel):
         description="With `hamming`: number of nearest codes that were ranked by Euclidean "
         "distance. Otherwise null.",
     )
-    results: list[SearchedImage] = Field(description="One result per image, in their order.")
+    results: list[SearchedImage] = Field(
+        description="One result per image, in the order of the uploaded images."
+    )
 
 
 class ImageFeatures(BaseModel):
@@ -142,7 +146,9 @@ class ImageFeatures(BaseModel):
 
 class Features(BaseModel):
     model: str = Field(examples=[MODEL_ID])
-    results: list[ImageFeatures] = Field(description="One result per image, in their order.")
+    results: list[ImageFeatures] = Field(
+        description="One result per image, in the order of the uploaded images."
+    )
 
 
 class IndexedImage(BaseModel):
@@ -172,7 +178,7 @@ class ItemMap(BaseModel):
     Items that were added after the map was made, or that are not in its sample, are missing.
     """
 
-    index: str = Field(examples=["photos"], description="The name of the index: its directory's.")
+    index: str = Field(examples=["photos"], description="The name of the index's directory.")
     commit: int = Field(examples=[7], description="The commit of the index.")
     num_items: int = Field(examples=[3456], description="Number of items in the index.")
     labels: list[str] = Field(
@@ -204,7 +210,8 @@ class ProbeInfo(BaseModel):
     """
 
     labels: list[str] = Field(
-        examples=[["dress", "hat"]], description="The labels that it can name, at most 1000."
+        examples=[["dress", "hat"]],
+        description="The labels that the probe can predict, at most 1000.",
     )
     num_items: int = Field(
         examples=[3456], description="Number of items with a label when the probe was fitted."

@@ -7,7 +7,7 @@ from training.errors import UserError
 
 
 class DataError(UserError):
-    """Images that cannot be found, or that nothing can be learned from."""
+    """The images cannot be found, or they cannot be used for training."""
 
 
 @dataclass(frozen=True)

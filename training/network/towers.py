@@ -124,7 +124,7 @@ def _halved(layers: nn.Sequential) -> nn.Sequential:
 
 
 def _half(layer: nn.Module) -> nn.Module:
-    """A layer with half of the maps or units, its weights not yet set."""
+    """A layer with half of the maps or units. Its weights are not set yet."""
     if isinstance(layer, nn.Conv2d):
         assert not isinstance(layer.padding, str)  # AlexNet gives numbers
         return nn.Conv2d(
