@@ -20,7 +20,7 @@ from service.settings import Settings
 FIELD = "image"
 MAX_FILENAME_CHARACTERS = 255
 LINGER_S = 5.0
-"""How long the rest of a refused request is read."""
+"""The rest of a refused request is read for at most this time, in seconds."""
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -60,9 +60,9 @@ class Upload:
 class BodyLimit:
     """ASGI middleware that refuses a request body of more than `max_bytes`.
 
-    If the Content-Length is too large, the body is not read. Most clients read an answer only after
-    they have sent everything, and lose the answer if the connection is closed before that. So what
-    they still send is read for a while and thrown away.
+    If the Content-Length is too large, the request is refused before its body arrives. Most clients
+    read the answer only after they have sent everything. If the connection were closed before that,
+    they would lose the answer. So the rest of the body is read for LINGER_S and thrown away.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int):
@@ -88,7 +88,7 @@ class BodyLimit:
         async def send_lingering(message: Message) -> None:
             if must_linger and message["type"] == "http.response.body":
                 await send({**message, "more_body": True})
-                await _discard(receive, self.max_bytes)
+                await _discard_rest(receive)
                 message = {"type": "http.response.body"}
             await send(message)
 
@@ -144,16 +144,16 @@ async def read_uploads(request: Request, engine: TheEngine) -> AsyncIterator[lis
 Uploads = Annotated[list[Upload], Depends(read_uploads)]
 
 
-async def _discard(receive: Receive, max_bytes: int) -> None:
-    """Read the rest of a request, for LINGER_S and `max_bytes` at most."""
-    num_bytes = 0
+async def _discard_rest(receive: Receive) -> None:
+    """Read a request to its end, for at most LINGER_S.
+
+    The limit is a time, not a number of bytes: a fast client that sends more than a limit would see
+    its connection reset, and a reset can overtake the answer.
+    """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
-            while num_bytes < max_bytes:
-                message = await receive()
-                num_bytes += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def _uploads(form: FormData, settings: Settings) -> list[Upload]:

@@ -1,7 +1,10 @@
 """Uploads that are accepted, and how the others are refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -10,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from service.api import uploads
 from service.api.problems import ProblemError, ProblemResponse
 from service.api.uploads import BodyLimit
 from tests.conftest import coloured
@@ -97,23 +101,38 @@ def test_a_large_request_is_refused_by_its_content_length(client: httpx.Client) 
     assert "400,000" in detail_of(response, 413, "too-many-bytes")
 
 
-def test_a_large_request_without_a_length_is_refused_while_it_arrives(client: httpx.Client) -> None:
+def test_a_client_that_reads_only_after_sending_gets_the_refusal(client: httpx.Client) -> None:
     request = client.build_request("POST", "/classify", files=upload(TOO_LARGE))
     body = request.read()
-    num_sent = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal num_sent
-        while True:
-            for start in range(0, len(body), 65536):
-                num_sent += 65536
-                yield body[start : start + 65536]
-
     response = client.post(
-        "/classify", content=endless(), headers={"Content-Type": request.headers["Content-Type"]}
+        "/classify",
+        content=(body for _ in range(50)),  # without a Content-Length
+        headers={"Content-Type": request.headers["Content-Type"]},
     )
     problem(response, 413, "too-many-bytes")
-    assert num_sent < 1000 * LIMITS["max_request_bytes"]
+
+
+def test_an_endless_request_is_refused_while_it_arrives(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "LINGER_S", 0.2)
+    request = client.build_request("POST", "/classify", files=upload(TOO_LARGE))
+    head = (
+        f"POST /classify HTTP/1.1\r\nHost: {client.base_url.host}\r\n"
+        f"Content-Type: {request.headers['Content-Type']}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    body = request.read()
+    chunk = b"%x\r\n%b\r\n" % (len(body), body)
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(head.encode())
+        answers: list[bytes] = []
+        reader = threading.Thread(target=lambda: answers.append(connection.recv(65536)))
+        reader.start()
+        with contextlib.suppress(ConnectionError):  # raised when the server closes the connection
+            while True:
+                connection.sendall(chunk)
+        reader.join()
+    assert answers[0].startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_chunked_request_is_answered(client: httpx.Client) -> None:
