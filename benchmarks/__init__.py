@@ -1,1 +1,1 @@
-"""Benchmarks: one program per question. benchmarks/record.py says what a record holds."""
+"""Benchmarks: one program per question. benchmarks/record.py describes a record."""

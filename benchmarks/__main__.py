@@ -3,12 +3,12 @@
     python -m benchmarks [--imagenette DIR] [--clothing DIR] [--model MODEL] [--index INDEX]
         [--workdir runs/bench] [--minutes 60] [--list]
 
-Without arguments, only the benchmarks that need no data run. Imagenette contains the folders
-`train` and `val`. Clothing contains the folders `test` and `validation`. Each of these contains one
-folder per class. MODEL is a model directory that was trained on Imagenette's `train`. INDEX is an
-index of these images, built with MODEL. All benchmarks are listed with their commands. A benchmark
-is skipped if its data is missing or if it does not fit into the time. Each benchmark writes its
-record into benchmarks/results.
+By default, only the benchmarks that need no data run. The directory --imagenette contains the
+folders `train` and `val`. The directory --clothing contains the folders `test` and `validation`.
+Each of these folders contains one folder per class. MODEL is the directory of a model that was
+trained on Imagenette's `train`. INDEX is an index of the same images, built with MODEL. All
+benchmarks are listed with their commands. A benchmark is skipped if its data is missing or if it
+does not fit into the time. Each benchmark writes its record into benchmarks/results.
 """
 
 import argparse
@@ -23,20 +23,20 @@ from importlib import import_module
 from benchmarks.record import RESULTS, ROOT
 
 OPTIONS = ("imagenette", "clothing", "model", "index", "workdir")
-"""Options of this program that are passed on to the benchmarks."""
+"""Options of this program that can be arguments of a benchmark."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A program of this folder, with the arguments of one of its records."""
+    """A program in this folder, with the arguments for one record."""
 
     module: str
     result: str
     """Name of the record."""
     minutes: float
-    """Estimated duration on two cores. It is used if there is no record of the real duration."""
+    """Estimated duration on two cores. It is used if no record contains a measured duration."""
     arguments: str = ""
-    """The words in braces are the options of this program that the benchmark needs."""
+    """Arguments of the program. A word in braces is an option in OPTIONS that it needs."""
 
     @property
     def question(self) -> str:
@@ -44,16 +44,16 @@ class Benchmark:
         return (import_module(f"benchmarks.{self.module}").__doc__ or "").splitlines()[0]
 
     def missing(self, given: Mapping[str, str | None]) -> list[str]:
-        """The needed options that were not given."""
+        """The options that the benchmark needs and that were not given."""
         return [name for name in given if f"{{{name}}}" in self.arguments and not given[name]]
 
     def command(self, given: Mapping[str, str | None]) -> list[str]:
-        """The command after `python -m`. Missing options appear in capitals."""
+        """The words after `python -m`. A missing option is shown as its name in capitals."""
         values = {name: value or name.upper() for name, value in given.items()}
         return [f"benchmarks.{self.module}", *shlex.split(self.arguments.format(**values))]
 
     def duration_min(self) -> float:
-        """The duration in minutes: from the record, or the estimate if the record has none."""
+        """The duration in minutes: the measured duration, or the estimate if there is none."""
         file = RESULTS / f"{self.result}.json"
         seconds = json.loads(file.read_text("utf-8")).get("duration_s") if file.exists() else None
         return seconds / 60 if seconds else self.minutes
@@ -106,7 +106,7 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--workdir", default="runs/bench")
     parser.add_argument(
-        "--minutes", type=float, default=60, help="maximum duration of all benchmarks"
+        "--minutes", type=float, default=60, help="maximum total duration of all benchmarks"
     )
     parser.add_argument("--list", action="store_true", help="only print the plan")
     arguments = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.ablations ABLATION --name imagenette
 
-ABLATION is the directory that `ablate --out` wrote. The record holds its finished runs, their
-recipe and the table. Figure 1 is copied into docs/.
+ABLATION is a directory that `lookalike ablate --out` wrote. The record contains its finished runs
+and the recipe of the baseline. The table is printed. Figure 1 is copied into docs/.
 """
 
 import argparse

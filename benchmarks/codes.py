@@ -6,16 +6,17 @@
 The images of DATA are the collection, and the images of QUERIES are the queries. MODEL embeds both.
 By default, codes are learned from the collection, as in an index. With --fit N, they are learned
 from N images of DATA, and these images do not belong to the collection. Codes are never learned
-from labels or queries. `pixels` is the same autoencoder on images of 32 x 32 pixels instead of
-features. With --parts, one part of the autoencoder is left out at a time.
+from labels or queries. `pixels` is the same autoencoder, trained on images of 32 x 32 pixels
+instead of features. With --parts, the complete autoencoder is compared with autoencoders that lack
+one part each.
 
-mAP is by label over the whole ranking. Precision is by label too. Recall counts the 10 nearest
-neighbours by the Euclidean distance of the features. The collection is in one random order. For
-every method, items at the same distance are ranked in this order. Methods with random numbers are
-repeated for each seed. The record holds their mean and standard deviation.
+mAP and precision are by label. mAP is over the whole ranking. Recall counts the 10 nearest
+neighbours by the Euclidean distance of the features. The collection is shuffled once. For every
+method, items at the same distance are ranked in this order. Methods that use random numbers are
+repeated for each seed. The record contains the mean and the standard deviation of each score.
 
---only measures some methods and prints their figures. It writes no record, because a record holds
-all figures of one run.
+With --only, some methods are measured and their figures are printed. No record is written, because
+a record contains all figures of one run.
 """
 
 import argparse
@@ -116,7 +117,7 @@ def make_trial(data: Images, queries: Images, *, num_fitted: int, max_queries: i
 def measure(
     name: str, method: Method, judge: Judge, lengths: list[int], num_seeds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """The mean and the standard deviation over the seeds of each score, by number of bits."""
+    """The mean and the standard deviation of each score over the seeds, by number of bits."""
     by_length = {}
     for num_bits in lengths:
         started = time.perf_counter()
@@ -132,7 +133,7 @@ def measure(
 
 
 def _mean_and_deviation(values: list[float]) -> list[float]:
-    """The mean and the standard deviation, to 4 digits. The deviation of a single value is 0."""
+    """The mean and the standard deviation, with 4 digits. The deviation of a single value is 0."""
     return [round(mean(values), 4), round(stdev(values) if len(values) > 1 else 0.0, 4)]
 
 
@@ -170,9 +171,10 @@ def _small(square: np.ndarray) -> Floats:
 
 
 def draw(figures: dict[str, Any], file: Path) -> None:
-    """Draw mAP against bits, one line per method, with error bars of two standard deviations.
+    """Draw mAP by number of bits, with one line per method.
 
-    The right half shows only the range near the mAP of the floats and above it.
+    The error bars show two standard deviations. The right half of the figure shows only the range
+    near and above the mAP of the features.
     """
     import matplotlib
 
@@ -198,7 +200,8 @@ def draw(figures: dict[str, Any], file: Path) -> None:
 def _draw_lines(axes: Any, by_method: dict[str, Any]) -> None:
     """Draw one line per method.
 
-    The line of a method on features of length 1 has the same colour, and is dashed.
+    If a method is used with and without scaling to length 1, both lines have the same colour. The
+    line with scaling is dashed.
     """
     colours: dict[str, str] = {}
     for name, by_length in by_method.items():

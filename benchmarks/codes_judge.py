@@ -1,4 +1,4 @@
-"""Scores of rankings: mAP and precision by label, and recall of the nearest features."""
+"""Scores of rankings: mAP and precision by label, and recall of the nearest neighbours."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NUM_NEIGHBOURS = 10
 """Number of Euclidean neighbours that recall counts."""
 PRECISION_AT = (6, 100)
 RECALL_AT = (10, 100, 1000)
-"""Numbers of first items of a ranking by code in which the neighbours are counted."""
+"""Recall is measured in this number of first items of a ranking by codes."""
 
 Distances = npt.NDArray[np.generic]
 """Distances from each query to each item of the collection, (Q, N). Only their order matters."""
@@ -34,7 +34,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Trial:
-    """The images for learning codes, the collection that is searched, and the queries."""
+    """The images from which codes are learned, the collection, and the queries."""
 
     fitted: Images
     collection: Images
@@ -42,7 +42,7 @@ class Trial:
 
 
 class Judge:
-    """Scores rankings of one trial's collection."""
+    """Scores rankings of the collection of a trial."""
 
     def __init__(self, trial: Trial):
         features, queries = trial.collection.features, trial.queries.features
@@ -54,7 +54,7 @@ class Judge:
         self._item_labels = trial.collection.labels
 
     def score(self, distances: Distances) -> dict[str, float]:
-        """The mean average precision, and the means of precision and recall over the queries.
+        """Rank by distance. Return mAP, precision and recall, as means over the queries.
 
         Items at the same distance are ranked by position.
         """
@@ -66,7 +66,10 @@ class Judge:
         return dict(zip(names, np.array(scores).mean(axis=0).tolist(), strict=True))
 
     def _scores(self, distances: Distances, label: np.int64, nearest: Rows) -> list[float]:
-        """Average precision, precisions and recalls of one query. `distances` is (N,)."""
+        """The average precision, the precisions and the recalls of one query.
+
+        `distances` is (N,).
+        """
         ranking = np.argsort(distances, kind="stable")
         is_relevant = self._item_labels[ranking] == label
         precisions = [float(np.mean(is_relevant[:k])) for k in PRECISION_AT]

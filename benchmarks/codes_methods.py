@@ -1,7 +1,7 @@
-"""The ways to make codes that benchmarks/codes.py compares.
+"""The methods of making codes that benchmarks/codes.py compares.
 
-FAISS computes LSH, ITQ and product quantisation. NumPy computes PCA. Each method runs on the
-features as they are and on features that are scaled to length 1.
+FAISS computes LSH, ITQ and product quantisation. NumPy computes PCA. Each of these methods is used
+twice: with the original features, and with features that are scaled to length 1.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from indexer.learned.autoencoder import AutoencoderSettings
 from indexer.learned.autoencoder_fitting import fit
 from indexer.metrics import unit
 
-_faiss: Any = faiss  # its stubs lack some functions and some results
+_faiss: Any = faiss  # the type stubs of FAISS are incomplete
 LENGTH_1 = ", length 1"
 MAX_COMPONENTS = 512
 PARTS: dict[str, dict[str, Any]] = {
@@ -28,14 +28,14 @@ PARTS: dict[str, dict[str, Any]] = {
     "reconstruction only": {"similarity_weight": 0.0},
     "straight-through line, not tanh": {"sharpness": 0.0},
 }
-"""Settings of the autoencoder. Each entry leaves out one part."""
+"""Changed settings of the autoencoder. Each entry after the first leaves out one part."""
 
 Method = Callable[[int, int], Distances]
-"""Computes the distances between the queries and the collection, from num_bits and a seed."""
+"""Computes the distances between queries and collection. The arguments are num_bits and a seed."""
 
 
 def all_methods(trial: Trial) -> Iterator[tuple[str, Method]]:
-    """All methods, and their names in the record."""
+    """Yield all methods, and their names in the record."""
     yield "autoencoder", _autoencoder(trial, "features", {})
     yield "autoencoder, pixels", _autoencoder(trial, "pixels", {})
     parts = (trial.fitted, trial.collection, trial.queries)
@@ -51,7 +51,7 @@ def all_methods(trial: Trial) -> Iterator[tuple[str, Method]]:
 
 
 def without_parts(trial: Trial) -> Iterator[tuple[str, Method]]:
-    """The complete autoencoder, and the autoencoder without each of its parts in turn."""
+    """Yield the complete autoencoder, and then the autoencoder without each of its parts."""
     for name, changes in PARTS.items():
         yield name, _autoencoder(trial, "features", changes)
 
@@ -62,7 +62,7 @@ def packed(values: Floats) -> Codes:
 
 
 def hamming(queries: Codes, collection: Codes) -> Distances:
-    """The Hamming distances: codes (Q, bytes) and (N, bytes) -> (Q, N)."""
+    """The Hamming distances (Q, N) between codes (Q, bytes) and codes (N, bytes)."""
     distances = np.empty((len(queries), len(collection)), np.int32)
     queries, collection = np.ascontiguousarray(queries), np.ascontiguousarray(collection)
     pointers = [faiss.swig_ptr(array) for array in (queries, collection, distances)]
@@ -84,7 +84,7 @@ def _autoencoder(trial: Trial, kind: str, changes: dict[str, Any]) -> Method:
 def _itq(fitted: Floats, collection: Floats, queries: Floats) -> Method:
     def distances(num_bits: int, seed: int) -> Distances:
         transform = _faiss.ITQTransform(fitted.shape[1], num_bits, True)
-        # Train on all features. With the limit of FAISS, mAP is several points lower.
+        # Train on all features. With FAISS's default limit, mAP is several points lower.
         transform.max_train_per_dim = len(fitted)
         transform.itq.seed = seed + 1
         transform.train(fitted)
@@ -96,7 +96,7 @@ def _itq(fitted: Floats, collection: Floats, queries: Floats) -> Method:
 def _itq_rotation(fitted: Floats, collection: Floats, queries: Floats) -> Method:
     """ITQ as published (Gong and Lazebnik 2011).
 
-    FAISS's ITQTransform, used by `_itq`, also scales the centred vectors to length 1.
+    `_itq` uses FAISS's ITQTransform, which also scales the centred vectors to length 1.
     """
 
     def distances(num_bits: int, seed: int) -> Distances:
@@ -118,7 +118,7 @@ def _pca_sign(fitted: Floats, collection: Floats, queries: Floats) -> Method:
 
 
 def _lsh(fitted: Floats, collection: Floats, queries: Floats) -> Method:
-    """Random hyperplanes through the median of each projection."""
+    """Random hyperplanes. The threshold of each bit is the median of the projections."""
 
     def distances(num_bits: int, seed: int) -> Distances:
         rotation = _faiss.RandomRotationMatrix(fitted.shape[1], num_bits)
@@ -131,7 +131,10 @@ def _lsh(fitted: Floats, collection: Floats, queries: Floats) -> Method:
 
 
 def _product_quantisation(fitted: Floats, collection: Floats, queries: Floats) -> Method:
-    """Distances from exact queries to quantised items of the same number of bytes."""
+    """Product quantisation of the items, with the same number of bytes per item.
+
+    Queries are not quantised.
+    """
 
     def distances(num_bits: int, seed: int) -> Distances:
         quantizer = _faiss.ProductQuantizer(fitted.shape[1], num_bits // 8, 8)

@@ -3,20 +3,20 @@
     python -m benchmarks.codes_speed MODEL DATA QUERIES DIRECTORY [--num-items 100000] [--bits 256]
         [--reranks 500 1000 2000 4000] [--num-codes 10000000]
 
-The items are augmented copies of the images of DATA (random resized crops of at least half the
-area, mirrored or not), embedded by MODEL. The queries are images of QUERIES. They are neither
-indexed nor augmented. Pass QUERIES that MODEL was not trained on. DIRECTORY keeps the index (1.7 GB
-for 100,000 items) for the next run.
+The items are augmented copies of the images of DATA, embedded by MODEL. A copy is a random resized
+crop of at least half the area, mirrored or not. The queries are images of QUERIES. They are neither
+indexed nor augmented. MODEL must not have been trained on QUERIES. DIRECTORY keeps the index for
+the next run. An index of 100,000 items needs 1.7 GB.
 
 The searches take turns with one query at a time and a warm page cache. The figures are medians.
-"times faster" is a comparison with the fastest of these exact searches: FAISS's flat index on one
+"times_faster" compares a search with the fastest of these exact searches: FAISS's flat index on one
 thread, the same on all threads, one part of the features per core, and this project's own exact
-search. Recall counts the 10 Euclidean neighbours. Memory is the memory that a search keeps in
+search. Recall counts the 10 Euclidean neighbours. The memory is the amount that a search keeps in
 addition to the memory-mapped features. The features for the second ranking are read through the
-page cache. "cold" is the time of a query when the page cache holds none of them.
+page cache. "cold" is the time of a query when the page cache contains none of these features.
 
-A second part searches 10,000,000 codes. They are resampled from the codes of the index, with 4 % of
-the bits flipped. The recall of its lookups counts matches that are as near as the 10 nearest.
+The second part searches 10,000,000 codes. They are resampled from the codes of the index, and 4 %
+of their bits are flipped. Recall of a lookup counts matches that are as near as the 10 nearest.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def main() -> None:
     started = time.perf_counter()
     encode(directory, num_bits=arguments.bits)
     encoding_s = time.perf_counter() - started
-    # First, because the kernel keeps pages in its cache that a process has mapped and read.
+    # Measured first, because pages that this process has mapped and read stay in the page cache.
     cold_s = [_cold_search_s(directory, query) for query in queries[:NUM_COLD]]
     index = Index.open(directory)
     started = time.perf_counter()
@@ -160,10 +160,10 @@ def _exact_searches(features: Floats, searcher: Searcher) -> dict[str, Callable[
 
 
 def _cold_search_s(directory: Path, query: Floats) -> float:
-    """The seconds of one search by codes when the page cache holds no feature."""
+    """The seconds for one search by codes when the page cache contains no features."""
     index = Index.open(directory)
     searcher = Searcher(index)
-    searcher.search(query[None], K, metric="hamming", rerank=0)  # reads the codes only
+    searcher.search(query[None], K, metric="hamming", rerank=0)  # reads only the codes
     file = directory / index.manifest.files["features"].file
     descriptor = os.open(file, os.O_RDONLY)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -181,7 +181,7 @@ def _summary(times_s: list[float]) -> dict[str, float]:
 
 
 def recall(answers: list[list[list[Match]]], nearest: list[set[int]]) -> float:
-    """The mean share of a query's K nearest ids that its answer contains."""
+    """The share of a query's K nearest ids that its answer contains, as a mean over the queries."""
     hits = [
         len({match.item.id for match in matches} & wanted)
         for (matches,), wanted in zip(answers, nearest, strict=True)
@@ -190,7 +190,7 @@ def recall(answers: list[list[list[Match]]], nearest: list[set[int]]) -> float:
 
 
 def _measure_many_codes(index: Index, queries: Floats, count: int) -> dict[str, Any]:
-    """Measure a scan of `count` codes, and lookups in their buckets."""
+    """Measure a scan of `count` codes, and lookups in buckets of these codes."""
     encoder = Searcher(index).code_search.encoder
     codes = _resample(np.asarray(index.codes), count)
     query_codes = encoder.encode(queries)
@@ -216,9 +216,9 @@ def _measure_many_codes(index: Index, queries: Floats, count: int) -> dict[str, 
 def recall_by_distance(answers: list[tuple[Integers, Integers]], farthest: list[int]) -> float:
     """The mean share of matches that are as near as the K nearest.
 
-    An answer holds distances and positions, (1, K) each. Position -1 means that there is no match.
-    `farthest` holds the distance of each query to its K-th nearest. Many codes are at the same
-    distance, so positions cannot be compared.
+    An answer contains distances and positions, (1, K) each. Position -1 means that there is no
+    match. `farthest` contains the distance of each query to its K-th nearest code. Positions cannot
+    be compared, because many codes are at the same distance.
     """
     hits = [
         np.count_nonzero((positions[0] >= 0) & (distances[0] <= limit))
@@ -228,7 +228,7 @@ def recall_by_distance(answers: list[tuple[Integers, Integers]], farthest: list[
 
 
 def _resample(codes: Codes, count: int) -> Codes:
-    """Copies of random codes. A share of their bits is flipped."""
+    """Make `count` copies of random codes, and flip a share of their bits."""
     random = np.random.default_rng(0)
     copies = np.empty((count, codes.shape[1]), np.uint8)
     for start in range(0, count, CODE_BLOCK_ROWS):
@@ -241,7 +241,7 @@ def _resample(codes: Codes, count: int) -> Codes:
 def _times_s(
     searches: dict[str, Callable[[Any], Any]], queries: np.ndarray
 ) -> dict[str, list[float]]:
-    """The seconds per query of each search.
+    """The seconds for each query, by name of the search.
 
     The searches take turns. The first round is not counted.
     """
@@ -304,7 +304,7 @@ def _item(example: Example, number: int, feature: Floats) -> NewItem:
 
 
 def _copy(example: Example, number: int, size: int) -> Pixels:
-    """A random part of the image's square. The same number always gives the same part."""
+    """A random crop of the image's square. The same number always gives the same crop."""
     square = read_square(example.source, size)
     random = np.random.default_rng(number)
     side = round(size * float(random.uniform(MIN_CROP_AREA**0.5, 1)))

@@ -27,7 +27,7 @@ Work = Callable[[Path, Path], None]
 
 
 class Finished(NamedTuple):
-    """The report of a child at the end of its job."""
+    """The report that a child sends at the end of its job."""
 
     duration_s: float
     num_embedded: int
@@ -56,7 +56,7 @@ def start(
 
 
 def finish(work: Work, index: Path, scratch: Path) -> Finished:
-    """Do a job to its end in another process; raises RuntimeError if it fails."""
+    """Do a complete job in another process; raises RuntimeError if the job fails."""
     child, messages = start(work, index, scratch)
     child.join()
     if child.exitcode:
@@ -105,11 +105,11 @@ class _WriteCounter:
 def _do_job(
     work: Work, index: Path, scratch: Path, kill_before_write: int | None, messages: Connection
 ) -> None:
-    """Do a job in this process. Report when it begins and when it is done."""
-    # In batches of one image, a feature does not depend on the images that are left.
+    """Do a job in this process. Send a message when it begins, and a report at the end."""
+    # With batches of one image, a feature does not depend on which images remain.
     pipeline.BATCH_SIZE["cpu"] = 1
     pipeline.COMMIT_INTERVAL_S = 0.0  # a commit after each batch
-    # FAISS's threads wait for each other, for seconds on a busy machine.
+    # Several FAISS threads wait for each other. On a busy machine, this takes seconds.
     searcher.NUM_CORES = 1
     faiss.omp_set_num_threads(1)
     num_embedded, embed = 0, Embedder.embed

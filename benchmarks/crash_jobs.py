@@ -1,4 +1,4 @@
-"""The jobs that benchmarks/index_crashes.py kills, and the indexes at their start."""
+"""The jobs that benchmarks/index_crashes.py kills, and the indexes that they start with."""
 
 import hashlib
 import shutil
@@ -22,12 +22,12 @@ from training.network.model import NUM_FEATURES, ONNX_FILE, ModelCard, write_car
 IMAGE_PX = 64
 NUM_BITS = 64
 NUM_IVF_IMAGES = 135
-"""A compaction leaves 81 of them, enough for two inverted lists."""
+"""81 of these images remain after a compaction. This is enough for two inverted lists."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A change of an index. `start` is the index at the start, or None for a new index."""
+    """A change of an index. `start` is the index before the change, or None for a new index."""
 
     name: str
     work: Work
@@ -35,10 +35,10 @@ class Job:
 
 
 def prepare_jobs(scratch: Path, num_images: int) -> list[Job]:
-    """Make the images, the model and the indexes at the start of jobs. Return the jobs."""
+    """Make the images, the model and the indexes that the jobs start with. Return the jobs."""
     _write_images(scratch / "earlier", range(num_images), seed=1)
     _write_images(scratch / "later", range(num_images // 3, num_images), seed=1)
-    # Other content in files of the same names.
+    # These files have the same names as earlier files, but other content.
     _write_images(scratch / "later", range(num_images // 2, num_images * 2 // 3), seed=2)
     _write_images(scratch / "later", range(num_images, num_images * 4 // 3), seed=1)
     _write_images(scratch / "more", range(num_images // 2), seed=3)
@@ -69,9 +69,9 @@ def prepare_jobs(scratch: Path, num_images: int) -> list[Job]:
 
 
 def make_model(directory: Path) -> None:
-    """Write a model directory whose network is one random layer.
+    """Write a model directory. The network has one random layer.
 
-    It loads quickly, so the kills come while the index is written.
+    It loads quickly, so most kills happen while the index is written.
     """
     import onnx  # not needed in the child processes
     from onnx import TensorProto, helper, numpy_helper

@@ -2,11 +2,12 @@
 
     python -m benchmarks.duplicates MODEL DATA [DATA ...] [--images N] [--seed N]
 
-One index is built. It contains all pictures of each DATA, and changed copies of N pictures of each
-DATA, one copy per kind of change. A pair is a match if its similarity reaches the threshold. Recall
-is over the pairs of a picture and its copy. Precision is over these pairs and the pairs of every
-picture and its nearest other pictures. `end_to_end` measures the groups of the command itself.
-Duplicates that DATA already contains count as mistakes.
+One index is built. It contains all pictures of each DATA. It also contains changed copies of N
+pictures of each DATA, one copy per kind of change. A pair is a match if its similarity is at least
+the threshold. Recall is the share of matches among the pairs of a picture and its copy. Precision
+is measured on these pairs and on the pairs of each picture and its nearest other pictures.
+`end_to_end` measures the groups that the command makes. Duplicates in DATA itself count as
+mistakes.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def write_copies(data: str, folder: Path, num_images: int, chance: random.Random
 
 
 def measure_pairs(index: Index) -> dict[str, Any]:
-    """Measure single pairs: an original and its copy, or an original and a near other picture."""
+    """Measure pairs: an original and its copy, or an original and another near picture."""
     items = index.items_of(index.ids.tolist())
     pictures = Pictures(index)
     originals = {_picture(item): item for item in items.values() if _kind(item) == ORIGINAL}
@@ -130,8 +131,8 @@ def measure_groups(index: Index) -> dict[str, float]:
 def score_groups(groups: Sequence[Sequence[Item]], num_copies: int) -> dict[str, float]:
     """Recall and purity of groups.
 
-    `recall` is the share of copies in a group with their original. `groups_of_one_picture` is the
-    share of groups that contain a single picture and its copies.
+    `recall` is the share of copies that are in a group with their original. `groups_of_one_picture`
+    is the share of groups that contain only one picture and its copies.
     """
     num_grouped = 0
     for group in groups:
@@ -163,7 +164,7 @@ def _resized(picture: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def _cropped(picture: Image.Image, chance: random.Random) -> Image.Image:
-    """A copy without three to five per cent at each side."""
+    """A copy without 3 to 5 % of the picture at each side."""
     left, top, right, bottom = (chance.uniform(0.03, 0.05) for _ in range(4))
     width, height = picture.size
     lower_right = round((1 - right) * width), round((1 - bottom) * height)

@@ -5,22 +5,24 @@
 Child processes do one of nine jobs:
 
 - build (a new index), update (a build on an index of earlier data), add, remove, compact
-- compact-ivf: compact with --kind ivf, so that two FAISS structures are made too
-- encode: replace the binary codes by others
+- compact-ivf: compact with --kind ivf, so that two FAISS structures are also made
+- encode: replace the codes
 - add-codes and compact-codes: add and compact on an index with codes
 
-Half of the kills come at a random instant of the job's measured duration. The other half come just
-before a random write to the index: an append, a sync, a rename, a deletion or an opened file. All
-writes are equally likely, so the few milliseconds around a commit are hit as often as the long work
-before. There are as many different instants as possible, because a batch has one image and a commit
-follows each batch.
+Half of the kills happen at a random time within the measured duration of the job. The other half
+happen just before a random write to the index: an append, a sync, a rename, a deletion or an opened
+file. All writes are equally likely, so the few milliseconds around a commit are hit as often as the
+long work before. A batch has one image, and a commit follows each batch. This gives as many
+different states as possible.
 
-After each kill, the index must open and verify as clean. It must hold every item that the job does
-not remove. It must hold nothing that is in neither the start nor the end. If it has an encoder, it
-must hold the code of every row. The job is then run again. It must embed no image that was
-committed before the kill. It must end in the same items, structures and encoder, byte for byte, as
-an undisturbed job. SIGKILL does not change the kernel's page cache, so this does not test
-a power cut.
+After each kill, the index must open, and `lookalike index verify` must find it clean. It must
+contain every item that the job does not remove. It must not contain any item that is neither in the
+index at the start nor in the index at the end. If it has an encoder, it must contain the code of
+every row. The job is then run again. It must not embed any image that was committed before the
+kill. At the end, the items, the structures and the encoder must be the same, byte for byte, as
+after a job that was not killed.
+
+SIGKILL does not change the kernel's page cache, so this does not test a power failure.
 """
 
 import argparse
@@ -57,10 +59,11 @@ from indexer.updates.verify import verify
 
 NUM_TIMED = 3
 LATEST_SHARE = 1.05
-"""The latest kill, as a share of the measured duration. Some kills come after the last commit."""
+"""Time of the latest kill, as a share of the measured duration. It is above 1, so that some kills
+happen after the last commit."""
 
 Content = frozenset[tuple[str, str | None, str, str]]
-"""Path, label, SHA-256 of the file, and SHA-256 of feature and thumbnail of each item."""
+"""For each item: path, label, SHA-256 of the file, and SHA-256 of the feature and the thumbnail."""
 
 
 class State(NamedTuple):
@@ -102,7 +105,7 @@ def main() -> None:
 
 
 def measure(scratch: Path, *, num_kills: int, num_images: int, seed: int) -> dict[str, Any]:
-    """Kill the jobs in turn. `failures` contains one sentence per failure."""
+    """Kill each job several times. `failures` in the result contains one sentence per failure."""
     jobs = prepare_jobs(scratch, num_images)
     choice = random.Random(seed)
     failures: list[str] = []
@@ -150,9 +153,9 @@ def _undisturbed(job: Job, scratch: Path) -> tuple[State, float, int]:
 
 
 def _copy_start(start: Path | None, scratch: Path) -> Path:
-    """Make a new index directory.
+    """Make a new index directory: a copy of `start`, or nothing if `start` is None.
 
-    The files of the model are hard-linked, because jobs only replace them.
+    The files of the model are hard-linked. This is safe, because jobs only replace them.
     """
     index = scratch / "index"
     shutil.rmtree(index, ignore_errors=True)
@@ -180,7 +183,7 @@ def _kill_and_run_again(
 ) -> Iterator[str]:
     """Kill the job and run it again. Yield one sentence per failure.
 
-    `counts` is updated with the time of the kill and with the files that it left.
+    `counts` is updated: when the kill happened, and which files remained.
     """
     index = _copy_start(job.start, scratch)
     first_commit = read_manifest(index).commit if job.start else -1
@@ -217,7 +220,7 @@ def _kill_and_run_again(
     if _state(ended) != end or not ended.manifest.is_complete or not _has_its_codes(ended):
         yield "the job run again ends in other items, structures or codes"
     # The last commit kept the files that it replaced, because a reader may need them. The next
-    # writer removes them.
+    # writer removes these files.
     IndexWriter.open(index).close()
     if not verify(index).is_clean or _leftovers(index):
         yield "the job run again leaves an index that is not clean"

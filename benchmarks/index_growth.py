@@ -2,9 +2,9 @@
 
     python -m benchmarks.index_growth DIRECTORY [--num-items 1000 100000] [--runs 5] [--kind auto]
 
-The indexes hold made-up features of the real shape, and structures of the chosen kind. DIRECTORY
-keeps the indexes and the model for the next run. 100,000 items need 2.3 GB. The times below do not
-include making them.
+The indexes contain made-up features of the real shape, and structures of the chosen kind. DIRECTORY
+keeps the indexes and the model for the next run. 100,000 items need 2.3 GB. The time to make the
+indexes is not measured.
 
 `add` is `lookalike index add` without the start of Python: 100 new images of 400 x 300 pixels are
 decoded, embedded by an untrained network at 224 pixels, and committed. `remove` removes these
@@ -94,9 +94,9 @@ def main() -> None:
 
 
 def summary(seconds: dict[int, Seconds], num_runs: int) -> dict[str, object]:
-    """The spread of each time, and the ratio of its medians.
+    """The spread of each time, and the ratio between the largest and the smallest index.
 
-    The ratio compares the largest index with the smallest index.
+    The ratio is computed from the medians.
     """
     spread = {
         str(count): {
@@ -132,7 +132,7 @@ def summary(seconds: dict[int, Seconds], num_runs: int) -> dict[str, object]:
 def _run_once(index: Path, folder: Path) -> dict[str, float]:
     """The seconds of each step: add a folder's images, remove them, answer a query.
 
-    Afterwards the index is what it was before.
+    At the end, the index has its earlier manifest again.
     """
     manifest, num_items = (index / MANIFEST_FILE).read_bytes(), read_manifest(index).num_items
     paths = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
@@ -140,7 +140,7 @@ def _run_once(index: Path, folder: Path) -> dict[str, float]:
     assert read_manifest(index).num_items == num_items + NUM_CHANGED
     seconds["remove"] = _time_s(lambda: remove(index, paths=paths))
     assert read_manifest(index).num_items == num_items
-    # The next writer cuts the files to the lengths in the manifest.
+    # The next writer cuts the files to the lengths in this manifest.
     (index / MANIFEST_FILE).write_bytes(manifest)
     command = [sys.executable, "-c", ANSWER, str(index.resolve())]
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def _make_index(directory: Path, model: Path, count: int, kind: RequestedKind) -
     pictures = (open_picture(_picture(random, "JPEG"), size=224) for _ in range(NUM_THUMBNAILS))
     thumbnails = [to_thumbnail(picture) for picture in pictures]
     with IndexWriter.open(directory, model) as writer:
-        # A build that continues must not make the same features again.
+        # If an unfinished index is continued, the same features must not be made again.
         random = np.random.default_rng([count, writer.manifest.num_items])
         for number in range(writer.manifest.num_items, count):
             thumbnail = thumbnails[number % NUM_THUMBNAILS]

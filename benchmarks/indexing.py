@@ -2,15 +2,15 @@
 
     python -m benchmarks.indexing MODEL DATA [DATA ...] [--images 2000 10000] [--rounds 3]
 
-The limit is calculated in the same run. It is the number of cores divided by the time to decode and
-embed one image. Decoding and embedding are measured separately on one core, with the best batch
-size of the network. `decode` is the work for the network (read, decode, resize). `prepare` also
+The limit is measured in the same run. It is the number of cores divided by the time to decode and
+embed one image. Decoding and embedding are measured separately on one core. For embedding, the best
+batch size is used. `decode` is the work for the network (read, decode, resize). `prepare` also
 includes the work for the index (SHA-256, thumbnail).
 
-The share of the limit is measured on the whole `index build`, with its commits and the loading of
-the model. For the share `once_loaded`, the time of a build of one image is subtracted. That time is
-spent on copying, checking and loading the model. --images adds the peak memory of `index build` on
-these numbers of images of the last DATA.
+The share of the limit is measured for the whole `index build`, including the commits and the
+loading of the model. For the share `once_loaded`, the time of a build of one image is subtracted.
+This time is spent on copying, checking and loading the model. With --images, the peak memory of
+`index build` is also measured, for these numbers of images of the last DATA.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from training.data.images import (
 
 BATCH_SIZES = (1, 8, 16, 32, 64)
 NUM_ALONE = 256
-"""Number of images for measuring decoding and embedding separately, in each round."""
+"""Number of images in each round for which decoding and embedding are measured separately."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Round:
 
     num_images: int
     decode_s: float
-    """Per image, on one core. The next two times are measured in the same way."""
+    """Time to decode one image on one core. The next two times are measured in the same way."""
     prepare_s: float
     embed_s: float
     loading_s: float
@@ -61,7 +61,7 @@ class Round:
     """Time of a build of all images."""
 
     def shares_of_limit(self, num_cores: int) -> dict[str, float]:
-        """The minimum time that the cores need, divided by the time of the build."""
+        """The minimum time for the work on all cores, divided by the time of the build."""
         shares = {}
         for suffix, build_s in (("", 0.0), ("_once_loaded", self.loading_s)):
             for name, part_s in (("prepare", self.prepare_s), ("decode", self.decode_s)):
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _speed(model: Path, data: str, num_rounds: int, max_images: int) -> dict[str, object]:
-    """Measure the speeds on the images of a data set. In a round, all measurements take turns."""
+    """Measure the speeds on the images of a data set. Each round contains every measurement."""
     examples = open_dataset(data).part("all")
     examples = examples[:: max(len(examples) // max_images, 1)][:max_images]
     alone = examples[:NUM_ALONE]
@@ -148,7 +148,7 @@ def _prepare(example: Example, size: int) -> object:
 
 
 def _alone_s(work: Callable[[Example], object], examples: Sequence[Example]) -> float:
-    """Seconds per image on one core. The images are processed one after the other."""
+    """The seconds per image on one core. The images are processed one after the other."""
     started_s = time.perf_counter()
     for example in examples:
         work(example)
@@ -156,7 +156,7 @@ def _alone_s(work: Callable[[Example], object], examples: Sequence[Example]) -> 
 
 
 def _embed_s(embedder: Embedder, squares: Pixels, batch_size: int) -> float:
-    """Seconds per image on one core."""
+    """The seconds per image to embed squares on one core."""
     embedder.embed(squares[:batch_size])
     starts = range(0, len(squares) - batch_size + 1, batch_size)
     started_s = time.perf_counter()
@@ -166,7 +166,7 @@ def _embed_s(embedder: Embedder, squares: Pixels, batch_size: int) -> float:
 
 
 def _build_s(model: Path, examples: Sequence[Example]) -> float:
-    """Seconds to build an index of all these images."""
+    """The seconds to build an index of these images."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "images.csv")
         write_listing(examples, len(examples), listing)

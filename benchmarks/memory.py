@@ -16,11 +16,11 @@ Peaks = dict[str, dict[str, int]]
 
 
 def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> None:
-    """Write a CSV of `num_images` of the examples, chosen at equal distances."""
+    """Write a CSV of `num_images` examples at equal intervals."""
     if num_images > len(examples):
         raise SystemExit(
-            f"--images {num_images:,} needs as many images but there are {len(examples):,}; "
-            "pass a smaller number"
+            f"--images must be at most {len(examples):,}, the number of images, "
+            f"got {num_images:,}; pass a smaller number"
         )
     chosen = examples[:: len(examples) // num_images][:num_images]
     with file.open("w", newline="", encoding="utf-8") as out:
@@ -30,7 +30,7 @@ def write_listing(examples: Sequence[Example], num_images: int, file: Path) -> N
 
 
 def watch(command: list[str], phase: Callable[[], str | None]) -> Peaks:
-    """Run a command and return its peaks by phase.
+    """Run a command, and return the peaks of its memory by phase.
 
     `phase` returns the name of the current phase. If it returns None, the command is killed.
     """
@@ -53,6 +53,6 @@ def watch(command: list[str], phase: Callable[[], str | None]) -> Peaks:
 def _status_mb(pid: int, field: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return 0
     return next((int(line.split()[1]) // 1024 for line in lines if line.startswith(field)), 0)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.probe MODEL FIT_DATA ASK_DATA [--seed N]
 
-A probe is fitted on FIT_DATA and then names the images of ASK_DATA. For comparison, the vote of the
-five nearest items and chance are measured. All of this is done with the features of MODEL. It is
-then repeated with the features of the untrained network, with the initial weights of its recipe.
+A probe is fitted on FIT_DATA. It then predicts the labels of the images of ASK_DATA. For
+comparison, a vote of the five nearest items and chance are also measured. This is done once with
+the features of MODEL, and once with the features of the untrained network. The untrained network
+has the initial weights of MODEL's recipe.
 """
 
 import argparse
@@ -96,7 +97,7 @@ def measure(fitted: Path, asked: Path) -> dict[str, Any]:
 def _labelled_features(index: Index, labels: tuple[str, ...]) -> tuple[Floats, Rows]:
     """The features (n, 4096) of an index, and the positions (n,) of their labels in `labels`.
 
-    The position of another label is -1.
+    The position is -1 if `labels` does not contain the label.
     """
     positions = {label: position for position, label in enumerate(labels)}
     own_labels = [positions.get(str(index.text(row)[1]), -1) for row in index.rows]

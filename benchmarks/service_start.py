@@ -31,9 +31,9 @@ class Start(NamedTuple):
     """One start of the service."""
 
     ready_s: float
-    """Time from the start of the process until /readyz answers with 200."""
+    """Time from the start of the process until /readyz answers with status 200."""
     has_torch: bool
-    """Whether the process maps torch's libraries."""
+    """Whether the process has loaded torch's libraries."""
     resident_mb: int
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def summary(starts: list[Start]) -> dict[str, object]:
-    """The spread of the times, and the maximum of the other figures."""
+    """The spread of the times, whether any start loads torch, and the maximum memory."""
     seconds = [start.ready_s for start in starts]
     return {
         "ready_s": {

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def accuracy(model: Path, data: str) -> dict[str, Any]:
-    """Facts about the training from model.json and log.jsonl, and top-1 and top-5 on `data`."""
+    """Top-1 and top-5 on `data`, and facts about the training from model.json and log.jsonl."""
     card = read_card(model)
     log = read_log(model / LOG_FILE)
     one, ten = (evaluate_models([model], data, num_crops=crops) for crops in (1, 10))

@@ -2,12 +2,12 @@
 
     python -m benchmarks.training_memory DATA [--image-size 128] [--images 1000 3000 9000]
 
-For each number of images, two processes of `lookalike train` are watched. A fifth of the images is
-held out. The first process is watched until all images are decoded into the cache. The second
-process uses this cache and trains one epoch. `cache` is the peak of the first process. `training`
-and `saving` are the peaks of the second process, before and after its epoch is validated and
-logged. `anonymous` is the process's own memory. `file` is the memory of mapped files such as the
-canvases. The kernel can reclaim it at any time.
+For each number of images, two processes of `lookalike train` are measured. A fifth of the images is
+held out. The first process is measured until all images are decoded into the cache. The second
+process uses this cache and trains one epoch. `cache` is the peak memory of the first process.
+`training` and `saving` are the peaks of the second process, before and after its epoch is validated
+and logged. `anonymous` is memory that belongs to the process only. `file` is the memory of mapped
+files, such as the canvases. The kernel can reclaim `file` memory at any time.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def _peaks(data: str, num_images: int, image_size: int) -> Peaks:
         listing, cache, model = (Path(folder, name) for name in ("images.csv", "cache", "model"))
         write_listing(open_dataset(data).part("train"), num_images, listing)
         num_held_out = len(open_dataset(str(listing)).part("held-out"))
-        state = cache / f"held-out-{image_size}px.json"  # the last part; updated at intervals
+        state = cache / f"held-out-{image_size}px.json"  # written last, at intervals
 
         def cache_phase() -> str | None:
             is_complete = (

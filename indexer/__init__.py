@@ -1,1 +1,1 @@
-"""From a model and images to an index directory, and the search of it."""
+"""Build an index directory from a model and images, and search it."""

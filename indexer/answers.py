@@ -1,4 +1,4 @@
-"""Answers to query images: decode them, embed them in batches, and classify them."""
+"""Decode query images, embed them in batches, and classify them."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -52,8 +52,8 @@ def embed_images(
 ) -> Iterator[EmbeddedBatch]:
     """Decode and embed images in order, BATCH_SIZE at a time. One thread per core decodes.
 
-    An unreadable image raises ImageError. If `skip_unreadable` is given, it is called with the
-    image's position and the error instead, and the image is left out.
+    An unreadable image raises ImageError. If `skip_unreadable` is given, such an image is left out
+    instead, and `skip_unreadable` is called with its position and the error.
     """
 
     def read(image: QueryImage) -> Pixels | ImageError:
@@ -85,7 +85,7 @@ def embed_images(
 
 @dataclass(frozen=True)
 class Classifier:
-    """Classifies images: by the network's classes or, with a probe, by the labels of an index."""
+    """Classifies images by the network's classes or, with a probe, by the labels of an index."""
 
     embedder: Embedder
     probe: Probe | None = None
@@ -105,15 +105,15 @@ class Classifier:
 
 
 def without_itself(matches: Sequence[Match], example: Example, k: int) -> list[Match]:
-    """The `k` nearest matches of an indexed image without the image itself.
+    """The `k` nearest matches of an indexed image, except the image itself.
 
-    Pass the k + 1 nearest matches.
+    Pass its k + 1 nearest matches, because the image itself is usually one of them.
     """
     return [match for match in matches if match.path != example.path][:k]
 
 
 def _to_square(image: QueryImage, size: int) -> Pixels:
-    """The network's square of one query; raises ImageError."""
+    """The square that the network sees for one query; raises ImageError."""
     if isinstance(image, Image.Image):
         # Pillow decodes an opened file when its pixels are first used. Two threads must not do
         # this to the same image, and a list of queries may hold an image twice.

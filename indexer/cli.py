@@ -30,15 +30,19 @@ Images = Annotated[
 ]
 MetricOption = Annotated[
     str,
-    typer.Option(metavar="|".join(QUERY_METRICS), help="The distance, between features or codes."),
+    typer.Option(
+        metavar="|".join(QUERY_METRICS),
+        help="Distance for the search: euclidean and cosine compare features, hamming compares "
+        "codes.",
+    ),
 ]
 RerankOption = Annotated[
     int | None,
     typer.Option(
         min=0,
         show_default=False,
-        help="With hamming: the number of nearest codes to rank by Euclidean distance, "
-        f"{DEFAULT_RERANK} unless given. 0 ranks by the codes alone.",
+        help="With hamming: number of nearest codes that are ranked again by Euclidean distance. "
+        f"The default is {DEFAULT_RERANK}. With 0, items are ranked by their codes only.",
     ),
 ]
 FlipsOption = Annotated[
@@ -47,8 +51,8 @@ FlipsOption = Annotated[
         min=0,
         max=MAX_FLIPS,
         show_default=False,
-        help="With hamming: look only at items whose short address differs in at most this many "
-        "bits. The time hardly depends on the size of INDEX.",
+        help="With hamming: search only items whose short address differs in at most this many "
+        "bits. The search time then hardly depends on the size of INDEX.",
     ),
 ]
 
@@ -110,7 +114,8 @@ def classify(
     by: Annotated[
         By,
         typer.Option(
-            help="Answer with the network's classes, or with the labels of the index's items."
+            help="Source of the class names: the network's classes, or the labels of the items in "
+            "the index."
         ),
     ] = "classes",
     k: Annotated[int, typer.Option("-k", min=1, help="The number of classes.")] = 5,
@@ -152,7 +157,7 @@ def figures(
     data: Annotated[
         str | None,
         typer.Option(
-            help="The test images of Figure 4. Without it, the images that the model held out."
+            help="The test images of Figure 4. The default is the model's held-out images."
         ),
     ] = None,
 ) -> None:

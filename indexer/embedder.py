@@ -1,6 +1,6 @@
-"""From squares to features and logits, with the network of a model directory.
+"""Compute features and logits from squares, with the network of a model directory.
 
-ONNX Runtime computes on the CPU, torch on a GPU.
+The network runs in ONNX Runtime on the CPU, and in torch on a GPU.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The output of the network for a batch; for one image, the same without the batch axis."""
+    """The output of the network for a batch. For a single image, there is no batch axis."""
 
     logits: Floats
     """(B, classes)"""
@@ -53,8 +53,8 @@ class Embedder:
     ):
         """Load the network; raises ModelError if the directory is not a complete model.
 
-        Pass `card` if the caller has read it already. `auto` takes the GPU if torch finds one;
-        torch is imported for a GPU only. `num_threads` is for the CPU, None means all cores.
+        Pass `card` if it has been read already. `auto` uses the GPU if torch finds one. torch is
+        imported only for a GPU. `num_threads` applies to the CPU; None means all cores.
         """
         self.card = read_card(model_directory) if card is None else card
         self.device: Literal["cpu", "gpu"] = resolve_device(device)
@@ -65,7 +65,7 @@ class Embedder:
         )
 
     def embed(self, squares: Pixels) -> Embedding:
-        """The output for squares (B, S, S, 3) uint8 RGB, where S is the model's image size."""
+        """Run the network on squares (B, S, S, 3) uint8 RGB. S is the model's image size."""
         return Embedding(*self._forward(squares))
 
 
@@ -90,7 +90,7 @@ class _OnnxForward:
         file = check_file(directory, ONNX_FILE, card.onnx_sha256)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
-        # Threads that spin while they wait for work would take the cores from decoding.
+        # Threads that spin while they wait would keep cores busy that are needed for decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
@@ -98,8 +98,8 @@ class _OnnxForward:
         model_id = self._session.get_modelmeta().custom_metadata_map.get("model_id")
         if model_id != card.id:
             raise ModelError(
-                f"{file} belongs to model {str(model_id)[:12]} "
-                f"but model.json to model {card.id[:12]}; run: lookalike export {directory}"
+                f"{file} belongs to model {str(model_id)[:12]} but model.json belongs to model "
+                f"{card.id[:12]}; to write the file again, run: lookalike export {directory}"
             )
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
@@ -119,8 +119,8 @@ class _TorchForward:
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]:
         torch = self._torch
-        # TF32 keeps 10 bits of a number. With it the features on the GPU and on the CPU would
-        # differ by more than the promised 1e-3.
+        # TF32 keeps only 10 bits of a number's fraction. With TF32, the features on the GPU and on
+        # the CPU would differ by more than the promised 1e-3.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits, features = self._network(torch.tensor(squares, device="cuda"))
         return logits.cpu().numpy(), features.cpu().numpy()

@@ -2,9 +2,9 @@
 
 To add a distance between features, name it in Metric and describe it in DISTANCES.
 
-Euclidean distance between raw features is the paper's (Krizhevsky et al. 2012, section 6.1). Cosine
-distance is 1 - cosine, from 0 to 2; a feature of zeros is at distance 1 from everything. Hamming
-distance is the number of bits that differ between two binary codes.
+The paper uses the Euclidean distance between raw features (Krizhevsky et al. 2012, section 6.1).
+Cosine distance is 1 - cosine, from 0 to 2. A feature of zeros has cosine distance 1 from every
+feature. Hamming distance is the number of bits that differ between two binary codes.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,11 @@ QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
 DEFAULT_RERANK = 2000
 """Number of nearest codes whose items are ranked by Euclidean distance."""
 MAX_FLIPS = 4
-"""Maximum number of address bits that may differ. Of 28 bits, 24,158 addresses are within 4."""
+"""Maximum number of address bits that may differ. With 28 bits, there are 24,158 addresses that
+differ in at most 4."""
 NOISE = 1e-12
-"""Distances below this are rounding errors and count as 0. For squared Euclidean distances it is
-relative to the vectors' squared lengths."""
+"""Distances below this are rounding errors and count as 0. For squared Euclidean distances, the
+limit is relative to the vectors' squared lengths."""
 
 F = TypeVar("F", np.float32, np.float64)
 
@@ -41,15 +42,15 @@ class Distance:
     to_query: Callable[[Doubles, Doubles], Doubles]
     """True distances: query (D,), features (n, D) -> (n,)."""
     matrix: Callable[[Doubles, Doubles], Doubles]
-    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). Distances
-    that are tiny beside the features' lengths lose their last digits."""
+    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). A distance
+    that is tiny compared with the features' lengths loses its last digits."""
     scan: Callable[[Floats, Floats, Floats, int], tuple[Floats, Rows]]
-    """The k nearest, fast and in float32: queries (Q, D), features (n, D), the features' lengths
-    (n,), k -> keys and positions, (Q, min(k, n)) each. The keys are not distances: they only put
-    the features of one query in order."""
+    """The k nearest features by a fast float32 scan: queries (Q, D), features (n, D), the features'
+    lengths (n,), k -> keys and positions, (Q, min(k, n)) each. The keys are not distances. They
+    only give the order of the features for one query."""
     as_euclidean: Callable[[Floats], Floats]
-    """Vectors whose Euclidean distances have the same order, (n, D) -> (n, D). A FAISS structure
-    stores these vectors."""
+    """Features (n, D) -> vectors (n, D) whose Euclidean distances have the same order. A FAISS
+    structure stores these vectors."""
 
 
 def unit(vectors: npt.NDArray[F]) -> npt.NDArray[F]:
@@ -82,7 +83,7 @@ def _squared_lengths(vectors: Doubles) -> Doubles:
 def _euclidean_scan(
     queries: Floats, features: Floats, lengths: Floats, k: int
 ) -> tuple[Floats, Rows]:
-    import faiss  # here, so that commands which only read their options start fast
+    import faiss  # here, so that commands that only parse options start fast
 
     squared, positions = faiss.knn(queries, features, min(k, len(features)))
     return squared, positions
@@ -102,7 +103,7 @@ def _cosine_matrix(queries: Doubles, features: Doubles) -> Doubles:
 
 
 def _cosine_scan(queries: Floats, features: Floats, lengths: Floats, k: int) -> tuple[Floats, Rows]:
-    # The query's own length is left out: it changes no order.
+    # The query's own length is left out: it does not change the order.
     keys = queries @ features.T
     keys /= -np.where(lengths > 0, lengths, np.float32(1))
     if k >= len(lengths):
@@ -135,10 +136,11 @@ def parse_metric(text: str) -> QueryMetric:
 
 
 def resolve_rerank(metric: QueryMetric, rerank: int | None, flips: int | None) -> int | None:
-    """The number of nearest codes to rank by Euclidean distance, None unless `metric` is hamming.
+    """The number of nearest codes that are ranked again by Euclidean distance.
 
-    It is DEFAULT_RERANK if `rerank` is None. Raises HammingOnlyError if `rerank` or `flips` is
-    given for another metric, UserError if one of them is out of range.
+    For hamming, the default is DEFAULT_RERANK. For the other metrics, the result is None. Raises
+    HammingOnlyError if `rerank` or `flips` is given for another metric, and UserError if one of
+    them is out of range.
     """
     if metric != "hamming":
         for name, value in (("rerank", rerank), ("flips", flips)):

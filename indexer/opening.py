@@ -1,6 +1,6 @@
 """An index that is open for queries, with the network that made its features.
 
-The command line, the service and the Python API answer through OpenIndex.
+The command line, the service and the Python API answer queries through OpenIndex.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from training.errors import UserError
 from training.network.model import NUM_FEATURES, read_card
 
 QueryImages = list[Any] | tuple[QueryImage, ...]
-"""Several queries, of any kind. Not list[QueryImage], which would not accept a list[Path]."""
+"""Several queries of any kind. The type list[QueryImage] would not accept a list[Path]."""
 _Answer = TypeVar("_Answer")
 
 MAX_LABELS_NAMED = 10
@@ -48,15 +48,15 @@ class OpenIndex:
 
     @cached_property
     def probe(self) -> Probe | None:
-        """The classifier of the items' labels, None if none was fitted.
+        """The classifier of the items' labels, None if the index has none.
 
-        Raises IndexDirectoryError if it is damaged. Threads that ask at the same time may each read
-        it, but they read the same.
+        Raises IndexDirectoryError if it is damaged. If several threads need it at the same time,
+        each may read it, but the result is the same.
         """
         return Probe.load(self.index)
 
     def classifier(self, by: By = "classes") -> Classifier:
-        """The classifier by the network's classes, or by the labels of the items.
+        """A classifier for the network's classes, or for the labels of the items.
 
         Raises NoProbeError for `by="items"` if the index has no probe.
         """
@@ -102,10 +102,10 @@ class OpenIndex:
         rerank: int | None = None,
         flips: int | None = None,
     ) -> list[Match] | list[list[Match]]:
-        """The `k` nearest items, nearest first. A list of images gives one list per image.
+        """Find the `k` nearest items, nearest first. A list of images gives one list per image.
 
-        `Searcher.search` explains the options. Raises ImageError for an unreadable image,
-        UserError for an option that is unknown, out of range or does not fit the metric, and
+        `Searcher.search` explains the options. Raises ImageError for an unreadable image. Raises
+        UserError for an option that is unknown, out of range or does not fit the metric. Raises
         IndexDirectoryError for hamming if the index has no codes.
         """
         rerank = resolve_rerank(parse_metric(metric), rerank, flips)
@@ -141,7 +141,7 @@ class OpenIndex:
     ) -> list[ClassScore] | list[list[ClassScore]]:
         """The `k` most probable classes, most probable first. A list gives one list per image.
 
-        Raises ImageError for an unreadable image, UserError for an unknown `by` or a k below 1,
+        Raises ImageError for an unreadable image, UserError for an unknown `by` or a k below 1, and
         NoProbeError for `by="items"` if the index has no probe.
         """
         _check_k(k)
@@ -149,13 +149,15 @@ class OpenIndex:
         return _answer(images, lambda queries: classifier.classify(queries, k))
 
     def check_label(self, label: str | None) -> None:
-        """Raise UnknownLabelError if no item has the label. None stands for all items."""
+        """Raise UnknownLabelError if no item has the label. None means all items."""
         if label is not None and not self.index.count(label):
             raise UnknownLabelError(label, list(self.index.labels()))
 
     def features(self, images: QueryImage | QueryImages) -> Floats:
-        """The features, (n, 4096) float32, one row per image; raises ImageError for an unreadable
-        image."""
+        """The features (n, 4096) float32, one row per image.
+
+        Raises ImageError for an unreadable image.
+        """
         batches = embed_images(_as_sequence(images), self.embedder)
         rows = [batch.embedding.features for batch in batches]
         return np.concatenate(rows) if rows else np.empty((0, NUM_FEATURES), np.float32)
@@ -172,7 +174,7 @@ class UnknownLabelError(UserError):
 
 
 class NoProbeError(IndexDirectoryError):
-    """Labels of items were asked for, but the index has no probe."""
+    """A classifier for the items' labels was requested, but the index has no probe."""
 
     def __init__(self, directory: Path):
         super().__init__(
@@ -191,8 +193,8 @@ def open_index(
     """Open the current commit of an index for queries.
 
     `model` is a model directory to use instead of the index's own copy. It must be the model that
-    the index was built with. The network runs on the CPU, with `num_threads` threads (None means
-    all cores); `device` is where the index is searched. Raises IndexDirectoryError or ModelError.
+    the index was built with. The network runs on the CPU with `num_threads` threads; None means all
+    cores. The index is searched on `device`. Raises IndexDirectoryError or ModelError.
     """
     directory = Path(directory)
     model_directory = Path(model) if model else directory / MODEL_FOLDER
@@ -200,17 +202,17 @@ def open_index(
     try:
         return _open(index, model_directory, device, num_threads)
     except IndexDirectoryError:
-        # A writer may have replaced a file after the manifest that names it was read.
+        # A writer may have replaced a file after the manifest was read.
         if read_manifest(directory).commit == index.manifest.commit:
             raise
     return _open(Index.open(directory), model_directory, device, num_threads)
 
 
 def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cpu") -> Classifier:
-    """Open the network of a model directory or of an index. `by="items"` takes an index's probe.
+    """Open the network of a model directory or of an index. `by="items"` needs an index's probe.
 
-    Raises IndexDirectoryError if there is no probe, ModelError if `directory` is neither a model
-    nor an index.
+    Raises IndexDirectoryError if there is no probe, and ModelError if `directory` is neither a
+    model nor an index.
     """
     if not is_index(directory):
         if by == "items":
@@ -247,7 +249,10 @@ def _open_embedder(
     device: Device = "cpu",
     num_threads: int | None = None,
 ) -> Embedder:
-    """Open a network after checking that it is the index's; an error calls the model `name`."""
+    """Check that the index was built with a model, and open its network.
+
+    `name` is the name of the model in an error.
+    """
     card = read_card(model_directory)
     check_model(index.manifest, index.directory, card.id, name, remedy)
     return Embedder(model_directory, card=card, device=device, num_threads=num_threads)

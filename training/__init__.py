@@ -1,1 +1,1 @@
-"""From labelled images to a model directory: data sets, networks, recipes and training."""
+"""Train a model from labelled images: data sets, networks, recipes and training runs."""

@@ -1,4 +1,4 @@
-"""Crash-safe files: a file is replaced as a whole, or it stays as it was."""
+"""Replace files safely: after a crash, a file has either its old content or its new content."""
 
 import hashlib
 import os
@@ -16,17 +16,17 @@ def file_sha256(file: Path) -> str:
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file's content. After a crash the file holds the old content or the new one."""
+    """Replace a file's content. After a crash the file has the old content or the new."""
     with replacing(file) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it durably replaces `file` if the block raises nothing.
+    """Yield a temporary path to write to. If the block succeeds, replace `file` with that file.
 
-    After an error the temporary file is removed. An OSError without a file name, as for a full
-    disk, gets the name of `file`.
+    The replacement survives a power cut. After an error the temporary file is removed. If an
+    OSError has no file name, for example because the disk is full, it gets the name of `file`.
     """
     temporary = file.with_name(f".{file.name}{TEMPORARY_SUFFIX}")
     try:
@@ -42,7 +42,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk, so that it survives a power cut."""
+    """Flush a file or a folder's list of names to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

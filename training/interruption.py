@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM as a request: the program finishes its step and saves its work, then ends."""
+"""Treat Ctrl-C and SIGTERM as a request to stop.
+
+The program finishes its current step and saves its work before it ends.
+"""
 
 import signal
 import threading
@@ -16,9 +19,9 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note the first SIGINT or SIGTERM in a StopRequest; raise KeyboardInterrupt at the second.
+    """Record the first SIGINT or SIGTERM in a StopRequest; raise KeyboardInterrupt at the second.
 
-    The earlier handlers come back at the end. Outside the main thread signals stay as they are,
+    The earlier handlers are restored at the end. Outside the main thread nothing is changed,
     because Python allows only the main thread to set handlers.
     """
     request = StopRequest()

@@ -1,4 +1,4 @@
-"""Names of files and labels as text: how they are stored, printed and ordered."""
+"""Store, print and sort the names of files and labels."""
 
 import os
 import re
@@ -10,14 +10,14 @@ def storable(name: str) -> str:
 
 
 def one_line(name: str) -> str:
-    """A name on one line, for people: line breaks and other unprintable characters are escaped."""
+    """A name on one line. Line breaks and other unprintable characters are escaped."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in name
     )
 
 
 def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
-    """The sort key that orders numbers in names by their value: `label 2` comes before `label 10`.
+    """A sort key that compares numbers in names by value: `label 2` comes before `label 10`.
 
     Use it to list labels for people. Class indices keep the alphabetical order of `class_names`.
     """

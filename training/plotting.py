@@ -1,4 +1,4 @@
-"""Matplotlib without a display."""
+"""Draw figures with Matplotlib, without a display."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["plt", "save_figure"]
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write a figure as PNG, atomically, and close it."""
+    """Write a figure as a PNG file, atomically, and close the figure."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     plt.close(figure)

@@ -14,13 +14,13 @@ from rich.progress import (
 )
 
 console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
-"""Messages for people go to the standard error, results for programs to the standard output."""
+"""Messages for people go to standard error. Results for programs go to standard output."""
 
 
 class Bar:
-    """A progress bar: images done and in total, live figures, the rate and the time left.
+    """A progress bar: how many of all images are done, live figures, the rate and the time left.
 
-    It is a context manager. Nothing is shown if the standard error is not a terminal.
+    It is a context manager. Nothing is shown if standard error is not a terminal.
     """
 
     def __init__(self, title: str, total: int, unit: str = "images", *, is_shown: bool = True):
@@ -54,7 +54,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, count: int = 1, text: str | None = None) -> None:
-        """Count `count` more as done. `text` replaces the live figures."""
+        """Add `count` to the number of finished images. `text` replaces the live figures."""
         self.num_done += count
         task = self._progress.tasks[0]
         rate = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""

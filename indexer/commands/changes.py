@@ -34,7 +34,9 @@ def build(
     ],
     model: Annotated[
         Path,
-        typer.Option(show_default=False, help="The model directory that computes the features."),
+        typer.Option(
+            show_default=False, help="The model directory. Its network makes the features."
+        ),
     ],
     out: Annotated[Path, typer.Option(show_default=False, help="The index directory.")],
     part: Annotated[
@@ -47,7 +49,7 @@ def build(
     kind: KindOption = None,
     memory: MemoryOption = None,
 ) -> None:
-    """Index DATA, or bring an existing index up to date with it.
+    """Index DATA. If the index exists, bring it up to date with DATA.
 
     After an interruption, run the same command again to continue.
     """
@@ -74,14 +76,17 @@ def add(
     ] = "",
     model: Annotated[
         Path | None,
-        typer.Option(help="The model directory, to embed on a GPU. Without it, the index's copy."),
+        typer.Option(
+            help="The model directory. It is needed to embed on a GPU. By default, the index's own "
+            "copy of the model is used."
+        ),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Add images to INDEX.
 
-    An image whose bytes are in INDEX already is left out. An image with the path of an item
-    replaces that item.
+    If INDEX already has an image with the same bytes, the new image is left out. If an item has the
+    same path but other bytes, the new image replaces it.
     """
     from indexer.updates.add import add as add_images
 
@@ -94,11 +99,11 @@ def remove(
     index: IndexDirectory,
     id: Annotated[
         list[int] | None,
-        typer.Option(help="The id of an item. Like --path and --label, it may be repeated."),
+        typer.Option(help="The id of an item. --id, --path and --label may be repeated."),
     ] = None,
     path: Annotated[list[str] | None, typer.Option(help="The path of an item.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="A label; all items with this label are removed.")
+        list[str] | None, typer.Option(help="A label. All items with this label are removed.")
     ] = None,
 ) -> None:
     """Remove items from INDEX by id, path or label.
@@ -108,7 +113,7 @@ def remove(
     from indexer.updates.remove import remove as remove_items
 
     if not (id or path or label):
-        raise UserError("remove needs to know which items; pass --id, --path or --label")
+        raise UserError("remove needs at least one item; pass --id, --path or --label")
     num_removed = remove_items(index, ids=id or (), paths=path or (), labels=label or ())
     print(
         f"{num_removed:,} images removed; reclaim their space with: lookalike index compact {index}"
@@ -125,9 +130,10 @@ def compact(
     memory: MemoryOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Reclaim the space of removed items; with --kind, change how INDEX is searched.
+    """Reclaim the space of removed items. With --kind, also change how INDEX is searched.
 
-    It runs when at least 20 % of the rows are removed items. Use --force to run it now.
+    The space is reclaimed if at least 20 % of the rows are removed items. Use --force to reclaim it
+    in any case.
     """
     requested, memory_bytes = _parse_search_options(kind, memory)
     from indexer.updates.compact import WORTHWHILE_SHARE
@@ -140,41 +146,47 @@ def compact(
         print(f"{done.num_freed_bytes:,} bytes freed, {done.num_items:,} images kept")
     elif done.num_removed:
         print(
-            f"{done.num_removed:,} removed and {done.num_items:,} kept images: "
-            f"under {WORTHWHILE_SHARE:.0%} of the rows; pass --force to compact now"
+            f"{done.num_removed:,} removed images and {done.num_items:,} kept images: removed "
+            f"images make up under {WORTHWHILE_SHARE:.0%} of the rows; pass --force to compact now"
         )
     elif requested is None and memory_bytes is None:
         print("nothing to compact")
     if memory_bytes is not None:
-        print(f"searching may take {format_size(memory_bytes)} from now on")
+        print(f"searches may use {format_size(memory_bytes)} of memory from now on")
     if requested is not None or memory_bytes is not None:
-        recall = f"`lookalike index stats {index}` has its recall"
-        print("searched exactly" if done.kind == "flat" else f"searched by {done.kind}; {recall}")
+        recall = f"for its recall, run: lookalike index stats {index}"
+        print(
+            "searches are exact" if done.kind == "flat" else f"searches use {done.kind}; {recall}"
+        )
 
 
 @app.command()
 def verify(
     index: IndexDirectory,
     mend: Annotated[
-        bool, typer.Option("--mend", help="Restore what can be restored, and drop the rest.")
+        bool,
+        typer.Option("--mend", help="Restore the damaged files if possible, and drop the rest."),
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="The model directory that --mend restores the index's copy from."),
+        typer.Option(
+            help="With --mend: the model directory from which the index's copy of the model is "
+            "restored."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare every byte of INDEX with its checksums.
 
-    If there is damage, print what is lost and how to mend it, and exit with status 1.
+    If INDEX is damaged, print what is lost and how to mend it, and exit with status 1.
     """
     from indexer.updates.mend import mend as mend_index
     from indexer.updates.verify import verify as verify_index
 
     if model and not mend:
         raise UserError(
-            "verify takes --model to restore the index's copy of the model; "
-            "pass --mend too, or leave it out"
+            "--model works only with --mend, to restore the index's copy of the model; "
+            "pass --mend too, or leave out --model"
         )
     num_kept = mend_index(index, model) if mend else None
     if num_kept is not None and not as_json:
@@ -213,6 +225,6 @@ def _print_report(report: "Report", directory: Path) -> None:
 def _parse_search_options(
     kind: str | None, memory: str | None
 ) -> tuple[RequestedKind | None, int | None]:
-    """The values of --kind and --memory, None if not given; raises UserError."""
+    """Parse --kind and --memory. An option that was not given stays None. Raises UserError."""
     requested = None if kind is None else parse_kind(kind)
     return requested, None if memory is None else parse_memory(memory)

@@ -1,4 +1,4 @@
-"""`lookalike index encode`, `probe` and `map`: learn something from an index's features."""
+"""`lookalike index encode`, `probe` and `map`: learn from the features of an index."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ app = typer.Typer()
 def encode(
     index: IndexDirectory,
     bits: Annotated[
-        int, typer.Option(help="The length of a code: a multiple of 8 from 16 to 1024.")
+        int, typer.Option(help="Number of bits per code: a multiple of 8 from 16 to 1024.")
     ] = DEFAULT_BITS,
     seed: Annotated[int, typer.Option(min=0, help="The seed of all random numbers.")] = 0,
     device: DeviceOption = "auto",
@@ -27,8 +27,8 @@ def encode(
 ) -> None:
     """Learn binary codes from the features in INDEX, and write one code per item.
 
-    `search --metric hamming` searches by them. Items that are added later get their codes when
-    they are added. After an interruption, run the same command again to continue.
+    `search --metric hamming` searches by these codes. Items that are added later get their codes
+    when they are added. After an interruption, run the same command again to continue.
     """
     from indexer.learned.encode import encode as encode_index
 
@@ -44,12 +44,12 @@ def encode(
 
 @app.command()
 def probe(index: IndexDirectory, as_json: AsJson = False) -> None:
-    """Fit a classifier of the items' labels, keep it in INDEX, and print its accuracy.
+    """Fit a classifier of the items' labels (the probe), and store it in INDEX.
 
-    The accuracy is measured on a fifth of the items, which is held out.
+    The accuracy that is printed is measured on held-out items, a fifth of all items.
 
-    `classify INDEX IMAGE --by items` and `POST /classify?by=items` use the probe. Fit it again
-    after items were added or removed.
+    `classify INDEX IMAGE --by items` and `POST /classify?by=items` use the probe. Run the command
+    again after items were added or removed.
     """
     from indexer.learned.probe_fitting import make_probe
 
@@ -73,16 +73,16 @@ def map_(
         typer.Option(
             metavar="N",
             show_default=False,
-            help="The maximum number of items on the map. A larger index is sampled. Without it "
-            "20,000, which take minutes.",
+            help="Maximum number of items on the map. A larger index is sampled. The default is "
+            "20,000, which takes minutes.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Lay the items out in two dimensions, similar items close together (t-SNE).
+    """Make a map of the items, with similar items close together (t-SNE).
 
-    INDEX keeps the map. `lookalike serve` shows it on the page and at `GET /map`. Make it again
-    after items were added.
+    The map is stored in INDEX. `lookalike serve` shows it on the page and at `GET /map`. Run the
+    command again after items were added.
     """
     from indexer.learned.item_map import MAX_ITEMS, make_map
 
@@ -102,8 +102,8 @@ def _print_accuracy(facts: "ProbeFacts") -> None:
         print(f"items without a label, left out: {facts.num_unlabelled:,}")
     if facts.accuracy is None:
         print(
-            "no label has two items with different bytes, so none could be held out, "
-            "and the accuracy of the probe is unknown"
+            "no label has two items with different bytes, so no items could be held out; "
+            "the accuracy of the probe is unknown"
         )
         return
     print(

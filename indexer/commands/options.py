@@ -20,8 +20,8 @@ KindOption = Annotated[
     typer.Option(
         metavar="|".join(KINDS),
         show_default=False,
-        help="How to search. auto scans all items as long as that is fast, and then takes the "
-        "most precise kind that fits into the memory.",
+        help="How to search. With auto, a small index is scanned. A larger index uses the most "
+        "precise kind that fits into the memory.",
     ),
 ]
 MemoryOption = Annotated[
@@ -29,7 +29,7 @@ MemoryOption = Annotated[
     typer.Option(
         metavar="SIZE",
         show_default=False,
-        help="The memory that searching may take, for example 4GB. Without it, half of the "
-        "machine's memory.",
+        help="Memory that searches may use, for example 4GB. The default is half of the machine's "
+        "memory.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""How the commands of the index print their results."""
+"""Print the results of the index commands."""
 
 import json
 from typing import Any
@@ -10,5 +10,5 @@ def print_json(value: Any) -> None:
 
 
 def format_share(share: float | None) -> str:
-    """A share from 0 to 1 in per cent, or `unknown`."""
+    """A share from 0 to 1 in per cent. None gives `unknown`."""
     return "unknown" if share is None else f"{share:.1%}"

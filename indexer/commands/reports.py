@@ -58,7 +58,8 @@ def quality(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Query images that are not in the index. Without it, a sample of its items.",
+            help="Query images that are not in the index. By default, a sample of the index's "
+            "items.",
         ),
     ] = None,
     k: Annotated[
@@ -67,7 +68,10 @@ def quality(
     device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure recall against exact search, and precision and mAP by label, for each distance."""
+    """Measure the quality of the search for each distance.
+
+    Recall compares the answers with exact search. Precision and mAP compare the labels.
+    """
     from indexer.reports.quality import measure
 
     report = measure(index, data=queries, k=k, device=device)
@@ -115,7 +119,7 @@ def duplicates(
             min=0.0,
             max=1.0,
             show_default=False,
-            help="The least similarity of near-identical images, 0.85 unless given. A higher "
+            help="Minimum similarity of near-identical images. The default is 0.85. A higher "
             "threshold gives fewer groups.",
         ),
     ] = None,
@@ -123,8 +127,8 @@ def duplicates(
 ) -> None:
     """List images that are in INDEX more than once.
 
-    The copies may be byte for byte the same, or resized, compressed again, brightened or slightly
-    cropped.
+    The copies may have the same bytes, or they may be resized, compressed again, brightened or
+    slightly cropped.
     """
     from indexer.reports.duplicates import SAME_PICTURE, find_duplicates
     from indexer.reports.duplicates_page import to_json, write_report
@@ -155,7 +159,7 @@ def _print_fact(name: str, value: Any) -> None:
 
 
 def _describe_structure(facts: Mapping[str, Any]) -> str:
-    """One line on a FAISS structure, from its facts in the manifest."""
+    """One line about a FAISS structure, made from its facts in the manifest."""
     recall = f"recall@10 {facts['recall_at_10']:.4f} over {facts['num_queries']:,} queries"
     size = f"{facts['num_covered']:,} items, {facts['num_bytes']:,} bytes"
     return f"{facts['kind']}, {recall}, {size}"

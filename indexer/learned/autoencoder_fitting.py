@@ -1,7 +1,7 @@
-"""Training of the autoencoder: features in, an encoder out.
+"""Train the autoencoder on features, and make an encoder from it.
 
-The encoder sees the first principal components of a feature. A run saves its state as it goes, and
-an interrupted run continues from there.
+The encoder sees the first principal components of a feature. A run saves its state at intervals. An
+interrupted run continues from the last saved state.
 """
 
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ from training.files import replacing
 from training.progress import Bar
 
 FEATURE_BLOCK_ROWS = 1024
-"""Number of features that are moved to the device, or hashed, at a time: 16 MB."""
+"""Number of features that are moved to the device or hashed at a time. They take 16 MB."""
 MAX_GATHERED_NEIGHBOURS = 200_000
-"""Number of neighbours whose components are held at a time: 100 MB."""
+"""Maximum number of neighbours whose components are in memory at a time. They take 100 MB."""
 NUM_CURVE_POINTS = 10
-"""Number of points of the training curve, and of checkpoints, per run."""
+"""Number of points of a run's training curve. A run also writes this number of checkpoints."""
 
 
 def fit(
@@ -46,9 +46,10 @@ def fit(
 ) -> Encoder:
     """Learn an encoder from features (n, 4096); raises UserError if nothing can be learned.
 
-    The result is the same for the same features, settings and machine. The run saves its state in
-    the file `checkpoint` and removes the file at the end. It continues from there if the file's
-    features and settings are the same. `commit` is the index's; the encoder's facts keep it.
+    The same features and settings give the same result on the same machine. The run saves its state
+    in the file `checkpoint`, and removes the file at the end. If the file exists and was written
+    with the same features and settings, the run continues from it. `commit` is the index's commit.
+    It is stored in the encoder's facts.
     """
     _check(features)
     torch_device = torch.device("cuda" if device == "gpu" else "cpu")
@@ -61,7 +62,7 @@ def fit(
     run.train(checkpoint, _fingerprint(features, settings, device))
     planes = run.network.planes.detach()  # (bits, D)
     weights = planes @ basis.T * scale  # (bits, 4096)
-    # A bit is 1 beyond the mean over all items, taken without noise.
+    # A bit is 1 if the projection is above its mean over all items. The mean is without noise.
     thresholds = weights @ mean + (components @ planes.T).mean(dim=0)  # (bits,)
     facts = CodeFacts(
         num_bits=settings.num_bits,
@@ -74,10 +75,10 @@ def fit(
 
 
 class _Run:
-    """A training run: the network, what it learns from, and all that a checkpoint restores."""
+    """A training run: the network, its training data, and the state that a checkpoint restores."""
 
     def __init__(self, components: Tensor, settings: AutoencoderSettings):
-        """`components` (n, D) have a mean square of about 1, and are on the device that trains."""
+        """`components` (n, D) have a mean square of about 1. They are on the training device."""
         self._settings = settings
         self._components = components
         self._neighbourhoods = neighbourhoods(components, settings.neighbour_share)  # (n, D)
@@ -90,10 +91,10 @@ class _Run:
         self._batches = torch.Generator().manual_seed(settings.seed + 1)
         self._noises = torch.Generator().manual_seed(settings.seed + 2)
         self._losses: list[float] = []
-        """The loss of each step so far."""
+        """One loss per step so far."""
 
     def train(self, checkpoint: Path | None, fingerprint: str) -> None:
-        """Take all steps. If the checkpoint has this fingerprint, take those that remain."""
+        """Run all steps. If the checkpoint has this fingerprint, run only the remaining steps."""
         if checkpoint and (state := _read_checkpoint(checkpoint, fingerprint)):
             self._restore(state)
         num_steps = self._settings.num_steps
@@ -161,9 +162,10 @@ class _Run:
 
 
 def neighbourhoods(components: Tensor, share: float) -> Tensor:
-    """The mean direction of each item's nearest items by cosine, itself included, (n, D).
+    """The mean direction of the nearest items of each item, by cosine, (n, D).
 
-    `share` is the share of the items that counts as nearest, 0 to 1.
+    The item itself is one of them. `share` (0 to 1) is the share of all items that counts as
+    nearest.
     """
     directions = functional.normalize(components)
     count = max(1, round(share * len(components)))
@@ -178,9 +180,9 @@ def neighbourhoods(components: Tensor, share: float) -> Tensor:
 def _principal_components(
     features: Floats, settings: AutoencoderSettings, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The features' mean (4096,) and the basis of their first components (4096, D).
+    """The features' mean (4096,) and the basis (4096, D) of their first principal components.
 
-    The decomposition is randomised, with the settings' seed.
+    The decomposition is randomised. It uses the seed in the settings.
     """
     sums = torch.stack([block.sum(dim=0) for block in _blocks(features, device)])
     mean = sums.sum(dim=0) / len(features)
@@ -218,7 +220,7 @@ def _check(features: Floats) -> None:
 
 
 def _fingerprint(features: Floats, settings: AutoencoderSettings, device: str) -> str:
-    """A hash of all that determines a run: features, settings, device and torch version."""
+    """A hash of everything that affects a run: features, settings, device and torch version."""
     digest = sha256(f"{asdict(settings)} {device} {torch.__version__} {features.shape}".encode())
     for start in range(0, len(features), FEATURE_BLOCK_ROWS):
         digest.update(np.ascontiguousarray(features[start : start + FEATURE_BLOCK_ROWS]).data)
@@ -231,12 +233,12 @@ def _write_checkpoint(file: Path, fingerprint: str, state: dict[str, Any]) -> No
 
 
 def _read_checkpoint(file: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state of this run; None if the file is missing, damaged or another run's."""
+    """Read the state of this run. Return None if the file is missing, damaged or of another run."""
     if not file.is_file():
         return None
     try:
         state = torch.load(file, weights_only=True)
-    except Exception:  # torch raises many types for a damaged file, and starting again is safe
+    except Exception:  # torch raises many types for damaged files; starting again is safe
         return None
     is_same = isinstance(state, dict) and state.get("fingerprint") == fingerprint
     return state if is_same else None

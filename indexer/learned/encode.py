@@ -1,5 +1,4 @@
-"""`lookalike index encode`: learn an encoder from an index's own features, and encode every
-item."""
+"""`lookalike index encode`: learn an encoder from an index's features, and encode every item."""
 
 from pathlib import Path
 
@@ -10,18 +9,18 @@ from indexer.storage.writer import IndexWriter
 from training.devices import Device, resolve_device
 
 MAX_ITEMS = 20_000
-"""Maximum number of items used for training. A larger index is sampled: more items take longer and
-hardly improve the codes."""
+"""Maximum number of items used for training. A larger index is sampled, because more items take
+longer and hardly improve the codes."""
 CHECKPOINT_FILE = "autoencoder.pt"
 
 
 def encode(
     directory: Path, *, num_bits: int = DEFAULT_BITS, seed: int = 0, device: Device = "auto"
 ) -> CodeFacts:
-    """Learn an encoder and write the items' codes, in place of earlier ones; raises UserError.
+    """Learn an encoder and write the items' codes; raises UserError.
 
-    An interrupted run is continued. Learning needs torch, from the `full` extra; using the codes
-    does not.
+    Earlier codes are replaced. An interrupted run is continued. Learning needs torch, which is in
+    the `full` extra. Using the codes does not need torch.
     """
     from indexer.learned.autoencoder import AutoencoderSettings
     from indexer.learned.autoencoder_fitting import fit

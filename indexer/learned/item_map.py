@@ -1,9 +1,9 @@
 """The map of the items: similar items lie close together in two dimensions.
 
-The layout is t-SNE (van der Maaten and Hinton 2008) of the features at length 1, whose Euclidean
-distances have the same order as the cosine distances. PCA first reduces the features to 50 numbers,
-as t-SNE's authors do. Making a map needs scikit-learn and matplotlib, from the `full` extra;
-reading it needs NumPy only.
+The layout is computed by t-SNE (van der Maaten and Hinton 2008). The features are first scaled to
+length 1, so that their Euclidean distances have the same order as the cosine distances. PCA then
+reduces them to 50 numbers, as the authors of t-SNE do. Making a map needs scikit-learn and
+matplotlib, which are in the `full` extra. Reading a map needs only NumPy.
 """
 
 import json
@@ -34,28 +34,28 @@ NUM_COMPONENTS = 50
 PERPLEXITY = 30.0
 SEED = 0
 NUM_DIGITS = 4
-"""Decimal digits of a coordinate. A ten-thousandth of the map is less than a pixel."""
+"""Number of decimal digits of a coordinate. A ten-thousandth of the map is less than a pixel."""
 
 Spot = tuple[int, float, float, int | None]
-"""An item on the map: its id; x and y, from 0 to 1, with y downwards as on a screen; its label's
-position in the map's labels, None without a label."""
+"""An item on the map: id, x, y, and the position of its label in the map's labels. x and y are from
+0 to 1, and y points downwards as on a screen. The position is None if the item has no label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapFacts:
-    """The facts about a map that the manifest keeps."""
+    """The facts about a map. The manifest contains them."""
 
     commit: int
-    """The index's commit when the map was made."""
+    """Commit of the index when the map was made."""
     num_items: int
     """Number of items in the index at that commit."""
     num_shown: int
-    """Number of items on the map: all, or a sample."""
+    """Number of items on the map. It shows all items or a sample."""
 
 
 @dataclass(frozen=True)
 class Map:
-    """The positions of the items. `labels` are those of the items shown, in natural order."""
+    """The positions of the items. `labels` are the labels of the items shown, in natural order."""
 
     facts: MapFacts
     labels: list[str]
@@ -63,9 +63,10 @@ class Map:
 
     @classmethod
     def load(cls, index: Index) -> "Map | None":
-        """Read the index's map, without items that have been removed since; None if it has no map.
+        """Read the index's map. Return None if the index has no map.
 
-        Raises IndexDirectoryError for a damaged map.
+        Items that were removed after the map was made are left out. Raises IndexDirectoryError for
+        a damaged map.
         """
         artefact = index.manifest.artefacts.get(MAP)
         if artefact is None:
@@ -86,10 +87,10 @@ class Map:
 
 
 def make_map(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, list[Path]]:
-    """Lay out the items, or a sample of `max_items`, and replace the earlier map.
+    """Make a map of the items, and replace the earlier map; raises UserError.
 
-    Returns the facts of the map and its two files: a picture, and a JSON file with the same map.
-    Raises UserError.
+    If the index has more than `max_items` items, the map shows a sample of them. Returns the facts
+    of the map and its two files: a picture, and a JSON file with the same map.
     """
     if not MIN_ITEMS <= max_items <= MAX_ITEMS:
         raise UserError(
@@ -99,8 +100,8 @@ def make_map(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, 
         index = writer.index
         if len(index.rows) < MIN_ITEMS:
             raise UserError(
-                f"a map needs at least {MIN_ITEMS} items but {directory} has {len(index.rows)}; "
-                "add more: lookalike index add"
+                f"a map needs at least {MIN_ITEMS} items but {directory} contains "
+                f"{len(index.rows)}; to add more, run: lookalike index add"
             )
         rows = np.sort(np.random.default_rng(SEED).permutation(index.rows)[:max_items])
         with console.status(f"Laying out {len(rows):,} items"):
@@ -121,9 +122,9 @@ def make_map(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, 
 
 
 def lay_out(features: Floats) -> Floats:
-    """Lay out features (n, 4096), n >= 5: points (n, 2), with 0 to 1 along the longer side.
+    """Compute the points (n, 2) on the map from features (n, 4096), n >= 5.
 
-    The shorter side is in the middle.
+    The points go from 0 to 1 along the longer side. They are centred along the shorter side.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -132,10 +133,11 @@ def lay_out(features: Floats) -> Floats:
     num_components = min(NUM_COMPONENTS, num_items - 1)
     pca = PCA(num_components, svd_solver="randomized", random_state=SEED, copy=False)
     with warnings.catch_warnings():
-        # If all features are the same, PCA divides by a variance of 0.
+        # If all features are equal, PCA divides by a variance of 0.
         warnings.simplefilter("ignore", RuntimeWarning)
         reduced = pca.fit_transform(unit(features))  # (n, components)
-    # The initial points that t-SNE takes by default. scikit-learn fails if their spread is 0.
+    # The initial points are the default of t-SNE. They are computed here, because scikit-learn
+    # fails if their spread is 0.
     start = reduced[:, :2] / max(float(reduced[:, 0].std()), tiny) * 1e-4
     tsne = TSNE(
         perplexity=min(PERPLEXITY, (num_items - 1) / 3),
@@ -151,7 +153,10 @@ def lay_out(features: Floats) -> Floats:
 
 
 def _number_labels(item_labels: Sequence[str | None]) -> tuple[list[str], Rows]:
-    """The labels in natural order, and the position of each item's label in them, or NO_LABEL."""
+    """The labels in natural order, and for each item the position of its label in this list.
+
+    The position is NO_LABEL for an item without a label.
+    """
     labels = sorted({label for label in item_labels if label is not None}, key=natural_key)
     numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)}
     numbers[None] = NO_LABEL
@@ -166,7 +171,7 @@ def _spots(ids: Sequence[int], points: Floats, numbers: Rows) -> list[Spot]:
 
 
 def _read(directory: Path, artefact: Artefact) -> dict[str, Any]:
-    remedy = f"make it again: lookalike index map {directory}"
+    remedy = f"to make it again, run: lookalike index map {directory}"
     try:
         content: dict[str, Any] = json.loads(read_artefact(directory, artefact, remedy))
     except ValueError as error:

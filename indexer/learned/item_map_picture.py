@@ -1,6 +1,6 @@
 """The picture of an item map: one dot per item, coloured by label.
 
-Drawing needs matplotlib, from the `full` extra.
+Drawing needs matplotlib, which is in the `full` extra.
 """
 
 import warnings
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 NO_LABEL = -1
 """Label number of an item that has no label."""
 MAX_COLOURS = 20
-"""Maximum number of labels with a colour of their own: the most frequent ones."""
+"""Maximum number of labels with their own colour. The most frequent labels get one."""
 MAX_NAME_LENGTH = 32
-"""Number of characters of a label that the legend shows."""
+"""Maximum number of characters of a label in the legend."""
 OTHERS_COLOUR = "0.75"
 
 
@@ -32,22 +32,22 @@ def write_map_picture(
     """Draw a map and write it as PNG. `draw_map` explains the arguments."""
     figure = draw_map(points, label_numbers, labels)
     with warnings.catch_warnings():
-        # matplotlib's font lacks the letters of some scripts, and shows boxes for them.
+        # The font of matplotlib lacks the letters of some scripts. It shows boxes for them.
         warnings.simplefilter("ignore", UserWarning)
         figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
 
 
 def draw_map(points: Floats, label_numbers: Rows, labels: Sequence[str]) -> "Figure":
-    """Draw items at points (n, 2): x, and y downwards, from 0 to 1.
+    """Draw one dot per item at points (n, 2), which are x and y from 0 to 1. y points downwards.
 
-    `label_numbers` (n,) are positions in `labels`, or NO_LABEL. The legend keeps the order of
+    `label_numbers` (n,) are positions in `labels`, or NO_LABEL. The legend is in the order of
     `labels`.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     tab20 = colormaps["tab20"](np.arange(MAX_COLOURS))
-    palette = [*tab20[::2], *tab20[1::2]]  # strong colours first: every second one is pale
+    palette = [*tab20[::2], *tab20[1::2]]  # strong colours first; every second colour is pale
     dot_size = float(np.clip(20_000 / len(points), 3, 40))
     figure = Figure(figsize=(10, 8), layout="constrained")
     axes = figure.subplots()
@@ -56,7 +56,7 @@ def draw_map(points: Floats, label_numbers: Rows, labels: Sequence[str]) -> "Fig
         x, y = points[is_chosen].T
         axes.scatter(x, y, s=dot_size, color=colour, linewidths=0, label=name)
 
-    # The space before each name is for names with _ in front, which matplotlib would not show.
+    # Each name starts with a space, because matplotlib does not show names that start with _.
     frequent = _most_frequent(label_numbers)
     is_other = ~np.isin(label_numbers, frequent)
     if is_other.any():
@@ -75,7 +75,7 @@ def draw_map(points: Floats, label_numbers: Rows, labels: Sequence[str]) -> "Fig
 
 
 def _most_frequent(label_numbers: Rows) -> list[int]:
-    """The numbers of the most frequent labels, at most MAX_COLOURS, ascending."""
+    """The numbers of the most frequent labels in ascending order, at most MAX_COLOURS."""
     numbers, counts = np.unique(label_numbers[label_numbers >= 0], return_counts=True)
     most_frequent_first = numbers[np.argsort(-counts, kind="stable")]
     return sorted(most_frequent_first[:MAX_COLOURS].tolist())

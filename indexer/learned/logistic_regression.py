@@ -1,7 +1,6 @@
-"""Logistic regression on scaled features, by scikit-learn, with the scaling folded into the
-weights.
+"""Logistic regression on scaled features. The weights include the scaling.
 
-It needs scikit-learn, from the `full` extra.
+It needs scikit-learn, which is in the `full` extra.
 """
 
 import warnings
@@ -19,9 +18,10 @@ from training.network.model import NUM_FEATURES
 def fit_linear(
     features: Floats, labels: Rows, scaling: Scaling, inverse_penalty: float
 ) -> tuple[Floats, Floats]:
-    """Fit weights (labels, 4096) and bias (labels,) that apply to features as they are.
+    """Fit weights (labels, 4096) and bias (labels,) for features that are not scaled.
 
-    With `length` scaling they apply to features of length 1.
+    With `length` scaling, the weights are for features that are scaled to length 1, but not
+    otherwise scaled.
     """
     scaled, mean, divisor = scale(features, scaling)
     if len(scaled) < NUM_FEATURES:
@@ -35,9 +35,10 @@ def fit_linear(
 
 
 def scale(features: Floats, scaling: Scaling) -> tuple[Floats, Doubles, Doubles]:
-    """The scaled features (n, 4096), the mean that was subtracted and the divisor, (4096,) each.
+    """Scale features (n, 4096). Return the scaled features, the mean and the divisor.
 
-    Mean and divisor are doubles that hold the float32 values which were used.
+    The mean (4096,) was subtracted, and the result was divided by the divisor (4096,). Both contain
+    float32 values, returned as doubles.
     """
     if scaling == "length":
         features = unit(features)
@@ -55,8 +56,8 @@ def scale(features: Floats, scaling: Scaling) -> tuple[Floats, Doubles, Doubles]
 def rotate(features: Floats) -> tuple[Doubles, Doubles]:
     """Coordinates (n, m) of features in an orthonormal basis (4096, m) of their span.
 
-    m is the smaller of n and 4096. The penalty depends on the weights' length only, which a
-    rotation does not change. So the fit is the same, and faster for few items.
+    m is the smaller of n and 4096. The penalty depends only on the length of the weights, and a
+    rotation does not change this length. Therefore the fit is the same. It is faster for few items.
     """
     basis, coordinates = np.linalg.qr(features.T.astype(np.float64))
     return np.ascontiguousarray(coordinates.T), basis
@@ -67,16 +68,16 @@ def fit_logistic(
 ) -> tuple[Doubles, Doubles]:
     """Fit multinomial weights (labels, D) and bias (labels,) to features (n, D).
 
-    `inverse_penalty` is scikit-learn's C: a larger one fits more closely.
+    `inverse_penalty` is scikit-learn's C. A larger value fits the data more closely.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        # After 300 iterations the probabilities hardly change any more.
+        # After 300 iterations, the probabilities hardly change.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=inverse_penalty, max_iter=300, tol=1e-6).fit(features, labels)
     weights, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
-    if len(weights) == 1:  # two labels: the sigmoid of one logit is the softmax of 0 and that logit
+    if len(weights) == 1:  # two labels; the sigmoid of one logit is the softmax of 0 and that logit
         weights, bias = np.vstack([0 * weights, weights]), np.append(0 * bias, bias)
     return weights, bias

@@ -1,7 +1,7 @@
-"""The probe: a linear classifier of features by the items' own labels, kept in the index.
+"""The probe: a linear classifier that predicts the items' labels from features.
 
-It gives an index new classes without training a network. Answering needs NumPy only;
-probe_fitting.py fits it.
+It is stored in the index. It gives an index new classes, and no network has to be trained. Using a
+probe needs only NumPy. probe_fitting.py fits it.
 """
 
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ By = Literal["classes", "items"]
 the probe."""
 Scaling = Literal["standard", "length"]
 SCALINGS: tuple[Scaling, ...] = ("standard", "length")
-"""How features are scaled before the fit. `standard`: each of the 4096 numbers has mean 0 and
-variance 1. `length`: each feature has length 1, then each number has mean 0, and the average
-variance of the numbers is 1."""
+"""How features are scaled before the fit. With `standard`, each of the 4096 numbers gets mean 0 and
+variance 1. With `length`, each feature is first scaled to length 1. Then each number gets mean 0,
+and the average variance of the numbers becomes 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFacts:
     """The items that a probe was fitted on, and its accuracy.
 
-    The accuracies are shares from 0 to 1. They are None if no label has two items, because then
-    none can be held out.
+    The accuracies are shares from 0 to 1. They are None if no label has two items, because then no
+    item can be held out.
     """
 
     commit: int
-    """The index's commit when the probe was fitted."""
+    """Commit of the index when the probe was fitted."""
     labels: tuple[str, ...]
-    """The labels in the order of the rows of the probe's weights."""
+    """Labels, in the same order as the rows of the probe's weights."""
     num_items: int
     """Number of items with a label."""
     num_fitted: int
-    """Number of items that the probe was fitted on: all that have a label, or a sample."""
+    """Number of items that the probe was fitted on: all items with a label, or a sample of them."""
     num_unlabelled: int
     """Number of items without a label."""
     scaling: Scaling
@@ -49,21 +49,21 @@ class ProbeFacts:
     num_held_out: int
     """Number of items that the accuracies are measured on."""
     accuracy: float | None
-    """Accuracy of a probe that was fitted on the other items."""
+    """Accuracy of a probe that was fitted on the items that are not held out."""
     vote_euclidean: float | None
-    """Accuracy of a vote of the five nearest other items, by Euclidean distance. A tie goes to the
-    nearer label."""
+    """Accuracy of a vote of the five nearest items that are not held out, by Euclidean distance. If
+    two labels have equally many votes, the label with the nearest item wins."""
     vote_cosine: float | None
-    """The same by cosine distance."""
+    """Accuracy of the same vote, by cosine distance."""
     chance: float | None
-    """Accuracy of always answering the most frequent label of the other items."""
+    """Accuracy of always answering the most frequent label of the items that are not held out."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Labels from features: weights (labels, 4096) and bias (labels,), float32.
+    """A linear classifier with weights (labels, 4096) and bias (labels,), float32.
 
-    The scaling of the features is part of the weights, except scaling to length 1.
+    The weights include the scaling of the features, except the scaling to length 1.
     """
 
     facts: ProbeFacts
@@ -71,7 +71,10 @@ class Probe:
     bias: Floats
 
     def logits(self, features: Floats) -> Floats:
-        """Features (B, 4096) -> logits (B, labels). `likeliest` turns logits into probabilities."""
+        """Compute the logits (B, labels) of features (B, 4096).
+
+        `likeliest` turns logits into probabilities.
+        """
         if self.facts.scaling == "length":
             features = unit(features)
         logits: Floats = features @ self.weights.T + self.bias
@@ -79,17 +82,20 @@ class Probe:
 
     @classmethod
     def load(cls, index: Index) -> "Probe | None":
-        """Read the index's probe, None if it has none; raises IndexDirectoryError if damaged."""
+        """Read the index's probe. Return None if the index has no probe.
+
+        Raises IndexDirectoryError for a damaged probe.
+        """
         artefact = index.manifest.artefacts.get(PROBE)
         if artefact is None:
             return None
         facts = _parse_facts(artefact.facts)
         shapes = {"weights": (len(facts.labels), NUM_FEATURES), "bias": (len(facts.labels),)}
-        remedy = f"fit it again: lookalike index probe {index.directory}"
+        remedy = f"to fit it again, run: lookalike index probe {index.directory}"
         weights, bias = read_arrays(index.directory, artefact, shapes, remedy)
         return cls(facts, weights, bias)
 
 
 def _parse_facts(facts: Mapping[str, Any]) -> ProbeFacts:
-    """The facts as the manifest keeps them, with a list for the tuple of labels."""
+    """Make the facts from the manifest's JSON, where the labels are a list instead of a tuple."""
     return ProbeFacts(**{**facts, "labels": tuple(facts["labels"])})

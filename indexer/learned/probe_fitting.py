@@ -1,7 +1,7 @@
 """`lookalike index probe`: fit a probe, and measure it on held-out items.
 
-Scaling and penalty are chosen by cross-validation. Fitting needs scikit-learn, from the `full`
-extra.
+Scaling and penalty are chosen by cross-validation. Fitting needs scikit-learn, which is in the
+`full` extra.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,15 +26,16 @@ from training.errors import UserError
 from training.progress import Bar
 
 MAX_LABELS = 1000
-"""The fit holds about twenty arrays of (labels, 4096) doubles: 650 MB for this many labels."""
+"""Maximum number of labels. The fit uses about twenty arrays of (labels, 4096) doubles. They take
+650 MB at this maximum."""
 MAX_ITEMS = 50_000
-"""Maximum number of items that are fitted. More are sampled by label. The features of this many
-take 0.8 GB, and their scaled copy takes as much again."""
+"""Maximum number of items used for the fit. If there are more, a sample of each label is used.
+The features take at most 0.8 GB, and so does their scaled copy."""
 MAX_TUNING_ITEMS = 2000
 NUM_FOLDS = 3
 SEED = 0
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Candidates for scikit-learn's C, for features of variance 1."""
+"""Candidates for scikit-learn's C, for features with variance 1."""
 NUM_VOTERS = 5
 """Number of nearest items that vote."""
 
@@ -42,7 +43,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def make_probe(directory: Path) -> ProbeFacts:
-    """Fit a probe and keep it in the index, in place of an earlier one; raises UserError."""
+    """Fit a probe, and write it to the index in place of an earlier probe; raises UserError."""
     with IndexWriter.open(directory) as writer:
         probe = fit(writer.index)
         with writer.artefact(PROBE, "npz", asdict(probe.facts)) as path, path.open("wb") as file:
@@ -54,17 +55,17 @@ def make_probe(directory: Path) -> ProbeFacts:
 def fit(index: Index) -> Probe:
     """Fit a probe on the items that have a label; raises UserError for too few or too many labels.
 
-    The same items give the same probe. The held-out fifth is the one that training holds out for
-    these paths, so a network trained on the same images has not seen it either. Scaling and penalty
-    are chosen by cross-validation on the other items. The probe that is returned is fitted on all
-    items.
+    The same items give the same probe. A fifth of the items is held out. Training holds out the
+    same paths, so a network that was trained on the same images has not seen them either. Scaling
+    and penalty are chosen by cross-validation on the other items. The probe that is returned is
+    fitted on all items.
     """
     names = tuple(sorted(index.labels()))
     if not 2 <= len(names) <= MAX_LABELS:
         remedy = (
-            "add images with other labels: lookalike index add"
+            "to add images with other labels, run: lookalike index add"
             if len(names) < 2
-            else "nearest neighbours can tell more labels apart: lookalike search"
+            else "for more labels, use the nearest neighbours: lookalike search"
         )
         raise UserError(
             f"a probe needs 2 to {MAX_LABELS:,} labels but the items of {index.directory} "
@@ -97,9 +98,10 @@ def fit(index: Index) -> Probe:
 
 
 def vote(features: Floats, labels: Rows, queries: Floats) -> Rows:
-    """The label that most of a query's five nearest features have, by Euclidean distance, (Q,).
+    """The most frequent label among each query's five nearest features, (Q,).
 
-    A tie goes to the label with the nearest of them.
+    The distance is Euclidean. If two labels have equally many votes, the label with the nearest
+    feature wins.
     """
     import faiss
 
@@ -107,7 +109,7 @@ def vote(features: Floats, labels: Rows, queries: Floats) -> Rows:
     _, nearest = faiss.knn(queries, features, min(NUM_VOTERS, len(features)))
     votes = labels[nearest]  # (Q, voters), nearest first
     counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-    # argmax takes the first of equal counts, which is the nearest voter's.
+    # argmax returns the first of equal counts, so the nearest voter wins.
     winners: Rows = votes[np.arange(len(votes)), counts.argmax(axis=1)]
     return winners
 
@@ -115,10 +117,10 @@ def vote(features: Floats, labels: Rows, queries: Floats) -> Rows:
 def accuracies(
     features: Floats, labels: Rows, queries: Floats, query_labels: Rows, logits: Floats | None
 ) -> dict[str, float | None]:
-    """Shares of right answers for the same queries (Q, 4096): by a probe, by votes and by chance.
+    """The shares of correct answers of a probe, of votes and of chance, for queries (Q, 4096).
 
-    `logits` (Q, labels) are the probe's. `features` (n, 4096) and `labels` (n,) are the items that
-    vote. Without queries there are no logits, and each share is None.
+    The probe gives the `logits` (Q, labels). `features` (n, 4096) and `labels` (n,) describe the
+    items that vote. If there are no queries, `logits` is None and each share is None.
     """
     if not len(queries):
         return dict.fromkeys(("accuracy", "vote_euclidean", "vote_cosine", "chance"))
@@ -135,7 +137,7 @@ def accuracies(
 def _measure(
     features: Floats, labels: Rows, is_held_out: Mask, scaling: Scaling, inverse_penalty: float
 ) -> dict[str, Any]:
-    """The `accuracies` on the held-out items, by a probe fitted on the other items."""
+    """The `accuracies` on the held-out items. The probe is fitted on the other items."""
     others, other_labels = features[~is_held_out], labels[~is_held_out]
     queries = features[is_held_out]
     logits = None
@@ -156,23 +158,23 @@ def _labelled(index: Index, names: Sequence[str]) -> tuple[Rows, Rows]:
 
 
 def _held_out(index: Index, rows: Rows) -> Mask:
-    """A mask of the held-out rows, (n,): a fifth of each label that has more than one item.
+    """A mask (n,) of the held-out rows: a fifth of each label that has more than one item.
 
-    An item is not held out if an item with the same bytes is not.
+    An item is not held out if another item with the same bytes is not held out.
     """
     texts = [index.text(row) for row in rows]
     _, held_out = split(Example(path, label, b"") for path, label in texts)
     held_out_paths = {example.path for example in held_out}
     is_held_out = np.array([path in held_out_paths for path, _ in texts], bool)
-    # S32 drops zeros at the end. That is harmless here, because all hashes have the same length.
+    # S32 drops zeros at the end. This is harmless, because all hashes have the same length.
     contents = np.ascontiguousarray(index.records["sha256"][rows]).view("S32").reshape(-1)
     return is_held_out & ~np.isin(contents, contents[~is_held_out])
 
 
 def _stratified(labels: Rows, count: int) -> Rows:
-    """Positions of at most `count` items. Each label keeps its share, and at least one item.
+    """A sample of at most `count` positions of items. The sample is always the same.
 
-    The sample is always the same.
+    Each label keeps its share of the items, but at least one item.
     """
     share_before = np.empty(len(labels))
     for positions in _shuffled_by_label(labels):
@@ -181,9 +183,10 @@ def _stratified(labels: Rows, count: int) -> Rows:
 
 
 def _folds(labels: Rows) -> Rows:
-    """The fold in which each item is left out, (n,). Each label is spread evenly over the folds.
+    """The fold in which each item is left out, (n,).
 
-    A label's only item has fold -1: it is never left out.
+    The items of a label are spread evenly over the folds. If a label has only one item, its fold is
+    -1: it is never left out.
     """
     folds = np.empty(len(labels), np.int64)
     for positions in _shuffled_by_label(labels):
@@ -199,14 +202,14 @@ def _shuffled_by_label(labels: Rows) -> Iterator[Rows]:
 
 
 def _tune(features: Floats, labels: Rows, bar: Bar) -> tuple[Scaling, float]:
-    """The scaling and the inverse penalty that predict left-out folds best, by log-likelihood."""
+    """Choose the scaling and inverse penalty with the highest log-likelihood of left-out folds."""
     chosen = _stratified(labels, MAX_TUNING_ITEMS)
     features, labels = features[chosen], labels[chosen]
     folds = _folds(labels)
     best: tuple[float, Scaling, float] = (-np.inf, "standard", 1e-2)
     for scaling in SCALINGS:
-        # All folds share one scale, which depends on no label. In the basis of their own span, few
-        # items have few coordinates, and the fit is the same.
+        # All folds share one scale, because it does not depend on the labels. In a basis of their
+        # span, few items have few coordinates, and the fit is the same.
         coordinates, _ = rotate(scale(features, scaling)[0])
         for inverse_penalty in INVERSE_PENALTIES:
             likelihoods = [
@@ -225,9 +228,9 @@ def _tune(features: Floats, labels: Rows, bar: Bar) -> tuple[Scaling, float]:
 def _log_likelihoods(
     features: Doubles, labels: Rows, is_left_out: Mask, inverse_penalty: float
 ) -> Doubles:
-    """The log-likelihoods of the left-out items' labels, (n,), by a probe of the other items.
+    """The log-likelihoods of the left-out items' labels, (n,).
 
-    Empty if the others have fewer than two labels.
+    The probe is fitted on the other items. The result is empty if they have fewer than two labels.
     """
     kept, kept_labels = np.unique(labels[~is_left_out], return_inverse=True)
     if len(kept) < 2:

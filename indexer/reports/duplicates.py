@@ -1,8 +1,9 @@
-"""Groups of items that are one picture: copies, also resized, recompressed, brightened or cropped.
+"""Groups of items that show the same picture: identical files and changed copies.
 
-The nearest items by features are candidates, and their thumbnails decide. Features alone cannot: a
-network of ten classes puts different photographs of one class next to each other. See
-picture_similarity.py.
+A changed copy is resized, recompressed, brightened or cropped. The items with the nearest features
+are the candidates. Their thumbnails are then compared, as picture_similarity.py explains. Features
+alone are not enough: a network with ten classes gives different photographs of one class almost the
+same features.
 """
 
 import io
@@ -25,13 +26,13 @@ from training.data.images import Pixels
 from training.progress import Bar
 
 SAME_PICTURE = 0.85
-"""Minimum similarity of two items that are the same picture. benchmarks/duplicates.py measures
-it."""
+"""Minimum similarity of two items that count as the same picture. benchmarks/duplicates.py measures
+the effect of this number."""
 NUM_NEIGHBOURS = 10
 """Number of nearest items that each item is compared with."""
 PAIR_BLOCK_QUERIES = 4096
 PAIR_BLOCK_ROWS = 8192
-"""Number of queries and of rows whose features are held at a time."""
+"""Number of queries, and number of rows, whose features are in memory at a time."""
 MAX_CACHED_THUMBNAILS = 4096
 
 
@@ -43,21 +44,21 @@ class Member:
     similarity: float
     """Similarity to the group's first item, 0 to 1."""
     identical_to: int | None = None
-    """Id of the first item of the group that has the same bytes, None for that item itself."""
+    """Id of the first item in the group with the same bytes. It is None for that item itself."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Items that are one picture. The item with the most pixels comes first."""
+    """Items that show the same picture. The item with the most pixels comes first."""
 
     kind: Literal["identical", "near"]
-    """`identical` if all items have the same bytes."""
+    """`identical` if all items have the same bytes, otherwise `near`."""
     members: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The groups of an index, the largest first."""
+    """The groups of an index. The largest group comes first."""
 
     groups: tuple[Group, ...]
     num_items: int
@@ -67,12 +68,15 @@ class Duplicates:
 
     @property
     def num_images(self) -> int:
-        """Number of items that are in a group."""
+        """Number of items in all groups."""
         return sum(len(group.members) for group in self.groups)
 
     @property
     def num_identical(self) -> int:
-        """Number of items that repeat another item's bytes. Removing them loses nothing."""
+        """Number of items whose bytes repeat those of another item in the group.
+
+        They can be removed, and no picture is lost.
+        """
         return sum(
             member.identical_to is not None for group in self.groups for member in group.members
         )
@@ -81,11 +85,12 @@ class Duplicates:
 def find_duplicates(
     index: Index, *, threshold: float = SAME_PICTURE, is_shown: bool = True
 ) -> Duplicates:
-    """Group the items that are one picture: those with a similarity of `threshold` or more.
+    """Group the items that show the same picture.
 
-    Every member of a group agrees with the group's first item, so a group cannot drift from picture
-    to picture. If only two later members agree with each other, they form a group of their own.
-    `is_shown` shows progress bars.
+    Two items match if their similarity is at least `threshold`. Every member of a group matches the
+    group's first item, so that a group cannot drift from picture to picture. Items that match each
+    other but not the first item form their own group. If `is_shown` is true, progress bars are
+    shown.
     """
     copies: dict[str, list[Item]] = defaultdict(list)
     for item in sorted(index.items_of(index.ids.tolist()).values(), key=_by_worth):
@@ -111,9 +116,9 @@ def find_duplicates(
 def nearest_pairs(features: Floats, rows: Rows, k: int, bar: Bar | None = None) -> Rows:
     """Pair each row with its `k` nearest other rows, by exact Euclidean search.
 
-    Returns positions in `rows`, (pairs, 2). Each pair occurs once, lower position first, and the
-    pairs are sorted. Every row is compared with every other row, in blocks. A block takes at most
-    300 MB, whatever the size of the index.
+    Returns positions in `rows`, (pairs, 2). Each pair occurs once, with the lower position first,
+    and the pairs are sorted. Every row is compared with every other row, in blocks. A block needs
+    at most 300 MB of memory for any size of the index.
     """
     num_rows, k = len(rows), min(k + 1, len(rows))
     pairs: list[Rows] = [np.empty((0, 2), np.int64)]
@@ -142,7 +147,7 @@ def connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
     def root(node: int) -> int:
         while (above := parent.setdefault(node, node)) != node:
-            parent[node] = node = parent[above]  # path halving keeps later walks short
+            parent[node] = node = parent[above]  # path halving makes later walks shorter
         return node
 
     for one, other in pairs:
@@ -154,14 +159,14 @@ def connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 class Pictures:
-    """The decoded thumbnails of an index, and the similarities between them, both cached."""
+    """A cache of the decoded thumbnails of an index and of the similarities between them."""
 
     def __init__(self, index: Index):
         self._index = index
         self.picture = lru_cache(maxsize=MAX_CACHED_THUMBNAILS)(self._picture)
-        """The thumbnail of an item's id in RGB, None if it is damaged."""
+        """Return the thumbnail of the item with this id, in RGB. Return None if it is damaged."""
         self.similarity = lru_cache(maxsize=None)(self._similarity)
-        """The similarity of the items with these two ids, 0 to 1."""
+        """Return the similarity of the items with these two ids, 0 to 1."""
 
     def _picture(self, id: int) -> Image.Image | None:
         thumbnail = io.BytesIO(self._index.thumbnail(id) or b"")
@@ -179,9 +184,10 @@ class Pictures:
 def _same_pictures(
     index: Index, firsts: dict[int, Item], pictures: Pictures, threshold: float, *, is_shown: bool
 ) -> tuple[list[tuple[int, int]], int]:
-    """The pairs of items that are the same picture, and the number of unreadable thumbnails.
+    """The pairs of items that show the same picture, and the number of unreadable thumbnails.
 
-    `firsts` has the items that are compared, by id: one of each that have the same bytes.
+    `firsts` contains the items to compare, by id. Of several items with the same bytes, it contains
+    one.
     """
     is_first = np.isin(index.ids, list(firsts))
     rows, ids = index.rows[is_first], index.ids[is_first]
@@ -203,7 +209,7 @@ def _same_pictures(
 def _coarse_squares(
     pictures: Pictures, ids: Rows, bar: Bar
 ) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """The thumbnails as (n, 16, 16, 3) uint8, and whether each could be read, (n,)."""
+    """The thumbnails as squares (n, 16, 16, 3) uint8, and a mask (n,) of the readable ones."""
     squares = np.zeros((len(ids), COARSE_PX, COARSE_PX, 3), np.uint8)
     is_readable = np.zeros(len(ids), np.bool_)
     for position, id in enumerate(ids.tolist()):
@@ -214,7 +220,10 @@ def _coarse_squares(
 
 
 def _group(members: Sequence[tuple[Item, float]], copies: dict[str, list[Item]]) -> Group:
-    """A group of these items and their identical copies, with similarities to the first item."""
+    """Make a group of these items and their identical copies.
+
+    `members` contains each item with its similarity to the first item.
+    """
     listed = [
         Member(copy, score, identical_to=None if copy.id == item.id else item.id)
         for item, score in members
@@ -227,10 +236,9 @@ def _group(members: Sequence[tuple[Item, float]], copies: dict[str, list[Item]])
 def _around_firsts(
     items: Sequence[Item], pictures: Pictures, threshold: float
 ) -> list[list[tuple[Item, float]]]:
-    """Split a connected component into groups whose members all agree with their group's first
-    item.
+    """Split a connected component into groups in which each member matches the first item.
 
-    Items that agree with none are left out.
+    An item is left out if it matches no first item.
     """
     groups, left = [], sorted(items, key=_by_worth)
     while len(left) > 1:
@@ -244,11 +252,17 @@ def _around_firsts(
 
 
 def _by_worth(item: Item) -> tuple[int, str, int]:
-    """Sorts the item first that one would keep: the one with the most pixels, then by path."""
+    """A sort key. The item with the most pixels comes first, because it is the one to keep.
+
+    Items of the same size are sorted by path.
+    """
     return -item.width * item.height, item.path, item.id
 
 
 def _by_size(group: Group) -> tuple[int, str, int]:
-    """Sorts the largest group first, then by the path of its first item."""
+    """A sort key. The largest group comes first.
+
+    Groups of the same size are sorted by the path of their first item.
+    """
     first = group.members[0].item
     return -len(group.members), first.path, first.id

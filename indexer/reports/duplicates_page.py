@@ -1,7 +1,7 @@
 """The duplicates of an index as an HTML page for people, and as CSV and JSON for programs.
 
-The thumbnails are files beside the page, and the browser loads them when they come into view. A
-page that contained the thumbnails of 5,000 groups would take 150 MB.
+The thumbnails are separate files. The browser loads each one when it comes into view. If the page
+itself contained the thumbnails of 5,000 groups, it would have a size of 150 MB.
 """
 
 import csv
@@ -79,7 +79,7 @@ li p + p { margin-top: 2px; color: var(--quiet); }
 <header>
 <h1>Duplicates</h1>
 <p>$summary</p>
-<p>The first image of a group has the most pixels. The same list is in $csv_file.</p>
+<p>The first image of a group has the most pixels. The file $csv_file contains the same list.</p>
 </header>
 $sections
 </body>
@@ -108,11 +108,11 @@ MEMBER = Template("""\
 def write_report(index: Index, duplicates: Duplicates, out: Path) -> list[Path]:
     """Write duplicates.html, its thumbnails and duplicates.csv into the folder `out`.
 
-    An earlier report there is replaced. Raises UserError if `out` is the index itself.
+    An earlier report in this folder is replaced. Raises UserError if `out` is the index directory.
     """
     if out.resolve() == index.directory.resolve():
         raise UserError(
-            f"the report needs a directory of its own, got the index {out}; pass another --out"
+            f"the report needs its own directory, got the index {out}; pass another --out"
         )
     (out / THUMBNAIL_FOLDER).mkdir(parents=True, exist_ok=True)
     earlier = _ids_of_report(out / CSV_FILE)
@@ -128,7 +128,7 @@ def write_report(index: Index, duplicates: Duplicates, out: Path) -> list[Path]:
 
 
 def to_html(duplicates: Duplicates) -> str:
-    """The page. Paths and labels are shown as text, whatever they contain."""
+    """The page. Paths and labels are always shown as text, even if they contain HTML."""
     sections = [
         SECTION.substitute(
             number=number,
@@ -143,7 +143,7 @@ def to_html(duplicates: Duplicates) -> str:
 
 
 def to_csv(duplicates: Duplicates) -> str:
-    """The table, one row per item. `Member` explains `similarity` and `identical_to`."""
+    """The table, with one row per item. `Member` explains `similarity` and `identical_to`."""
     out = io.StringIO()
     table = csv.writer(out)
     table.writerow(COLUMNS)
@@ -157,7 +157,7 @@ def to_csv(duplicates: Duplicates) -> str:
 
 
 def to_json(group: Group) -> dict[str, Any]:
-    """A group in the form that `--json` prints."""
+    """The group as `--json` prints it."""
     items = []
     for member in group.members:
         scores = {"similarity": round(member.similarity, 4), "identical_to": member.identical_to}
@@ -166,19 +166,19 @@ def to_json(group: Group) -> dict[str, Any]:
 
 
 def summary(duplicates: Duplicates) -> str:
-    """The figures, in one or two sentences."""
+    """One or two sentences with the main figures."""
     all_images = _counted(duplicates.num_items, "image")
     if duplicates.groups:
         groups = _counted(len(duplicates.groups), "group")
         text = (
             f"{groups} with {duplicates.num_images:,} of {all_images}; "
-            f"{duplicates.num_identical:,} of them repeat the bytes of another."
+            f"{duplicates.num_identical:,} of them repeat the bytes of another image."
         )
     else:
         text = f"No duplicates among {all_images}."
     if duplicates.num_unreadable:
         thumbnails = _counted(duplicates.num_unreadable, "damaged thumbnail")
-        text += f" {thumbnails}, compared by the file's bytes only."
+        text += f" {thumbnails}; these images are compared by their bytes only."
     return text
 
 
@@ -188,16 +188,19 @@ def thumbnail_file(id: int) -> str:
 
 
 def relation(member: Member, group: Group) -> str:
-    """How an item relates to its group, in a few words."""
+    """A few words about how an item relates to its group."""
     first = group.members[0]
     if member.identical_to is not None:
         is_first = member.identical_to == first.item.id
-        return "same bytes as the first" if is_first else "same bytes as another"
-    return "first" if member is first else f"{member.similarity:.1%} similar"
+        return "same bytes as the first image" if is_first else "same bytes as another image"
+    return "first image" if member is first else f"{member.similarity:.1%} similar"
 
 
 def _ids_of_report(table: Path) -> set[int]:
-    """The ids in an earlier report's table; none if the file is missing or is not a report's."""
+    """Read the item ids in the table of an earlier report.
+
+    Return an empty set if the file is missing or does not belong to a report.
+    """
     if not table.is_file():
         return set()
     with (

@@ -4,8 +4,8 @@ items.parquet   id, path, label, sha256, width, height, added_at, feature (4096 
 features.npy    (num_items, 4096) float32
 items.csv       id, path, label, sha256, width, height, added_at; line n is row n of features.npy
 
-A thousand items are written at a time, so memory does not grow with the index. The Parquet file
-needs pyarrow, from the `full` extra.
+A thousand items are written at a time, so the memory use does not grow with the index. Writing the
+Parquet file needs pyarrow, which is in the `full` extra.
 """
 
 import csv
@@ -27,26 +27,26 @@ Format = Literal["parquet", "npy"]
 
 PARQUET_FILE, FEATURES_FILE, ITEMS_FILE = "items.parquet", "features.npy", "items.csv"
 EXPORT_BLOCK_ITEMS = 1000
-"""Number of items that are held at a time, with 16 MB of features. Each block is a row group of the
-Parquet file."""
+"""Number of items in a block. Only one block is in memory at a time, with 16 MB of features. Each
+block is a row group of the Parquet file."""
 COLUMNS = ("id", "path", "label", "sha256", "width", "height", "added_at")
 
 
 def export(index: Index, out: Path, *, format: Format = "parquet") -> list[Path]:
-    """Write the index into the folder `out`, in the order of the items' rows, and return the files.
+    """Write the items and features into the folder `out`. Return the files.
 
-    A file replaces an earlier one when it is complete. After an error the earlier one is still
-    there. Raises UserError if `out` is a file.
+    They are in the order of the items' rows. An earlier file is replaced only when the new file is
+    complete, so it is still there after an error. Raises UserError if `out` is a file.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out takes a folder, but {out} is a file; pass another --out")
+        raise UserError(f"--out must be a folder, but {out} is a file; pass another --out")
     out.mkdir(parents=True, exist_ok=True)
     if format == "parquet":
         _write_parquet(index, out / PARQUET_FILE)
         return [out / PARQUET_FILE]
     with replacing(out / FEATURES_FILE) as features:
         _write_features(index, features)
-        # Nested, so that neither file is replaced before both are written.
+        # The two are nested, so that neither file is replaced before both are written.
         with replacing(out / ITEMS_FILE) as items:
             _write_items(index, items)
     return [out / FEATURES_FILE, out / ITEMS_FILE]
@@ -68,8 +68,8 @@ def _write_parquet(index: Index, file: Path) -> None:
     ]
     made_by = {"model": index.manifest.model_id, "commit": str(index.manifest.commit)}
     schema = pa.schema(fields, metadata=made_by)
-    # The numbers of features hardly repeat, so a dictionary is of no use. But a ReLU gives many
-    # zeros, which compress well.
+    # The numbers of features hardly repeat, so a dictionary does not help. But a ReLU gives many
+    # zeros, and zeros compress well.
     options = {"compression": "zstd", "use_dictionary": ["label"]}
     with (
         replacing(file) as temporary,
@@ -90,8 +90,8 @@ def _write_parquet(index: Index, file: Path) -> None:
 
 
 def _write_features(index: Index, file: Path) -> None:
-    # Not numpy.lib.format.open_memmap: on a full disk, writing to a memory map kills the process,
-    # and writing to a file raises OSError.
+    # numpy.lib.format.open_memmap is not used: if the disk is full, writing to a memory map kills
+    # the process, but writing to a file raises OSError.
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(index.rows), NUM_FEATURES)}
     with file.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
@@ -101,7 +101,7 @@ def _write_features(index: Index, file: Path) -> None:
 
 def _write_items(index: Index, file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
-        # Lines end with CR LF, as in RFC 4180, so a path with either character is quoted.
+        # Lines end with CR LF, as in RFC 4180. Therefore a path that contains CR or LF is quoted.
         lines = csv.writer(stream)
         lines.writerow(COLUMNS)
         for _, ids in _blocks(index):
@@ -120,12 +120,12 @@ def _items(index: Index, ids: Rows) -> list[Item]:
 
 
 def _features(index: Index, rows: Rows) -> Floats:
-    """The features of these rows, (n, 4096) little-endian."""
+    """The features of these rows, (n, 4096) little-endian float32."""
     return np.asarray(index.features[rows], "<f4", order="C")
 
 
 def _blocks(index: Index) -> Iterator[tuple[Rows, Rows]]:
-    """The rows and ids of the items, in blocks."""
+    """Yield the rows and the ids of the items, in blocks."""
     with Bar("Exporting", len(index.ids), "items") as bar:
         for start in range(0, len(index.ids), EXPORT_BLOCK_ITEMS):
             block = slice(start, start + EXPORT_BLOCK_ITEMS)

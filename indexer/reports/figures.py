@@ -1,7 +1,7 @@
 """`lookalike figures`: the paper's figures, drawn from a model, an ablation and an index.
 
-Figure 4 is drawn here: test images with their likeliest classes, and queries with their nearest
-images.
+This module draws Figure 4. It shows test images with their likeliest classes, and queries with
+their nearest images.
 """
 
 import io
@@ -30,11 +30,11 @@ from training.experiments.figures import draw_ablation_figure_1, draw_figure_3
 from training.plotting import plt, save_figure
 
 NUM_CLASSES = 5
-"""Number of classes per test image, as bars."""
+"""Number of bars per test image, one per class."""
 NUM_PREDICTIONS = 8
 """Number of test images on the left."""
 NUM_QUERIES = 5
-"""Number of queries on the right, one per line."""
+"""Number of queries on the right. There is one query per line."""
 NUM_NEIGHBOURS = 6
 """Number of nearest images per query."""
 RIGHT_COLOUR, OTHER_COLOUR = "#d9534f", "#6c8ebf"
@@ -42,7 +42,7 @@ RIGHT_COLOUR, OTHER_COLOUR = "#d9534f", "#6c8ebf"
 
 @dataclass(frozen=True)
 class _Panel:
-    """A test image with the answers of the model and of the index."""
+    """A test image, with the classes from the model and the matches from the index."""
 
     example: Example
     square: Pixels
@@ -58,10 +58,11 @@ def draw_figures(
     data: str | None = None,
     ablation: Path | None = None,
 ) -> list[Path]:
-    """Draw Figure 3, Figure 4 if there is an index, and Figure 1 if there is an ablation.
+    """Draw the figures and return their files; raises UserError.
 
-    Figure 4 shows images of `data`. Without `data` it shows images that the model's training held
-    out. Returns the files; raises UserError.
+    Figure 3 is always drawn. Figure 4 is drawn if an index is given, and Figure 1 if an ablation is
+    given. Figure 4 shows images of `data`. If `data` is None, it shows images that were held out
+    when the model was trained.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "figure-3.png"]
@@ -70,8 +71,8 @@ def draw_figures(
         files.append(out / "figure-1.png")
         if not draw_ablation_figure_1(ablation, files[-1]):
             raise UserError(
-                f"{ablation} has no run of baseline or tanh; "
-                f"make them with: lookalike ablate DATA --out {ablation}"
+                f"{ablation} contains no run of baseline or tanh; "
+                f"to make them, run: lookalike ablate DATA --out {ablation}"
             )
     if index_directory is None:
         return files
@@ -89,9 +90,10 @@ def draw_figures(
 def draw_figure_4(
     opened: OpenIndex, examples: Sequence[Example], file: Path, *, seed: int = 0
 ) -> None:
-    """Draw Figure 4 as PNG, for random images of as many different classes as possible.
+    """Draw Figure 4 as PNG.
 
-    An item that is the query itself is not shown among its matches.
+    The images are random, from as many different classes as possible. A query is not shown among
+    its own matches.
     """
     image_size = opened.embedder.card.image_size
     chosen = _choose(examples, NUM_PREDICTIONS + NUM_QUERIES, seed, image_size)
@@ -107,7 +109,7 @@ def draw_figure_4(
 
 
 def _choose(examples: Sequence[Example], count: int, seed: int, image_size: int) -> list[Example]:
-    """Random readable images, with as many different labels as possible."""
+    """Choose random readable images with as many different labels as possible."""
     shuffled = list(examples)
     random.Random(seed).shuffle(shuffled)
     num_before: dict[str | None, int] = defaultdict(int)

@@ -1,8 +1,8 @@
-"""The similarity of two pictures, which finds resized, recompressed, brightened or cropped copies.
+"""The similarity of two pictures. It finds resized, recompressed, brightened and cropped copies.
 
-The pictures are aligned by a small stretch and shift (Lucas and Kanade 1981, each axis on its own),
-and must then agree as a whole and in every part. benchmarks/duplicates.py measures how this
-separates copies from other photographs.
+The pictures are aligned by a small stretch and shift, separately for each axis (Lucas and Kanade
+1981). Then they must agree as a whole and in their details. benchmarks/duplicates.py measures how
+well this separates copies from other photographs.
 """
 
 import numpy as np
@@ -13,41 +13,43 @@ from indexer.array_types import Floats, Rows
 from training.data.images import Pixels
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, as shares of the picture's width and height."""
+"""The left, top, right and bottom of a box, as shares of the picture's width and height."""
 Side = tuple[float, float]
 """The two ends of a box on one axis."""
 
 COARSE_PX = 16
 """Side of the squares that are compared first."""
 FINE_PX = 48
-"""Side of the squares that decide."""
+"""Side of the squares that the similarity is computed from."""
 CELL_PX = 8
-"""Side of the cells that a fine square is cut into."""
+"""Side of the cells of a fine square. The details are compared cell by cell."""
 ALIGNMENT_STEPS_PX = (8, 16, 16, 16, 32, 48)
-"""The sides of the squares that each step of the alignment compares."""
+"""Sides of the squares that are compared, one per step of the alignment."""
 MIN_CORRELATION = 0.6
-"""Minimum correlation of two coarse squares. Pairs below it are not aligned. The lowest of 3,000
-pairs of one picture was 0.66."""
+"""Minimum correlation of two coarse squares. Pairs below it are not aligned. The lowest correlation
+of 3,000 pairs that show the same picture was 0.66."""
 MAX_COLOUR_SHIFT = 48
-"""Maximum difference of the mean colours, of 255. Brightness may change by a fifth, but a blue
-shirt is not the same picture as a red one."""
+"""Maximum difference of the mean colours, which are from 0 to 255. The brightness may change by a
+fifth, but a blue shirt and a red shirt are different pictures."""
 MIN_OVERLAP = 0.85
-"""Minimum share of each side that an alignment keeps."""
+"""Minimum share of each side that remains after the alignment."""
 MAX_MOTION = 0.08
 """Maximum shift and stretch of one alignment step, as a share of the side."""
 MIN_CONTRAST = 0.2
-"""Minimum contrast of one picture relative to the other. Below it the two have nothing in common to
-align."""
+"""Minimum contrast of one picture relative to the other. Below it, the two have nothing in common
+that can be aligned."""
 RESEMBLANCE_BLOCK_PAIRS = 4096
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def similarity(one: Image.Image, other: Image.Image) -> float:
-    """The similarity of two pictures, 0 to 1. Size, brightness and a small crop hardly change it.
+    """The similarity of two pictures, 0 to 1.
 
-    It is the correlation of the aligned (48, 48, 3) squares times the mean correlation of their 36
-    cells of 8 x 8. The first compares the whole. The second compares the details, which differ
-    between two shirts on the same floor. It is 0 if the pictures do not even resemble each other.
+    It is the correlation of the aligned squares (48, 48, 3), times the mean correlation of their 36
+    cells of 8 x 8 pixels. The first factor compares the whole. The second factor compares the
+    details. For example, two shirts on the same floor differ only in the details. If `resembles` is
+    false for the two pictures, the similarity is 0. A change of size or brightness or a small crop
+    hardly affects it.
     """
     coarse = np.stack([square_of(picture, COARSE_PX) for picture in (one, other)])
     if not resembles(coarse, np.array([[0, 1]]))[0]:
@@ -59,9 +61,9 @@ def similarity(one: Image.Image, other: Image.Image) -> float:
 
 
 def resembles(squares: Pixels | Floats, pairs: Rows) -> npt.NDArray[np.bool_]:
-    """A mask (n,) of the pairs (n, 2) of squares with similar mean colours and coarse shapes.
+    """A mask (n,) of the pairs of squares that have similar mean colours and similar coarse shapes.
 
-    The pairs are positions in `squares` (m, S, S, 3), 0 to 255.
+    `pairs` (n, 2) are positions in `squares` (m, S, S, 3). The squares have values from 0 to 255.
     """
     answers = [np.empty(0, np.bool_)]
     for start in range(0, len(pairs), RESEMBLANCE_BLOCK_PAIRS):
@@ -73,7 +75,7 @@ def resembles(squares: Pixels | Floats, pairs: Rows) -> npt.NDArray[np.bool_]:
 
 
 def square_of(picture: Image.Image, side: int, box: Box = WHOLE) -> Floats:
-    """The box of the picture, resized to (side, side, 3) float32, 0 to 255."""
+    """The part of the picture in the box, resized to (side, side, 3) float32, 0 to 255."""
     width, height = picture.size
     left, top, right, bottom = box
     pixels = (left * width, top * height, right * width, bottom * height)
@@ -83,7 +85,7 @@ def square_of(picture: Image.Image, side: int, box: Box = WHOLE) -> Floats:
 
 
 def _best_aligned(one: Image.Image, other: Image.Image) -> tuple[Floats, Floats]:
-    """The two squares (48, 48, 3) of the alignment step with the highest correlation."""
+    """Align two pictures. Return the two squares (48, 48, 3) with the highest correlation."""
     boxes = (WHOLE, WHOLE)
     squares = square_of(one, FINE_PX), square_of(other, FINE_PX)
     best, correlation = squares, _correlation(*squares)
@@ -101,16 +103,17 @@ def _best_aligned(one: Image.Image, other: Image.Image) -> tuple[Floats, Floats]
 
 
 def _cells(square: Floats) -> Floats:
-    """Cut (S, S, 3) into (cells, 8, 8, 3)."""
+    """Cut a square (S, S, 3) into cells (cells, 8, 8, 3)."""
     per_side = len(square) // CELL_PX
     rows = square.reshape(per_side, CELL_PX, per_side, CELL_PX, 3)
     return rows.swapaxes(1, 2).reshape(-1, CELL_PX, CELL_PX, 3)
 
 
 def _correlation(one: Floats, other: Floats, *, noise: float = 4.0) -> Floats:
-    """The correlation of squares (..., S, S, 3) over pixels and centred channels, (...).
+    """The correlations (...) of two arrays of squares (..., S, S, 3), over all pixels and channels.
 
-    Squares whose variance is small beside `noise` count as equal.
+    The mean of each channel is subtracted first. Squares whose variance is much smaller than
+    `noise` count as equal.
     """
     one, other = _centred(one), _centred(other)
     axes = (-3, -2, -1)
@@ -126,10 +129,11 @@ def _centred(squares: Floats) -> Floats:
 
 
 def _motion(one: Floats, other: Floats) -> Floats | None:
-    """The motion that brings square `one` nearest to `other`; None if they have nothing in common.
+    """Find the motion that makes square `one` most similar to `other`.
 
-    The motion is (x shift, x stretch, y shift, y stretch) as shares of the side. It is exact to
-    first order, and the contrast between the squares is free.
+    The motion is (x shift, x stretch, y shift, y stretch), as shares of the side. It is exact to
+    first order. The contrast of the two squares may differ. The result is None if the squares have
+    nothing in common.
     """
     side = len(one)
     position = ((np.arange(side) + 0.5) / side).astype(np.float32)
@@ -140,7 +144,7 @@ def _motion(one: Floats, other: Floats) -> Floats | None:
     causes: list[Floats] = [one, by_x, x_stretch, by_y, y_stretch]
     matrix = np.stack([_centred(cause).ravel() for cause in causes], 1)  # (pixels, 5)
     normal = matrix.T @ matrix
-    # Damped, because a picture of stripes says nothing about motion along them.
+    # Damping is needed, because a picture of stripes does not determine the motion along them.
     normal += np.diag(1e-3 * np.diag(normal) + 1e-3)
     contrast, *motion = np.linalg.solve(normal, matrix.T @ _centred(other).ravel())
     if contrast <= MIN_CONTRAST:
@@ -150,7 +154,7 @@ def _motion(one: Floats, other: Floats) -> Floats | None:
 
 
 def _moved(one: Box, other: Box, motion: Floats) -> tuple[Box, Box]:
-    """Both boxes after a motion between them, cut to what both pictures show."""
+    """Move the boxes of both pictures, and cut them to the part that both pictures show."""
     x_shift, x_stretch, y_shift, y_stretch = motion.tolist()
     one_x, other_x = _moved_sides((one[0], one[2]), (other[0], other[2]), x_shift, x_stretch)
     one_y, other_y = _moved_sides((one[1], one[3]), (other[1], other[3]), y_shift, y_stretch)
@@ -161,10 +165,10 @@ def _moved(one: Box, other: Box, motion: Floats) -> tuple[Box, Box]:
 
 
 def _moved_sides(one: Side, other: Side, shift: float, stretch: float) -> tuple[Side, Side]:
-    """Both boxes' low and high end on one axis."""
+    """Move the low and the high end of both boxes on one axis."""
     low, high = one
     scale = (high - low) * (1 + stretch) / (other[1] - other[0])
-    # In `one`, the whole of `other` reaches from `start` to `start + scale`.
+    # In the coordinates of `one`, all of `other` extends from `start` to `start + scale`.
     start = low + (high - low) * shift - scale * other[0]
     ends = max(0.0, start), min(1.0, start + scale)
     first, last = (float(np.clip((end - start) / scale, 0, 1)) for end in ends)

@@ -33,31 +33,31 @@ from training.errors import UserError
 from training.progress import Bar
 
 LABEL_BLOCK_ITEMS = 1024
-"""Number of items whose labels are read at a time."""
+"""Number of items in a block. The labels of one block are read at a time."""
 NO_LABEL = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """How good the look-alikes by one distance are.
+    """The quality of the matches by one metric.
 
-    All figures are shares from 0 to 1, or None if no query has an answer that can be judged.
+    All figures are shares from 0 to 1. A figure is None if it cannot be measured with any query.
     """
 
     metric: QueryMetric
     rerank: int | None
-    """For hamming, the number of nearest codes that were ranked again, or 0."""
+    """For hamming, the number of nearest codes that were ranked again, or 0. Otherwise None."""
     recall_at_k: float | None
-    """For hamming, the true neighbours are those by Euclidean distance."""
+    """For hamming, recall counts the nearest items by Euclidean distance."""
     precision_at_k: float | None
     mean_average_precision: float | None
-    """None for codes that are ranked again. It measures the whole ranking, which is that of the
-    codes alone."""
+    """Measures the whole ranking. It is None if codes are ranked again, because this changes only
+    the beginning of the ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityReport:
-    """The figures of one commit, and the queries that they were measured with."""
+    """The quality of an index at one commit, and facts about the queries."""
 
     index: str
     model: str
@@ -66,33 +66,34 @@ class QualityReport:
     num_items: int
     k: int
     queries: str | None
-    """The data set of the queries. None if they are items of the index: then each is left out of
-    its own matches and its own ranking."""
+    """The data set of the queries. It is None if the queries are items of the index. Each query is
+    then left out of its own matches and its own ranking."""
     num_queries: int
     num_skipped: int
     """Number of queries that could not be read."""
     num_unlabelled: int
-    """Number of queries without a label. They count for recall only."""
+    """Number of queries without a label. They are used only for recall."""
     num_unanswerable: int
-    """Number of queries with a label that no other item has. They count for recall only."""
+    """Number of queries with a label that no other item has. They are used only for recall."""
     results: list[Quality]
 
 
 def measure(
     directory: Path, *, data: str | None = None, k: int = 10, device: Device = "cpu"
 ) -> QualityReport:
-    """Measure every distance with the images of `data`, or with a sample of the index's own items.
+    """Measure the quality of an index for every metric; raises UserError.
 
-    The sample is always the same. `device` is where the index is searched. Memory does not grow
-    with the number of queries, and grows by a few bytes per item. Raises UserError.
+    The queries are the images of `data`. By default, they are a sample of the index's items, which
+    is always the same. The index is searched on `device`. The memory use does not depend on the
+    number of queries, and grows by a few bytes per item.
     """
     examples = open_dataset(data).part("all") if data else ()
     opened = open_index(directory, device=device)
     index = opened.index
     if not len(index.ids):
         raise UserError(
-            f"{directory} has no items to find; "
-            f"add some with: lookalike index build DATA --model MODEL --out {directory}"
+            f"{directory} contains no items; "
+            f"to add items, run: lookalike index build DATA --model MODEL --out {directory}"
         )
     unreadable: list[str] = []
     if data:
@@ -132,12 +133,12 @@ class _SearchMode:
 
     @property
     def true_metric(self) -> Metric:
-        """The distance that defines the true neighbours: for codes, Euclidean between features."""
+        """The metric that defines the true neighbours. For codes, it is Euclidean."""
         return "euclidean" if self.metric == "hamming" else self.metric
 
 
 class _Tally:
-    """The figures of one search mode so far."""
+    """The figures of one search mode, for all blocks so far."""
 
     def __init__(self) -> None:
         self.recalls: list[Doubles] = []
@@ -147,11 +148,11 @@ class _Tally:
         self.num_hits = 0
         """Number of matches with their query's label."""
         self.num_judged = 0
-        """Number of matches of queries whose label some other item has."""
+        """Number of matches of queries that share their label with some other item."""
 
 
 class _Judge:
-    """Searches for blocks of queries in every mode, and adds up how good the matches are."""
+    """Searches for blocks of queries in every mode, and collects the figures."""
 
     def __init__(self, searcher: Searcher, k: int):
         self._searcher, self._index, self._k = searcher, searcher.index, k
@@ -163,7 +164,7 @@ class _Judge:
         self.num_queries = self.num_unlabelled = self.num_unanswerable = 0
 
     def add(self, block: QueryBlock, bar: Bar) -> None:
-        """Search for a block of queries in every mode, and count how good the matches are."""
+        """Search for a block of queries in every mode, and add the figures."""
         index = self._index
         labels = self._numbered(block.labels)
         exact = {metric: self._exact(block, metric) for metric in METRICS}
@@ -186,7 +187,7 @@ class _Judge:
         self.num_unanswerable += int(np.count_nonzero(~is_answerable & (labels != NO_LABEL)))
 
     def results(self) -> list[Quality]:
-        """The figures over all queries so far, per search mode."""
+        """The figures for all queries so far, one `Quality` per search mode."""
         return [
             Quality(
                 metric=mode.metric,
@@ -199,7 +200,7 @@ class _Judge:
         ]
 
     def _is_answerable(self, labels: Rows, block: QueryBlock) -> npt.NDArray[np.bool_]:
-        """Whether an item other than the query itself has the query's label, (B,)."""
+        """A mask (B,) of the queries whose label some other item has."""
         has_others = self._label_counts[labels] > block.are_items
         is_answerable: npt.NDArray[np.bool_] = has_others & (labels != NO_LABEL)
         return is_answerable
@@ -225,7 +226,10 @@ class _Judge:
         )
 
     def _exact(self, block: QueryBlock, metric: Metric) -> tuple[Doubles, Rows]:
-        """Distances and rows of the true neighbours, (B, min(k, n)) each, the query left out."""
+        """The distances and rows of the true neighbours, (B, min(k, n)) each.
+
+        A query is not one of its own neighbours.
+        """
         index = self._index
         distances, rows = exact_neighbours(
             block.features, index.features, index.rows, self._k + block.are_items, metric
@@ -236,7 +240,7 @@ class _Judge:
         return np.take_along_axis(distances, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
 
     def _matches(self, block: QueryBlock, mode: _SearchMode) -> list[Rows]:
-        """The rows of each query's matches by the index's own search, without the query itself."""
+        """Search for the queries. Return the rows of each query's matches, without the query."""
         answers = self._searcher.search(
             block.features, self._k + block.are_items, metric=mode.metric, rerank=mode.rerank
         )
@@ -247,7 +251,7 @@ class _Judge:
         ]
 
     def _item_labels(self) -> Rows:
-        """The label numbers of the items, in the order of the index's rows, (num_items,)."""
+        """The label numbers of the items, (num_items,), in the order of the index's rows."""
         labels = np.empty(len(self._index.ids), np.int64)
         for start in range(0, len(labels), LABEL_BLOCK_ITEMS):
             ids = self._index.ids[start : start + LABEL_BLOCK_ITEMS].tolist()
@@ -256,7 +260,10 @@ class _Judge:
         return labels
 
     def _numbered(self, labels: Sequence[str | None]) -> Rows:
-        """The numbers of labels, (n,): NO_LABEL for None, an unused number for an unknown label."""
+        """The numbers of labels, (n,).
+
+        None gets NO_LABEL. A label that is not in the index gets an unused number.
+        """
         unused = len(self._numbers)
         return np.array(
             [NO_LABEL if label is None else self._numbers.get(label, unused) for label in labels],
@@ -268,12 +275,12 @@ def _no_queries(data: str | None, unreadable: Sequence[str]) -> DataError:
     reason = f": {unreadable[0]}" if unreadable else ""
     return DataError(
         f"{data} has no readable image{reason}; "
-        "pass --queries a folder of images, a CSV (path,label), or `digits`"
+        "pass a folder of images, a CSV (path,label) or `digits` as --queries"
     )
 
 
 def _search_modes(index: Index) -> list[_SearchMode]:
-    """Both distances between features and, if there are codes, Hamming with and without rerank."""
+    """The metrics between features. If there are codes, also hamming with and without rerank."""
     modes = [_SearchMode(metric) for metric in METRICS]
     if index.manifest.has_codes:
         modes += [_SearchMode("hamming"), _SearchMode("hamming", DEFAULT_RERANK)]
@@ -281,6 +288,6 @@ def _search_modes(index: Index) -> list[_SearchMode]:
 
 
 def _mean(blocks: list[Doubles]) -> float | None:
-    """The mean of the values that are not NaN; None if there are none."""
+    """The mean of the values that are not NaN. It is None if there are no such values."""
     mean = mean_of(np.concatenate(blocks)) if blocks else float("nan")
     return None if np.isnan(mean) else mean

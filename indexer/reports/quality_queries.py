@@ -1,4 +1,4 @@
-"""The queries that measure an index: images of a data set, or a sample of the index's own items."""
+"""The queries for measuring an index: images of a data set, or a sample of the index's items."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from training.data.examples import Example
 from training.data.images import ImageError
 
 NUM_OWN_QUERIES = 1000
-"""Maximum number of an index's own items that are queries."""
+"""Maximum number of queries that are items of the index."""
 MIN_BLOCK_QUERIES = 1024
-"""Number of embedded images that are gathered before they are searched for together."""
+"""Minimum number of images in a block of queries. Only the last block may be smaller."""
 NO_ROW = -1
 
 
@@ -27,7 +27,7 @@ class QueryBlock:
     """(B, 4096)."""
     labels: list[str | None]
     own_rows: Rows
-    """(B,) rows of the queries if they are items of the index, otherwise NO_ROW for each."""
+    """(B,). The rows of the queries in the index. If the queries are not items, all are NO_ROW."""
 
     @property
     def are_items(self) -> bool:
@@ -36,7 +36,7 @@ class QueryBlock:
 
 
 def own_items(index: Index) -> QueryBlock:
-    """Up to NUM_OWN_QUERIES items of the index, always the same ones."""
+    """A sample of at most NUM_OWN_QUERIES items of the index. It is always the same."""
     positions = np.random.default_rng(0).permutation(len(index.ids))[:NUM_OWN_QUERIES]
     positions.sort()
     ids, rows = index.ids[positions].tolist(), index.rows[positions]
@@ -47,9 +47,9 @@ def own_items(index: Index) -> QueryBlock:
 def embedded_examples(
     examples: Sequence[Example], embedder: Embedder, unreadable: list[str]
 ) -> Iterator[QueryBlock]:
-    """The readable examples in order, in blocks.
+    """Embed the readable examples in order. Yield blocks of them.
 
-    The path of each other example is appended to `unreadable`, with the reason.
+    The path of each unreadable example is appended to `unreadable`, with the reason.
     """
 
     def skip(position: int, error: ImageError) -> None:

@@ -1,9 +1,9 @@
-"""Measures of look-alikes: how many true neighbours a search finds, and how often labels agree.
+"""Measures of search quality.
 
-- Recall at k: the share of the k truly nearest items that a search finds.
+- Recall at k: the share of the k nearest items that a search returns.
 - Precision at k: the share of the k matches that have the query's label.
-- mAP: the mean over queries of the average precision over the whole ranking (Manning et al. 2008,
-  section 8.4).
+- mAP: the mean of the average precision over all queries. The average precision of a query is
+  computed over the whole ranking (Manning et al. 2008, section 8.4).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from indexer.search.searcher import Match
 from indexer.search.top_k import merge_nearest
 
 RANKING_BLOCK_QUERIES = 1024
-"""Number of queries at a time. They take 32 MB as doubles."""
+"""Number of queries in a block. They take 32 MB as doubles."""
 RANKING_BLOCK_ROWS = 1024
-"""Number of rows at a time. Their features take 32 MB as doubles."""
+"""Number of rows in a block. Their features take 32 MB as doubles."""
 RANKING_BYTES = 128 * 2**20
 """Maximum memory for the distances of a block of queries to all items."""
 TIE = 1e-6
-"""Distances that differ by a smaller share than this are equal."""
+"""Two distances count as equal if their relative difference is smaller than this."""
 
 
 def precision_at_k(matches: Sequence[Sequence[Match]], labels: Sequence[str | None]) -> float:
-    """The share of matches that have their query's label, over all queries; NaN without matches."""
+    """The share of all matches that have their query's label. It is NaN if there are no matches."""
     hits = [
         match.item.label == label
         for query_matches, label in zip(matches, labels, strict=True)
@@ -41,9 +41,10 @@ def exact_neighbours(
 ) -> tuple[Doubles, Rows]:
     """The distances and rows of the `k` rows nearest to each query, (Q, min(k, n)) each.
 
-    Queries (Q, 4096), features (num_rows, 4096), which may be memory-mapped, and the rows (n,) to
-    choose from. Nearest first, ties by row. Distances are computed as doubles, in blocks: besides
-    the result this takes less than 256 MB for any number of rows and queries.
+    `queries` is (Q, 4096). `features` is (num_rows, 4096) and may be memory-mapped. `rows` (n,) are
+    the rows to search. The nearest row comes first. Rows at the same distance are ranked by row
+    number. Distances are computed as doubles, in blocks. In addition to the result, this takes less
+    than 256 MB for any number of rows and queries.
     """
     k = min(k, len(rows))
     distances, nearest = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
@@ -66,11 +67,12 @@ def recall_at_k(
     features: Floats,
     metric: Metric,
 ) -> Doubles:
-    """The share of each query's `k` nearest rows that a search found, (Q,); NaN if there are none.
+    """The share of each query's `k` nearest rows that a search returned, (Q,).
 
-    `matches` has the rows that the search returned, one array per query. `exact` is the result of
-    `exact_neighbours`, (Q, k) each. A row as near as the k-th nearest counts as found: which of
-    several equal rows are among the k is chance.
+    `matches` contains the rows that the search returned, one array per query. `exact` is the result
+    of `exact_neighbours`, (Q, k) each. A share is NaN if there are no nearest rows. A row that is
+    as near as the k-th nearest row counts as a hit, because it is chance which of several equally
+    near rows are among the k.
     """
     recalls = np.full(len(queries), np.nan)
     for position, (rows, distances, nearest) in enumerate(zip(matches, *exact, strict=True)):
@@ -98,16 +100,16 @@ def average_precisions(
     """Average precision of each query, (Q,), over the ranking of all rows by distance.
 
     It is NaN if no row has the query's label. `rows` (n,) are in ascending order. `query_labels`
-    (Q,) and `row_labels` (n,) are label numbers; a negative number means that there is no label.
-    Rows at the same distance are ranked by row number. `own_rows` (Q,) names one row per query that
-    is left out of its ranking; -1 leaves out no row. For each block of queries, the distances to
-    all rows are kept as float32.
+    (Q,) and `row_labels` (n,) are label numbers. A negative number means that there is no label.
+    Rows at the same distance are ranked by row number. `own_rows` (Q,) contains one row per query.
+    This row is left out of the query's ranking; -1 leaves out no row. For each block of queries,
+    the distances to all rows are kept as float32.
     """
     precisions = np.full(len(queries), np.nan)
     block_size = int(np.clip(RANKING_BYTES // (4 * max(len(rows), 1)), 1, RANKING_BLOCK_QUERIES))
     for start in range(0, len(queries), block_size):
         block = queries[start : start + block_size]
-        # BLAS may round the distances of two duplicates differently. As float32 they tie.
+        # BLAS may round the distances of two duplicates differently. As float32, they are equal.
         distances = np.empty((len(block), len(rows)), np.float32)
         end = 0
         for _, some_distances in _distances(block, features, rows, metric):
@@ -129,9 +131,9 @@ def code_average_precisions(
     *,
     own_rows: Rows | None = None,
 ) -> Doubles:
-    """Like `average_precisions`, by Hamming distance between codes.
+    """Like `average_precisions`, but by the Hamming distance between codes.
 
-    Queries (Q, bytes) and codes (n, bytes), one per row.
+    `queries` (Q, bytes) are the codes of the queries. `codes` (n, bytes) contains one code per row.
     """
     precisions = np.full(len(queries), np.nan)
     for position, query in enumerate(queries):
@@ -143,16 +145,17 @@ def code_average_precisions(
 
 
 def average_precision(is_hit: npt.NDArray[np.bool_]) -> float:
-    """The mean, over the hits in a ranking, of the precision at their rank; NaN without a hit.
+    """The mean of the precisions at the ranks of all hits. It is NaN if there are no hits.
 
-    `is_hit` (n,) says for each rank, nearest first, whether the item has the query's label.
+    `is_hit` (n,) tells whether the item at each rank has the query's label. The nearest comes
+    first.
     """
     ranks = np.flatnonzero(is_hit) + 1
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else float("nan")
 
 
 def mean_of(values: Doubles) -> float:
-    """The mean of the values that are not NaN; NaN if there are none."""
+    """The mean of the values that are not NaN. It is NaN if there are no such values."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -160,9 +163,9 @@ def mean_of(values: Doubles) -> float:
 def _hits(
     distances: Floats, label: np.int64, row_labels: Rows, is_own: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.bool_]:
-    """Whether each row has the label, (n,), nearest first. The query's own row is last, and no hit.
+    """Rank the rows by distance. Return a mask (n,) of those that have the label, nearest first.
 
-    `is_own` (n,) marks the query's own row.
+    `is_own` (n,) marks the query's own row. This row is ranked last and is not a hit.
     """
     is_hit = (row_labels == label) & (label >= 0)
     if is_own is not None:
@@ -175,7 +178,7 @@ def _hits(
 def _distances(
     queries: Floats, features: Floats, rows: Rows, metric: Metric
 ) -> Iterator[tuple[Rows, Doubles]]:
-    """Blocks of rows, with the queries' distances to them, (Q, rows of the block)."""
+    """Yield blocks of rows, and the queries' distances to them, (Q, rows of the block)."""
     doubles = queries.astype(np.float64)
     for start in range(0, len(rows), RANKING_BLOCK_ROWS):
         some_rows = rows[start : start + RANKING_BLOCK_ROWS]

@@ -1,8 +1,9 @@
-"""Codes in buckets, so that a search by codes need not look at all of them.
+"""Codes in buckets, so that a search does not have to compare all codes.
 
-The first bits of a code are the address of its bucket. A query looks into the buckets whose address
-differs from its own in at most a few bits, the *flips*. The time of a lookup depends on the number
-of these buckets, hardly on the number of codes. Codes in other buckets are missed.
+The first bits of a code are the address of its bucket. A query searches the buckets whose address
+differs from its own in at most a few bits. This number of bits is called `flips`. The search time
+depends on the number of these buckets, and hardly on the number of codes. Codes in other buckets
+are missed.
 
 Semantic hashing: Salakhutdinov and Hinton 2009; Krizhevsky and Hinton 2011 (ESANN). docs/results.md
 says when a scan of all codes is faster.
@@ -20,8 +21,10 @@ MIN_ADDRESS_BITS, MAX_ADDRESS_BITS = 8, 28
 
 
 class CodeBuckets:
-    """Codes (n, bytes) in FAISS's buckets, in memory. Threads may share it; their searches wait for
-    each other."""
+    """Codes (n, bytes) in FAISS's buckets, in memory.
+
+    Safe to use from several threads. Only one thread searches at a time.
+    """
 
     def __init__(self, codes: Codes):
         """Make about one bucket per code. 10,000,000 codes take about two seconds."""
@@ -36,8 +39,8 @@ class CodeBuckets:
     def search(self, queries: Codes, k: int, flips: int) -> tuple[Integers, Integers]:
         """Distances and positions of the `k` nearest codes in the buckets within `flips`.
 
-        (B, k) each. The last positions are -1 if these buckets hold fewer codes.
+        Both arrays are (B, k). If these buckets have fewer codes, the last positions are -1.
         """
-        with self._lock:  # FAISS keeps the number of flips in the index, not in the search
+        with self._lock:  # all searches share FAISS's attribute for the flips
             self._buckets.nflip = flips
             return self._buckets.search(queries, k)

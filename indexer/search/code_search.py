@@ -1,7 +1,7 @@
-"""The nearest items by code: count the bits that differ, for all items, without reading a feature.
+"""Find the nearest items by code: count the bits that differ from the query's code.
 
-Optionally the features of the nearest by code, and only these, are read to rank them by Euclidean
-distance.
+This does not read the features. Optionally, the nearest items by code are ranked again by Euclidean
+distance. Then only the features of these items are read.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from indexer.storage.manifest import IndexDirectoryError
 from training.network.model import NUM_FEATURES
 
 MIN_CODES_PER_THREAD, MIN_ROWS_PER_THREAD = 50_000, 256
-"""Fewer codes to count, or rows to measure, are not worth a thread: they take less than a tenth of
-a millisecond."""
+"""Minimum number of codes to compare, or of rows to measure, per thread. Fewer take less than a
+tenth of a millisecond, so they are not worth a thread."""
 _faiss: Any = faiss  # its type stubs lack the functions that work on arrays in place
 _Result = TypeVar("_Result")
 
@@ -42,7 +42,7 @@ class CoreThreads:
     ) -> list[_Result]:
         """Split 0..count into one part per thread; return work(start, end) of each part, in order.
 
-        There are fewer parts if they would be smaller than `min_per_thread`, but always one.
+        If the parts would be smaller than `min_per_thread`, there are fewer, but at least one.
         """
         num_parts = max(1, min(self._num_threads, count // min_per_thread))
         bounds = [count * part // num_parts for part in range(num_parts + 1)]
@@ -50,9 +50,10 @@ class CoreThreads:
 
 
 def scan(threads: CoreThreads, queries: Codes, codes: Codes, k: int) -> tuple[Integers, Integers]:
-    """Distances and positions of the `k` of the codes (n, bytes) nearest to each query (B, bytes).
+    """Find the `k` codes nearest to each query (B, bytes), among codes (n, bytes).
 
-    (B, min(k, n)) each, nearest first, ties by position.
+    Returns distances and positions, (B, min(k, n)) each, nearest first. Codes at the same distance
+    are ranked by position.
     """
     k = min(k, len(codes))
 
@@ -68,7 +69,8 @@ def scan(threads: CoreThreads, queries: Codes, codes: Codes, k: int) -> tuple[In
 
     parts = threads.map(count_bits, len(codes), MIN_CODES_PER_THREAD)
     distances, positions = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
-    # FAISS orders ties by position, and the parts are in order of position.
+    # FAISS ranks equal distances by position. The parts are in that order too, so a stable sort
+    # keeps it.
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     nearest_positions = np.take_along_axis(positions, order, axis=1)
     return np.take_along_axis(distances, order, axis=1), nearest_positions
@@ -93,7 +95,7 @@ class CodeSearch:
 
     @cached_property
     def buckets(self) -> CodeBuckets:
-        """A second copy of the codes in memory, in buckets. It is made when it is first used."""
+        """A second copy of the codes in memory, in buckets. It is made on first use."""
         return CodeBuckets(self.item_codes)
 
     def search(
@@ -105,12 +107,14 @@ class CodeSearch:
         rows: Rows | None = None,
         flips: int | None = None,
     ) -> list[Neighbours]:
-        """The `k` nearest of all items, or of `rows` (n,), ascending, to each feature (B, 4096).
+        """Find the `k` items nearest to each feature (B, 4096), or fewer if there are fewer items.
 
-        There are fewer if there are fewer items. With `rerank` 0 the distance is the number of bits
-        that differ, ties by row. Otherwise the max(rerank, k) nearest by code are ranked by
-        Euclidean distance. With `flips`, and without `rows`, only the buckets within this number of
-        flips are searched; if they hold fewer than k codes, all codes are scanned.
+        If `rows` (n,) is given, in ascending order, only these rows are searched. With `rerank` 0,
+        the distance is the number of bits that differ, and items at the same distance are ranked by
+        row number. Otherwise, the max(rerank, k) nearest by code are ranked by Euclidean distance.
+
+        With `flips` and without `rows`, only the buckets within this number of flips are searched.
+        If they have fewer than k codes, all codes are scanned.
         """
         queries = self._encode(features)
         count = max(rerank, k)
@@ -126,9 +130,10 @@ class CodeSearch:
         ]
 
     def _encode(self, features: Floats) -> Codes:
-        """Codes of features (B, 4096), by FAISS on one core.
+        """The codes of features (B, 4096), computed by FAISS on one core.
 
-        The threads of BLAS would keep spinning for a while, on the cores that the scan needs next.
+        BLAS is not used, because its threads would keep spinning for a while on the cores that the
+        scan needs next.
         """
         encoder = self.encoder
         projections = np.empty((len(features), len(encoder.weights)), np.float32)
@@ -146,7 +151,7 @@ class CodeSearch:
         return _to_neighbours(*scan(self._threads, queries, codes, count), rows)
 
     def _look_up(self, queries: Codes, k: int, count: int, flips: int) -> list[Neighbours]:
-        """The nearest codes in the buckets within `flips`, or of all codes if these are under k."""
+        """Search the buckets within `flips`. If they have fewer than `k` codes, scan all codes."""
         rows = self._index.rows
         neighbours = _to_neighbours(
             *self.buckets.search(queries, min(count, len(rows)), flips), rows
@@ -157,9 +162,9 @@ class CodeSearch:
         return neighbours
 
     def _rerank(self, feature: Floats, rows: Rows, k: int) -> Neighbours:
-        """The `k` of rows (n,) nearest to a feature (4096,) by Euclidean distance.
+        """Find the `k` of `rows` (n,) nearest to a feature (4096,) by Euclidean distance.
 
-        The rows' features are not copied: FAISS reads them from the memory-mapped file.
+        The features of the rows are not copied. FAISS reads them from the memory-mapped file.
         """
         squared = np.empty(len(rows), np.float32)
         query, features = faiss.swig_ptr(feature), faiss.swig_ptr(self._index.features)
@@ -175,9 +180,9 @@ class CodeSearch:
 
 
 def _to_neighbours(distances: Integers, positions: Integers, rows: Rows) -> list[Neighbours]:
-    """Distances and positions in `rows`, (B, k) each -> the neighbours of each query, ties by row.
+    """Convert distances and positions in `rows`, (B, k) each, to the neighbours of each query.
 
-    A position of -1 is left out.
+    Neighbours at the same distance are ranked by row number. A position of -1 is left out.
     """
     neighbours = []
     for some_distances, some_positions in zip(distances, positions, strict=True):

@@ -8,24 +8,29 @@ from indexer.search.top_k import merge_nearest
 from indexer.storage.index import Index
 
 Neighbours = tuple[Doubles, Rows]
-"""Distances and rows of the items nearest to one query, nearest first, ties by row."""
+"""Distances and rows of the items nearest to one query, nearest first. Items at the same distance
+are ranked by row number."""
 
 SCAN_BLOCK_ROWS = 2048
-"""Rows that are scanned at a time. A block takes 32 MB if its features have to be copied."""
+"""Number of rows per block of a scan. A block takes 32 MB if its features have to be copied."""
 NUM_SPARE = 16
-"""Candidates beyond k, because float32 may put almost equal distances in the wrong order."""
+"""Number of candidates beyond k. They are needed because float32 may put almost equal distances in
+the wrong order."""
 
 
 def find_nearest(
     index: Index, rows: Rows, queries: Floats, k: int, metric: Metric
 ) -> list[Neighbours]:
-    """The min(k, n) nearest of `rows` (n,) to each query (B, 4096)."""
+    """Find the min(k, n) nearest of `rows` (n,) to each query (B, 4096)."""
     candidates = scan_features(index, rows, queries, k, metric)
     return rank_candidates(index, queries, candidates, k, metric)
 
 
 def scan_features(index: Index, rows: Rows, queries: Floats, k: int, metric: Metric) -> Rows:
-    """The `k` nearest of `rows` (n,) and some more, in no order, (B, min(k + NUM_SPARE, n))."""
+    """Scan `rows` (n,) in float32 for the rows nearest to each query (B, 4096).
+
+    Returns the `k` nearest and NUM_SPARE more, unordered, (B, min(k + NUM_SPARE, n)).
+    """
     num_kept = min(k + NUM_SPARE, len(rows))
     best, best_rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start in range(0, len(rows), SCAN_BLOCK_ROWS):
@@ -43,7 +48,7 @@ def rank_candidates(
 ) -> list[Neighbours]:
     """The `k` nearest of each query's candidate rows (B, n), by true distance.
 
-    A candidate of -1 is not a row, and a repeated row counts once, so there may be fewer than k.
+    Candidates of -1 are left out, and a repeated row counts once, so there may be fewer than k.
     """
     neighbours = []
     for query, candidate_rows in zip(queries, candidates, strict=True):
@@ -55,7 +60,7 @@ def rank_candidates(
 
 
 def true_distances(index: Index, query: Floats, rows: Rows, metric: Metric) -> Doubles:
-    """The distances of rows (n,) from a query (4096,), in doubles, (n,)."""
+    """The distances (n,) of `rows` (n,) from a query (4096,), computed in doubles."""
     distances, query_doubles = np.empty(len(rows)), query.astype(np.float64)
     for start in range(0, len(rows), SCAN_BLOCK_ROWS):
         block = slice(start, start + SCAN_BLOCK_ROWS)
@@ -65,7 +70,7 @@ def true_distances(index: Index, query: Floats, rows: Rows, metric: Metric) -> D
 
 
 def _features_of(index: Index, rows: Rows) -> Floats:
-    """The features of ascending rows, (n, 4096). Those of consecutive rows are not copied."""
+    """The features (n, 4096) of rows in ascending order. Consecutive rows are not copied."""
     first, last = int(rows[0]), int(rows[-1])
     are_consecutive = last - first + 1 == len(rows)
     features: Floats = index.features[first : last + 1] if are_consecutive else index.features[rows]

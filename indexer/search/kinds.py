@@ -1,6 +1,6 @@
-"""The kinds of search: the memory that each kind takes, and which kind suits a collection.
+"""The kinds of search, the memory that each kind needs, and the choice of a kind.
 
-flat             every feature is compared: exact, and needs no memory beside the features
+flat             every feature is compared: exact, and needs no memory beyond the features
 ivf              inverted lists: only the features in the nearest cells are compared
 ivf-fp16         the same, in half precision
 ivf-sq8          the same, with 8 bits per number
@@ -19,7 +19,7 @@ from training.network.model import NUM_FEATURES
 
 SearchKind = Literal["flat", "ivf", "ivf-fp16", "ivf-sq8", "hnsw-fp16", "hnsw-sq8"]
 RequestedKind = Literal["auto", SearchKind]
-"""A kind that a user asks for. `auto` leaves the choice to `choose`."""
+"""A kind that a user requests. With `auto`, `choose` makes the choice."""
 KINDS: tuple[RequestedKind, ...] = get_args(RequestedKind)
 
 MAX_FLAT_ITEMS = 50_000
@@ -28,10 +28,10 @@ items takes 133 ms on two cores (benchmarks/results/codes_speed.json)."""
 LIST_KINDS_BY_PRECISION: tuple[SearchKind, ...] = ("ivf", "ivf-fp16", "ivf-sq8")
 BYTES_PER_NUMBER = {"ivf": 4, "ivf-fp16": 2, "ivf-sq8": 1, "hnsw-fp16": 2, "hnsw-sq8": 1}
 HNSW_LINKS = 32
-"""Links of an item to its neighbours in the graph. The lowest layer has twice as many. Malkov and
-Yashunin 2018 recommend 5 to 48."""
+"""Number of links per item to its neighbours in the graph. The lowest layer has twice as many.
+Malkov and Yashunin 2018 recommend 5 to 48."""
 MIN_POINTS_PER_LIST = 39
-"""Minimum number of training points per centroid of k-means, FAISS's own rule."""
+"""Minimum number of training points per k-means centroid. FAISS has the same limit."""
 MAX_TRAINING_ROWS = 65_536
 """Maximum number of features for k-means: 1 GB."""
 
@@ -40,7 +40,7 @@ MAX_TRAINING_ROWS = 65_536
 class ChosenKind:
     """A kind of search, and the bytes that it needs for all metrics together.
 
-    `warning` is a sentence if the kind needs more memory than is allowed, else None.
+    `warning` is a text if the kind needs more memory than is allowed, otherwise None.
     """
 
     kind: SearchKind
@@ -51,8 +51,8 @@ class ChosenKind:
 def choose(requested: RequestedKind, num_items: int, memory_bytes: int | None = None) -> ChosenKind:
     """Choose the kind of search for a collection.
 
-    `auto` is flat as long as that is fast, and then the most precise inverted lists that fit into
-    `memory_bytes`, by default half of the machine's memory.
+    With `auto`, a small collection gets `flat`. A larger one gets the most precise inverted lists
+    that fit into `memory_bytes`. The default of `memory_bytes` is half of the machine's memory.
     """
     budget = default_memory_bytes() if memory_bytes is None else memory_bytes
     if requested != "auto":
@@ -94,12 +94,11 @@ def parse_kind(text: str) -> RequestedKind:
 
 
 def _warn(chosen: ChosenKind, budget: int) -> ChosenKind:
-    """Add the warning if the kind takes more than `budget` bytes."""
+    """Add the warning if the kind needs more than `budget` bytes."""
     if chosen.memory_bytes <= budget:
         return chosen
     warning = (
-        f"{chosen.kind} needs about {format_size(chosen.memory_bytes)}, "
-        f"more than the {format_size(budget)} of --memory; "
-        "what does not fit is read from the disk, which is slow"
+        f"{chosen.kind} needs about {format_size(chosen.memory_bytes)} of memory "
+        f"but --memory allows {format_size(budget)}; the rest is read from the disk, which is slow"
     )
     return replace(chosen, warning=warning)

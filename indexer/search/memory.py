@@ -1,4 +1,4 @@
-"""Sizes of memory: how much searching may take on this machine, and sizes as people write them."""
+"""Memory sizes: the default for searches on this machine, and conversion from and to text."""
 
 import os
 import re
@@ -28,16 +28,16 @@ def default_memory_bytes() -> int:
 
 
 def parse_memory(text: str) -> int:
-    """The bytes of `4GB`, `512 MiB` or `1000000000`; raises UserError."""
+    """The number of bytes in `4GB`, `512 MiB` or `1000000000`; raises UserError."""
     size = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text.lower())
     num_bytes = int(float(size[1]) * _UNITS[size[2] or ""]) if size else 0
     if not num_bytes:
-        raise UserError(f"--memory takes a size such as 4GB, 512MB or 1.5GiB, got {text!r}")
+        raise UserError(f"--memory must be a size such as 4GB, 512MB or 1.5GiB, got {text!r}")
     return num_bytes
 
 
 def format_size(num_bytes: int) -> str:
-    """A size as `4.0 GB`, `512.0 MB` or `1.0 kB`."""
+    """The text of a size, such as `4.0 GB`, `512.0 MB` or `1.0 kB`."""
     units = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
     unit, name = next((pair for pair in units if num_bytes >= pair[0]), units[-1])
     return f"{num_bytes / unit:,.1f} {name}"

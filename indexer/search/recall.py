@@ -1,4 +1,4 @@
-"""Measure the recall of a FAISS structure against exact search, and set its breadth by it."""
+"""Measure the recall of a FAISS structure against exact search, and tune its breadth."""
 
 import numpy as np
 
@@ -11,12 +11,16 @@ from indexer.storage.index import Index
 
 RECALL_TARGET, RECALL_K, NUM_RECALL_QUERIES = 0.95, 10, 200
 TIE = 1 + 1e-6
-"""A match as near as the tenth nearest counts as a hit, up to rounding."""
+"""A match counts as a hit if it is as near as the tenth nearest item. This factor allows for
+rounding."""
 SEED = 0
 
 
 class RecallMeter:
-    """Items of an index as queries for the 10 nearest other items. The exact search runs once."""
+    """Measures the share of the 10 nearest other items that a structure finds.
+
+    The queries are items of the index. The exact search runs only once.
+    """
 
     def __init__(self, index: Index, metric: Metric):
         order = np.random.default_rng(SEED).permutation(len(index.ids))
@@ -58,7 +62,10 @@ class RecallMeter:
 
 
 def tune_breadth(meter: RecallMeter, structure: Structure) -> float:
-    """Set the least breadth that reaches RECALL_TARGET, or else the maximum; return its recall."""
+    """Set the smallest breadth that reaches RECALL_TARGET, and return its recall.
+
+    If no breadth reaches it, the maximum is set.
+    """
     too_narrow, maximum = structure.breadth - 1, structure.max_breadth
     while (recall := meter.recall(structure)) < RECALL_TARGET and structure.breadth < maximum:
         too_narrow, structure.breadth = structure.breadth, min(2 * structure.breadth, maximum)

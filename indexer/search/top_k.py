@@ -1,4 +1,4 @@
-"""The nearest rows to each query, kept while blocks of rows are scanned one after the other."""
+"""Keep the nearest rows to each query while blocks of rows are scanned one after another."""
 
 from typing import TypeVar
 
@@ -20,14 +20,14 @@ def merge_nearest(
 ) -> tuple[DistanceArray, Rows]:
     """Merge one more block of rows into the nearest rows so far, and keep each query's `k` nearest.
 
-    `best` and `best_rows` (B, m) are the result of the call before. Pass empty arrays (B, 0) to the
-    first call. `distances` (B, n) are the block's. `rows` has the row of each distance, (B, n), or
-    (n,) if the block has the same rows for all queries. Returns distances and rows,
-    (B, min(k, m + n)) each.
+    `best` and `best_rows` (B, m) are the result of the previous call. Pass empty arrays (B, 0) to
+    the first call. `distances` (B, n) are the distances of the block. `rows` has the row of each
+    distance, (B, n), or (n,) if the block has the same rows for all queries. Returns distances and
+    rows, (B, min(k, m + n)) each.
 
-    With `is_sorted` the result ascends by distance, and of equal distances the one that was merged
-    first comes first. Without it the result is in no order, and any of several equal distances may
-    be kept, which is faster.
+    With `is_sorted`, the nearest rows come first. If distances are equal, the row that was merged
+    first comes first. Otherwise, the result is unordered, and any of several rows at the same
+    distance may be kept. This is faster.
     """
     distances = np.concatenate([best, distances], axis=1)
     block_shape = (len(distances), distances.shape[1] - best.shape[1])

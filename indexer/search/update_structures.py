@@ -21,13 +21,14 @@ from training.devices import Device
 from training.progress import Bar, console
 
 MIN_TAIL, TAIL_SHARE = 20_000, 0.2
-"""New items are scanned until there are more than this, in number and as a share of the covered
-items. Then they are added to the structure. This keeps the cost of additions in proportion."""
+"""New items are scanned until there are more than MIN_TAIL and also more than TAIL_SHARE of the
+covered items. Then they are added to the structure. In this way, the total cost of additions stays
+in proportion to their number."""
 MAX_REMOVED_SHARE = 0.5
-"""A structure is built again when a larger share of its items has been removed."""
+"""A structure is built again when more than this share of its items has been removed."""
 MAX_GROWTH = 4
-"""A structure is built again when it would cover more than this many times the items that it was
-trained on, because its cells fit the later items less well."""
+"""A structure is built again when it would cover more than this many times the number of items at
+its training. The reason is that its cells fit the later items less well."""
 LEAST_BREADTH = {"nprobe": 1, "ef_search": 64}
 
 Task = Literal["make", "extend", "nothing"]
@@ -44,9 +45,9 @@ def update_search(
 ) -> None:
     """Bring the structures up to date with the writer's items, for its next commit.
 
-    `kind` and `memory_bytes` are remembered in the index. None means the remembered value, or at
-    first `auto` and half of the machine's memory. If there is something to make, the writer's
-    pending changes are committed first. With `anew` all structures are built again.
+    `kind` and `memory_bytes` are stored in the index. None means the stored value. The defaults are
+    `auto` and half of the machine's memory. If there is something to make, the writer's pending
+    changes are committed first. With `anew`, all structures are built again.
     """
     if kind is not None:
         writer.search_options["kind"] = kind
@@ -79,10 +80,10 @@ def update_search(
 
 
 def _task(index: Index, artefact: Artefact | None, wanted: SearchKind, is_requested: bool) -> Task:
-    """The work that makes a structure cover the items and have the wanted kind.
+    """The work that a structure needs in order to cover the items and to have the wanted kind.
 
-    A change of kind that was requested is made at once. One that `auto` prefers waits until items
-    have to be added to the structure.
+    If the user requested another kind, the structure is changed at once. If `auto` prefers another
+    kind, the change waits until items have to be added to the structure.
     """
     if artefact is None:
         return "make"
@@ -107,7 +108,7 @@ def _make(
     earlier: Artefact | None,
     device: Device,
 ) -> None:
-    """Make a structure, or extend the earlier one, and give it to the writer with its recall."""
+    """Make a structure, or extend the earlier one, and pass it to the writer with its recall."""
     faiss_index, num_first, first_new = None, len(index.ids), 0
     if earlier:
         try:
@@ -115,7 +116,7 @@ def _make(
             num_first = earlier.facts["num_first"]
             first_new = int(np.searchsorted(index.ids, earlier.facts["last_id"], "right"))
         except IndexDirectoryError as error:
-            console.print(f"{error}; it is built again")
+            console.print(f"{error}; the structure is built again")
     with Bar(f"Search, {metric}", len(index.ids) - first_new) as bar:
         bar.advance(0, kind)
         builder = StructureBuilder(index, metric, device)
@@ -144,7 +145,7 @@ def _write_faiss(faiss_index: Any, path: Path) -> None:
     """Write a FAISS index; raises OSError, also for a full disk."""
     try:
         faiss.write_index(faiss_index, str(path))
-        # FAISS does not notice if the last block finds no space, so the file is read again.
+        # FAISS does not notice if the disk has no space for the last block, so read it back.
         faiss.read_index(str(path), READ_FLAGS)
     except RuntimeError as error:
         is_named = os.strerror(errno.ENOSPC) in str(error)

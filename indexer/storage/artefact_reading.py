@@ -1,4 +1,4 @@
-"""Reading artefacts: the content of a file is used only if it matches its checksum."""
+"""Read artefacts. The content of a file is used only if it matches its checksum."""
 
 import io
 from collections.abc import Mapping
@@ -31,9 +31,10 @@ def read_artefact(directory: Path, artefact: Artefact, remedy: str) -> bytes:
 def read_arrays(
     directory: Path, artefact: Artefact, shapes: Mapping[str, tuple[int, ...]], remedy: str
 ) -> list[Floats]:
-    """Read arrays of these names and shapes from a .npz artefact, in the order of `shapes`.
+    """Read the named arrays from a .npz artefact, in the order of `shapes`.
 
-    Raises IndexDirectoryError with the remedy if the file is damaged or holds something else.
+    `shapes` has the expected shape of each array, by name. Raises IndexDirectoryError with the
+    remedy if the file is damaged, an array is missing, or a shape differs.
     """
     file = directory / artefact.file
     content = io.BytesIO(read_artefact(directory, artefact, remedy))

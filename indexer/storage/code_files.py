@@ -1,7 +1,7 @@
-"""The file of binary codes, one code per row, as a writer sees it.
+"""Write the file of binary codes, which contains one code per row.
 
-A file belongs to one encoder. Codes of another encoder, or of another generation of the rows, are a
-new file, named after the commit that begins it.
+A file belongs to one encoder and one generation of the rows. Another encoder or another generation
+needs a new file. The name of a file contains the number of the commit that begins it.
 """
 
 from contextlib import suppress
@@ -18,11 +18,12 @@ from indexer.storage.records import CODES, file_name
 from training.progress import Bar
 
 ENCODING_BLOCK_ROWS = 256
-"""Features that are encoded together: one matrix product is faster than one product per row."""
+"""Number of features that are encoded together. One matrix product is faster than one product per
+row."""
 
 
 class CodeFile(GrowingFile):
-    """A growing file of codes, which encodes the features that it is given in blocks."""
+    """A growing file of codes. It encodes features in blocks."""
 
     def __init__(self, directory: Path, extent: Extent, encoder: Encoder):
         super().__init__(directory, extent)
@@ -30,9 +31,7 @@ class CodeFile(GrowingFile):
         self._waiting: list[Floats] = []
 
     def encode(self, features: Floats) -> None:
-        """Append the codes of features (B, 4096). They may be written later, but not after the next
-        `sync`.
-        """
+        """Append the codes of features (B, 4096). The next `sync` writes them at the latest."""
         self._waiting.extend(np.array(features, np.float32))  # the caller may reuse its array
         if len(self._waiting) >= ENCODING_BLOCK_ROWS:
             self._write_waiting()
@@ -48,10 +47,11 @@ class CodeFile(GrowingFile):
 
 
 def continue_codes(index: Index, manifest: Manifest) -> CodeFile | None:
-    """Open the codes of an index to append those of new rows; None if the index has no codes.
+    """Open the file of an index's codes to append the codes of new rows.
 
-    `index` is the commit that the writer opened, and `manifest` is its latest commit. Raises
-    IndexDirectoryError if codes of earlier rows are missing or the encoder is damaged.
+    Returns None if the index has no codes. `index` is the commit that the writer opened, and
+    `manifest` is its latest commit. Raises IndexDirectoryError if codes of earlier rows are missing
+    or the encoder is damaged.
     """
     if index.codes is None:
         return None
@@ -61,9 +61,9 @@ def continue_codes(index: Index, manifest: Manifest) -> CodeFile | None:
 
 
 def encode_rows(index: Index, rows: Rows, encoder: Encoder, *, commit: int) -> CodeFile:
-    """Write a new file with the codes of these rows, in their order, and keep it open.
+    """Write a new file with the codes of these rows, in the same order, and keep it open.
 
-    An OSError names the file.
+    If writing fails, the OSError names the file.
     """
     codes = CodeFile(index.directory, _new_file(commit), encoder)
     try:
@@ -80,10 +80,10 @@ def encode_rows(index: Index, rows: Rows, encoder: Encoder, *, commit: int) -> C
 
 
 def copy_codes(index: Index, manifest: Manifest, rows: Rows, *, commit: int) -> Extent:
-    """Write a new file with the codes of these rows, for their next generation.
+    """Write a new file with the codes of these rows, for the next generation.
 
-    Intact codes are copied, which needs no encoder. Otherwise the codes are made again from the
-    features. Raises IndexDirectoryError if the encoder is needed and damaged.
+    Intact codes are copied. No encoder is needed for that. Otherwise the codes are made again from
+    the features. Raises IndexDirectoryError if the encoder is needed but damaged.
     """
     if (codes := _intact_codes(index, manifest.files[CODES])) is not None:
         file = GrowingFile(index.directory, _new_file(commit))
@@ -100,7 +100,7 @@ def copy_codes(index: Index, manifest: Manifest, rows: Rows, *, commit: int) -> 
 
 
 def _intact_codes(index: Index, extent: Extent) -> Codes | None:
-    """The codes of an index, if they are those of this extent and match its checksum."""
+    """The codes of an index if they lie in this extent and match its checksum; otherwise None."""
     with suppress(IndexDirectoryError, FileNotFoundError):
         if index.manifest.files.get(CODES) == extent == measure_extent(index.directory, extent):
             return index.codes

@@ -1,9 +1,9 @@
-"""Binary codes: a feature as a few bits, packed 8 per byte, compared by counting differing bits.
+"""Binary codes. A code represents a feature by a few bits, packed 8 per byte.
 
-The encoder has one hyperplane per bit, learned by an autoencoder (see learned/autoencoder.py). A
-bit says on which side of its hyperplane the feature lies. The index keeps the encoder as an
-artefact and the codes in a growing file, one code per row (see code_files.py). Encoding needs NumPy
-only.
+Two codes are compared by the number of bits that differ. The encoder has one hyperplane per bit. A
+bit says on which side of its hyperplane the feature lies. An autoencoder learns the hyperplanes
+(see learned/autoencoder.py). The index keeps the encoder as an artefact. It keeps the codes in a
+growing file, one code per row (see code_files.py). Encoding needs NumPy only.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from training.network.model import NUM_FEATURES
 
 MIN_BITS, DEFAULT_BITS, MAX_BITS = 16, 256, 1024
 MIN_ITEMS = 64
-"""Fewer items have no neighbourhoods that codes could be learned from."""
+"""Minimum number of items for learning codes. Fewer items have no neighbourhoods to learn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class CodeFacts:
 
     num_bits: int
     num_fitted: int
-    """Number of items that it was learned from: all items, or a sample."""
+    """Number of items that the encoder was learned from: all items, or a sample."""
     seed: int
     commit: int
     """The index's commit when the encoder was learned."""
@@ -40,7 +40,7 @@ class CodeFacts:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Features to bits: `weights` (bits, 4096) and `thresholds` (bits,), float32.
+    """A linear encoder of features: `weights` (bits, 4096) and `thresholds` (bits,), float32.
 
     A bit is 1 if the feature times the bit's weights is greater than the bit's threshold.
     """
@@ -50,11 +50,14 @@ class Encoder:
     thresholds: Floats
 
     def encode(self, features: Floats) -> Codes:
-        """(B, 4096) -> (B, bits / 8)."""
+        """Encode features (B, 4096) as codes (B, bits / 8)."""
         return self.packed(features @ self.weights.T)
 
     def packed(self, projections: Floats) -> Codes:
-        """Pack features times weights, (B, bits), into codes (B, bits / 8)."""
+        """Compare projections with the thresholds, and pack the bits into codes (B, bits / 8).
+
+        `projections` are the features times the weights, (B, bits).
+        """
         return np.packbits(projections > self.thresholds, axis=1, bitorder="little")
 
     def save(self, file: Path) -> None:
@@ -64,7 +67,7 @@ class Encoder:
 
 
 def check_num_bits(num_bits: int) -> int:
-    """Return the number of bits; raises UserError if a code cannot have this length."""
+    """Return `num_bits`; raises UserError if a code cannot have this length."""
     if num_bits % 8 or not MIN_BITS <= num_bits <= MAX_BITS:
         raise UserError(
             f"--bits must be a multiple of 8 from {MIN_BITS} to {MAX_BITS}, got {num_bits}"
@@ -73,7 +76,7 @@ def check_num_bits(num_bits: int) -> int:
 
 
 def facts_of(manifest: Manifest) -> CodeFacts | None:
-    """The facts about the index's encoder; None if it has none."""
+    """The facts about the index's encoder; None if the index has no encoder."""
     artefact = manifest.artefacts.get(ENCODER)
     return None if artefact is None else _parse_facts(artefact.facts)
 
@@ -88,13 +91,13 @@ def load_encoder(directory: Path, manifest: Manifest) -> Encoder | None:
         return None
     facts = _parse_facts(artefact.facts)
     shapes = {"weights": (facts.num_bits, NUM_FEATURES), "thresholds": (facts.num_bits,)}
-    remedy = f"learn it again: {encode_command(directory, facts)}"
+    remedy = f"to learn it again, run: {encode_command(directory, facts)}"
     weights, thresholds = read_arrays(directory, artefact, shapes, remedy)
     return Encoder(facts, weights, thresholds)
 
 
 def encode_command(directory: Path, facts: CodeFacts) -> str:
-    """The command that learns an encoder of the same length again."""
+    """The command that learns an encoder again, with codes of the same length."""
     return f"lookalike index encode {directory} --bits {facts.num_bits}"
 
 

@@ -1,4 +1,4 @@
-"""An index's directory: how it begins, who may change it, and which files a writer deletes."""
+"""Make, lock and clean up the directory of an index."""
 
 import fcntl
 import re
@@ -25,13 +25,15 @@ ARTEFACT_SUFFIXES = ("faiss", "json", "npz", "png")
 _GROWING_FILE = "|".join(rf"{kind}-\d+\.{suffix}" for kind, suffix in GROWING_FILES.items())
 _ARTEFACT = rf"[a-z]+-\d+\.(?:{'|'.join(ARTEFACT_SUFFIXES)})"
 WRITTEN_FILE = re.compile(rf"{_GROWING_FILE}|{_ARTEFACT}|\..*\{TEMPORARY_SUFFIX}")
-"""The names of growing files, artefacts and temporary files: what a writer may leave behind."""
+"""Matches the names of growing files, artefacts and temporary files. An interrupted writer may
+leave such files behind."""
 
 
 def make_directory(directory: Path) -> None:
     """Make the directory of an index.
 
-    Raises IndexDirectoryError if it cannot be made, or if it holds other files and is not an index.
+    Raises IndexDirectoryError if the directory cannot be made, or if it contains other files and is
+    not an index.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,7 @@ def make_directory(directory: Path) -> None:
         raise IndexDirectoryError(
             f"{directory} cannot be made ({error.strerror}); pass another --out"
         ) from error
-    # The files in the model folder count too: a model that was trained there is not a copy.
+    # Check the model folder too. If a model was trained there, it is not the index's copy.
     known = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
     has_others = any(
         str(entry.relative_to(directory)) not in known and not WRITTEN_FILE.fullmatch(entry.name)
@@ -68,13 +70,16 @@ def take_lock(directory: Path) -> BinaryIO:
     except OSError as error:
         lock.close()
         raise IndexDirectoryError(
-            f"{directory} is being changed by another process; wait until that one has finished"
+            f"{directory} is being changed by another process; wait until that process has finished"
         ) from error
     return lock
 
 
 def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
-    """Write an index without items. The manifest is written last and makes it an index."""
+    """Write an index without items.
+
+    The manifest is written last. Only then is the directory an index.
+    """
     model_files = copy_model(model_directory, card, directory)
     files = open_files(directory, new_files(0))
     extents = {kind: file.sync() for kind, file in files.items()}
@@ -92,16 +97,16 @@ def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
 
 
 def copy_model(model_directory: Path, card: ModelCard, directory: Path) -> dict[str, str]:
-    """Copy what an index keeps of its model; returns the SHA-256 of each file by its name.
+    """Copy model.onnx and model.json into an index, and return the SHA-256 of each by its name.
 
-    Raises ModelError if model.onnx is not the one that the card names.
+    Raises ModelError if model.onnx does not match the checksum in the card.
     """
     (directory / MODEL_FOLDER).mkdir(exist_ok=True)
     onnx_file = check_file(model_directory, ONNX_FILE, card.onnx_sha256)
     model_files = {}
     for file in (onnx_file, model_directory / CARD_FILE):
         copy = directory / MODEL_FOLDER / file.name
-        # An error of shutil.copyfile would name the source, even when the target's disk is full.
+        # shutil.copyfile would name the source in an error, even if the target's disk is full.
         with (
             replacing(copy) as temporary,
             file.open("rb") as source,
@@ -113,9 +118,9 @@ def copy_model(model_directory: Path, card: ModelCard, directory: Path) -> dict[
 
 
 def remove_leftovers(directory: Path, *commits: Manifest) -> None:
-    """Delete the files that neither these commits nor the manifest's copy name.
+    """Delete files of the index that neither these commits nor the manifest's copy name.
 
-    An interrupted writer left them, or a later commit replaced them.
+    An interrupted writer left such files behind, or a later commit replaced them.
     """
     copy = read_copy(directory)
     manifests = [*commits, copy] if copy else commits
@@ -127,5 +132,5 @@ def remove_leftovers(directory: Path, *commits: Manifest) -> None:
 
 
 def now() -> str:
-    """The current time in ISO 8601, UTC, to the second."""
+    """The current time as ISO 8601 in UTC, without fractions of a second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

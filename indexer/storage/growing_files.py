@@ -1,4 +1,7 @@
-"""Files that only grow, as a writer sees them: append, sync, and the extent for the manifest."""
+"""Write files that only grow.
+
+A writer appends bytes and syncs the file. The manifest then records the extent.
+"""
 
 import os
 import zlib
@@ -13,9 +16,9 @@ READ_CHUNK_BYTES = 16 * 1024 * 1024
 
 
 class GrowingFile:
-    """A file that is appended to, with the CRC-32 of all its bytes.
+    """A file that is only appended to. It keeps the CRC-32 of all its bytes.
 
-    An OSError, such as a full disk, names the file.
+    If writing fails, for example on a full disk, the OSError names the file.
     """
 
     def __init__(self, directory: Path, extent: Extent):
@@ -33,7 +36,7 @@ class GrowingFile:
         self.num_bytes += len(content)
 
     def sync(self) -> Extent:
-        """Flush what was appended to the disk, and return the extent of the whole file."""
+        """Write the appended bytes to the disk, and return the extent of the whole file."""
         with self._name_in_errors():
             self._out.flush()
             os.fsync(self._out.fileno())
@@ -41,7 +44,7 @@ class GrowingFile:
 
     def close(self) -> None:
         """Close the file. Bytes that were not synced belong to no commit."""
-        with suppress(OSError):  # the buffer's rest may find no room, and nobody needs it
+        with suppress(OSError):  # unsynced bytes may not fit on the disk; nobody needs them
             self._out.close()
 
     @contextmanager
@@ -53,12 +56,12 @@ class GrowingFile:
 
 
 def new_files(generation: int) -> dict[str, Extent]:
-    """The empty growing files that every index has, by kind, for a generation's first row."""
+    """The empty extents of a new generation's growing files, by kind. Codes are left out."""
     return {kind: Extent(file_name(kind, generation)) for kind in GROWING_FILES if kind != CODES}
 
 
 def open_files(directory: Path, extents: Mapping[str, Extent]) -> dict[str, GrowingFile]:
-    """Open growing files, by kind, to append after these extents.
+    """Open growing files to append after these extents; returns the files by kind.
 
     The codes are left out because they need an encoder (see code_files.py).
     """
@@ -68,9 +71,9 @@ def open_files(directory: Path, extents: Mapping[str, Extent]) -> dict[str, Grow
 
 
 def measure_extent(directory: Path, extent: Extent) -> Extent:
-    """Read the bytes of an extent and return the extent that they have now.
+    """Read the bytes of an extent, and return their present number and checksum as an extent.
 
-    It equals `extent` if no byte is missing or has changed. Raises FileNotFoundError.
+    The result equals `extent` if no byte is missing or has changed. Raises FileNotFoundError.
     """
     crc32, num_read = 0, 0
     with (directory / extent.file).open("rb") as stream:
@@ -81,7 +84,7 @@ def measure_extent(directory: Path, extent: Extent) -> Extent:
 
 
 def truncate_to_commit(directory: Path, manifest: Manifest) -> None:
-    """Cut off the bytes of growing files that lie beyond a commit, to reclaim their space."""
+    """Cut off the bytes of growing files after the end of a commit, to reclaim their space."""
     for extent in manifest.files.values():
         file = directory / extent.file
         with suppress(FileNotFoundError):  # an index that lost its codes can still be changed

@@ -1,14 +1,16 @@
-"""An index directory as readers see it: one whole commit, whatever a writer does meanwhile.
+"""Read an index directory.
 
-manifest.json           the commit: how much of each growing file counts, and all checksums
-copy/manifest.json      the same, in case the manifest is damaged
+A reader sees one complete commit, even if a writer changes the index in the meantime.
+
+manifest.json           the commit: the committed length of each growing file, and all checksums
+copy/manifest.json      a copy, in case the manifest is damaged
 records, features, texts, thumbnails, removed, codes    the growing files (see records.py)
-model/                  model.json and model.onnx, so that queries need nothing else
-*.faiss, ...            artefacts, which are written once (see manifest.py)
+model/                  model.json and model.onnx, so that queries need no other model directory
+*.faiss, ...            artefacts: files that are written once (see manifest.py)
 
 Readers take no lock and write nothing, so they work on a read-only volume. There is no database:
-rows are only appended, and a commit is a length. So every committed byte can have a checksum, and
-what a killed writer left can be cut off.
+rows are only appended, and a commit records the length of each file. So every committed byte can
+have a checksum. If a writer is killed, the bytes that it did not commit can be cut off.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,7 +50,7 @@ class Item:
     path: str
     label: str | None
     width: int
-    """In pixels, upright, like the height."""
+    """In pixels. Width and height are those of the upright image."""
     height: int
     sha256: str
     """SHA-256 of the image file, in hexadecimal."""
@@ -60,13 +62,13 @@ class Index:
     """A reader of one commit. Safe to use from several threads."""
 
     def __init__(self, directory: Path, manifest: Manifest, *, is_whole: bool = True):
-        """Map the files of a commit. Raises IndexDirectoryError if some are missing or too short.
+        """Map the files of a commit. Raises IndexDirectoryError if a file is missing or too short.
 
-        With `is_whole=False`, what is left of them is enough.
+        With `is_whole=False`, missing files and bytes are allowed.
         """
         self.directory, self.manifest = directory, manifest
-        verify = f"run: lookalike index verify {directory}"
-        remedy = f"{verify}, which says what is lost, or {REBUILD}" if is_whole else None
+        verify = f"to see what is lost, run: lookalike index verify {directory}"
+        remedy = f"{REBUILD}; {verify}" if is_whole else None
         mapped = {
             kind: map_extent(directory, extent, remedy)
             for kind, extent in manifest.files.items()
@@ -74,19 +76,19 @@ class Index:
         }
         records = whole_rows(mapped["records"], RECORD.itemsize)
         self.records: npt.NDArray[Any] = records.view(RECORD)
-        """One record per row, removed rows included, (rows,) RECORD, memory-mapped."""
+        """One record per row, including removed rows, (rows,) RECORD, memory-mapped."""
         features = whole_rows(mapped["features"], FEATURE_BYTES)
         self.features: npt.NDArray[np.float32] = features.view("<f4").reshape(-1, NUM_FEATURES)
-        """One feature per row, removed rows included, (rows, 4096) float32, memory-mapped."""
+        """One feature per row, including removed rows, (rows, 4096) float32, memory-mapped."""
         self._texts, self._thumbnails = mapped["texts"], mapped["thumbnails"]
 
         is_live = np.ones(len(self.records), bool)
         removed = whole_rows(mapped["removed"], 8).view("<u8")
         is_live[removed[removed < len(is_live)]] = False
         self.rows: Rows = np.flatnonzero(is_live)
-        """The items' rows, ascending, (num_items,)."""
+        """The rows of the items in ascending order, (num_items,)."""
         self.ids: Rows = self.records["id"][self.rows].astype(np.int64)
-        """The items' ids in the order of `rows`, so ascending too, (num_items,)."""
+        """The ids of the items in ascending order (also the order of `rows`), (num_items,)."""
         if is_whole and len(self.rows) != manifest.num_items:
             raise IndexDirectoryError(
                 f"{directory} has {len(self.rows):,} items "
@@ -95,7 +97,7 @@ class Index:
 
         self._codes: Codes | IndexDirectoryError | None
         try:
-            self._codes = map_codes(directory, manifest)  # now: the next commit may delete the file
+            self._codes = map_codes(directory, manifest)  # not later: a commit may delete it
         except IndexDirectoryError as error:
             self._codes = error.with_traceback(None)
 
@@ -113,14 +115,14 @@ class Index:
             else:
                 if not isinstance(index._codes, IndexDirectoryError):
                     return index
-                # Codes of another encoder may have replaced the codes.
+                # A new encoder may have replaced the codes since the manifest was read.
                 if (latest := read_manifest(directory)).commit == manifest.commit:
                     return index
             manifest = latest
 
     @classmethod
     def salvage(cls, directory: Path) -> "Index":
-        """Open what is left of the last commit, for `verify`: rows may be missing or damaged.
+        """Open an index that may be damaged, for `verify`. Rows may be missing or damaged.
 
         If the manifest is damaged, its copy is used. Raises IndexDirectoryError if both are lost.
         """
@@ -133,7 +135,7 @@ class Index:
 
     @property
     def codes(self) -> Codes | None:
-        """One code per row, removed rows included, (rows, bits / 8) uint8, memory-mapped.
+        """One code per row, including removed rows, (rows, bits / 8) uint8, memory-mapped.
 
         None if the index has no encoder. Raises IndexDirectoryError if codes are missing.
         """
@@ -142,7 +144,7 @@ class Index:
         return self._codes
 
     def item(self, id: int) -> Item | None:
-        """The item with this id; None if there is none."""
+        """The item with this id; None if the index has no such item."""
         return self.items_of([id]).get(id)
 
     def items_of(self, ids: Sequence[int]) -> dict[int, Item]:
@@ -150,12 +152,15 @@ class Index:
         return {item.id: item for item in self._items(self.rows_of_ids(ids))}
 
     def items(self, *, label: str | None = None, limit: int = 100, offset: int = 0) -> list[Item]:
-        """A page of items in the order of their ids: of all labels, or of one."""
+        """A page of items in the order of their ids.
+
+        With `label`, only items with this label are listed. `offset` counts these items.
+        """
         rows = self.rows if label is None else self.rows_of_label(label)
         return self._items(rows[offset : offset + limit])
 
     def count(self, label: str | None = None) -> int:
-        """The number of items: of all labels, or of one."""
+        """The number of items. With `label`, only the items with this label are counted."""
         return len(self.rows) if label is None else len(self.rows_of_label(label))
 
     def labels(self) -> dict[str, int]:
@@ -163,12 +168,12 @@ class Index:
         return dict(self._labels)
 
     def rows_of_label(self, label: str) -> Rows:
-        """The rows of a label's items, ascending, (n,)."""
+        """The rows of the items with this label in ascending order, (n,)."""
         is_labelled = self._label_hashes == hash_of(label)
         return self.rows[is_labelled] if label in self._labels else self.rows[:0]
 
     def rows_of_ids(self, ids: Iterable[int]) -> Rows:
-        """The rows of the items with these ids, in their order. Unknown ids are left out."""
+        """The rows of the items with these ids, in the order of `ids`. Unknown ids are left out."""
         wanted = np.array([id for id in ids if 0 < id < self.manifest.next_id], np.int64)
         positions = np.searchsorted(self.ids, wanted)
         is_known = positions < len(self.ids)
@@ -177,12 +182,12 @@ class Index:
         return rows
 
     def rows_of_path(self, path: str) -> Rows:
-        """The row of the item with this path, or no row, (0 or 1,)."""
+        """The row of the item with this path, (1,). If there is no such item, (0,)."""
         rows = self._by_path.rows_of(hash_of(path))
         return np.array([row for row in rows if self.text(row)[0] == path], np.int64)
 
     def rows_of_content(self, sha256: str) -> Rows:
-        """The rows of the items whose image file has this SHA-256, ascending, (n,)."""
+        """The rows of the items whose image file has this SHA-256, in ascending order, (n,)."""
         wanted = np.frombuffer(bytes.fromhex(sha256), np.uint8)
         rows = self._by_content.rows_of(int.from_bytes(wanted[:8].tobytes(), "little"))
         digests = self.records["sha256"]
@@ -195,12 +200,12 @@ class Index:
         return _decoded(path), _decoded(label) if record["label_hash"] else None
 
     def thumbnail(self, id: int) -> bytes | None:
-        """An item's thumbnail as JPEG; None if there is no such item."""
+        """The thumbnail of an item, as JPEG; None if the index has no such item."""
         rows = self.rows_of_ids([id])
         return self._thumbnail_bytes(rows[0]) if len(rows) else None
 
     def item_bytes(self, row: int) -> ItemBytes:
-        """The bytes of a row's feature, text and thumbnail; fewer if a file was cut off."""
+        """The bytes of a row's feature, text and thumbnail; fewer bytes if a file was cut off."""
         feature = self.features[row : row + 1].tobytes()
         return ItemBytes(feature, self._text_bytes(row), self._thumbnail_bytes(row))
 

@@ -1,8 +1,9 @@
-"""manifest.json: what an index holds and which commit counts. Replacing it is the commit.
+"""Read and write manifest.json, the list of an index's files and their checksums.
 
-A copy of the manifest is written after it, so the copy never says more than was committed. If a
-writer is killed between the two, the copy is one commit behind. The files that the copy names are
-kept until the copy is written again, so a commit that is restored from it is whole.
+A writer commits its changes by replacing the manifest. A copy of the manifest is written
+afterwards, so the copy never contains more than was committed. If a writer is killed between the
+two, the copy is one commit behind. The files that the copy names are kept until the copy is written
+again. So a commit that is restored from the copy is complete.
 """
 
 import hashlib
@@ -22,18 +23,18 @@ COPY_FILE = f"copy/{MANIFEST_FILE}"
 MODEL_FOLDER = "model"
 """The folder with the index's own copy of its model."""
 ENCODER, PROBE, MAP, MAP_PICTURE, STAMPS = "autoencoder", "probe", "map", "mappicture", "stamps"
-"""Names of artefacts. An index with codes has an ENCODER. A FAISS structure has the name of its
-metric (see indexer/metrics.py)."""
+"""Names of artefacts. An index with codes has the artefact ENCODER. A FAISS structure has the name
+of its metric (see indexer/metrics.py)."""
 REBUILD = "restore it from a copy, or build the index again in another directory"
 
 
 class IndexDirectoryError(UserError):
-    """An index directory is missing, damaged, in use, or of another format or model."""
+    """An index directory is missing, damaged or in use, or it has another format or model."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The committed part of a growing file. Bytes beyond it belong to no commit."""
+    """The committed part of a growing file. Bytes after its end belong to no commit."""
 
     file: str
     num_bytes: int = 0
@@ -43,7 +44,10 @@ class Extent:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file that is made from the items and written once, with the facts that its readers need."""
+    """A file that is made from the items and written once.
+
+    `facts` are what its readers need to know.
+    """
 
     file: str
     num_bytes: int
@@ -59,22 +63,24 @@ class Manifest:
     commit: int = 0
     """The number of the commit; each commit adds one."""
     generation: int = 0
-    """The number of the growing files. A compaction writes the next generation."""
+    """The number in the names of the growing files. A compaction writes the next generation."""
     num_items: int = 0
     num_rows: int = 0
-    """Rows of the growing files. If items were removed, this is more than `num_items`."""
+    """Number of rows in the growing files, including the rows of removed items."""
     next_id: int = 1
     is_complete: bool = False
-    """Whether the last build reached its end. The commits of an interrupted build count too."""
+    """Whether the last build reached its end. An index can be used even if its build was
+    interrupted."""
     files: Mapping[str, Extent] = field(default_factory=dict)
-    """The growing files by kind: records, features, texts, thumbnails, removed and, if the index
-    has an encoder, codes."""
+    """The growing files by kind: records, features, texts, thumbnails and removed. If the index has
+    an encoder, there are also codes."""
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
     """The artefacts by name."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """The last `--kind` and `--memory`, if they were given: `kind` and `memory_bytes`."""
+    """The last values of `--kind` and `--memory`, as `kind` and `memory_bytes`. An option that was
+    never set is missing."""
     model_files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of each file of the index's copy of the model, by file name."""
+    """SHA-256 of each file in the index's copy of the model, by file name."""
     created_at: str
     updated_at: str
     format_version: int = FORMAT_VERSION
@@ -93,10 +99,10 @@ class Manifest:
         return ENCODER in self.artefacts
 
     def recall_at_10(self, metric: str) -> float:
-        """The share of the 10 nearest items that a search by this metric finds.
+        """The share of the 10 nearest items that a search by this metric returns.
 
-        It was measured when the metric's structure was made. An exact scan has no structure, and a
-        recall of 1.
+        The share was measured when the structure of this metric was made. An exact scan needs no
+        structure, and its recall is 1.
         """
         structure = self.artefacts.get(metric)
         return 1.0 if structure is None else float(structure.facts["recall_at_10"])
@@ -105,9 +111,9 @@ class Manifest:
 def check_model(
     manifest: Manifest, directory: Path, model_id: str, given: str, remedy: str
 ) -> None:
-    """Raise IndexDirectoryError unless the index in `directory` was built with this model.
+    """Raise IndexDirectoryError if the index in `directory` was built with another model.
 
-    `given` names the model in the message, and `remedy` says what to do.
+    In the message, `given` names the model and `remedy` says what to do.
     """
     if model_id != manifest.model_id:
         raise IndexDirectoryError(
@@ -117,7 +123,7 @@ def check_model(
 
 
 def is_index(directory: Path) -> bool:
-    """Whether the directory holds an index, which may be damaged."""
+    """Whether the directory contains an index. The index may be damaged."""
     return any((directory / name).is_file() for name in (MANIFEST_FILE, COPY_FILE))
 
 
@@ -138,7 +144,7 @@ def read_manifest(directory: Path) -> Manifest:
         return parse_manifest(file)
     except ValueError as error:
         remedy = (
-            f"run: lookalike index verify {directory} --mend, which restores it from its copy"
+            f"to restore it from its copy, run: lookalike index verify {directory} --mend"
             if read_copy(directory)
             else REBUILD
         )
@@ -146,8 +152,10 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def read_copy(directory: Path) -> Manifest | None:
-    """Read the manifest's copy, which may be one commit behind; None if it is missing or
-    damaged."""
+    """Read the manifest's copy; returns None if the copy is missing or damaged.
+
+    The copy may be one commit behind.
+    """
     try:
         return parse_manifest(directory / COPY_FILE)
     except (ValueError, IndexDirectoryError):
@@ -155,7 +163,7 @@ def read_copy(directory: Path) -> Manifest | None:
 
 
 def read_manifest_or_copy(directory: Path) -> Manifest:
-    """Read the manifest or, if it is missing or damaged, its copy.
+    """Read the manifest. If it is missing or damaged, read its copy.
 
     Raises IndexDirectoryError if both are lost.
     """
@@ -168,7 +176,7 @@ def read_manifest_or_copy(directory: Path) -> Manifest:
 
 
 def restore_manifest(directory: Path) -> None:
-    """Write a missing or damaged manifest again from its copy.
+    """Restore a missing or damaged manifest from its copy.
 
     Raises IndexDirectoryError if both are lost.
     """
@@ -179,15 +187,15 @@ def restore_manifest(directory: Path) -> None:
 
 
 def parse_manifest(file: Path) -> Manifest:
-    """Read the manifest or its copy.
+    """Read the file of a manifest or of its copy.
 
-    Raises ValueError that says what is wrong with the file, or IndexDirectoryError for another
-    format.
+    Raises ValueError if the file is missing or damaged. Raises IndexDirectoryError if the file has
+    another format.
     """
     if not file.is_file():
         raise ValueError("is missing")
     try:
-        text = file.read_bytes().decode()  # read_text would take a carriage return for a line feed
+        text = file.read_bytes().decode()  # read_text turns \r into \n
         content = json.loads(text)
         version = content["format_version"]
         has_checksum = "sha256" in content or version == FORMAT_VERSION  # format 1 had none
@@ -195,7 +203,7 @@ def parse_manifest(file: Path) -> Manifest:
             raise ValueError("its own checksum does not match")
         if version != FORMAT_VERSION:
             raise IndexDirectoryError(
-                f"{file} has format {version}, this program reads {FORMAT_VERSION}; "
+                f"{file} has format {version}, but this program reads format {FORMAT_VERSION}; "
                 "build the index again in another directory with: "
                 "lookalike index build DATA --model MODEL --out INDEX; "
                 "or use the release that wrote it"
@@ -217,7 +225,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
 def write_copy(directory: Path) -> None:
     """Bring the copy up to date with the manifest.
 
-    An OSError, such as a full disk, is ignored: the commit counts without its copy, and the next
+    An OSError, such as a full disk, is ignored. The commit is valid without its copy, and the next
     writer tries again.
     """
     content, copy = (directory / MANIFEST_FILE).read_bytes(), directory / COPY_FILE

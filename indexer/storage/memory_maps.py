@@ -1,4 +1,4 @@
-"""Growing files as readers see them: the committed bytes, memory-mapped."""
+"""Memory-map the committed bytes of growing files."""
 
 import os
 from contextlib import suppress
@@ -16,11 +16,11 @@ from indexer.storage.records import CODES
 def map_extent(directory: Path, extent: Extent, remedy: str | None) -> npt.NDArray[np.uint8]:
     """Map the committed bytes of a growing file, (num_bytes,).
 
-    If bytes are missing, raises IndexDirectoryError with the remedy. Without a remedy, maps the
-    bytes that are left.
+    If bytes are missing, raises IndexDirectoryError with the remedy. If `remedy` is None, the bytes
+    that are left are mapped.
     """
     file, size, content = directory / extent.file, None, np.empty(0, np.uint8)
-    # The file is opened only once, because a compaction may delete it at any instant.
+    # The file is opened only once, because a compaction may delete it at any time.
     with suppress(FileNotFoundError), file.open("rb") as opened:
         size = os.fstat(opened.fileno()).st_size
         if num_mapped := min(size, extent.num_bytes):
@@ -36,7 +36,7 @@ def map_extent(directory: Path, extent: Extent, remedy: str | None) -> npt.NDArr
 
 
 def map_codes(directory: Path, manifest: Manifest) -> Codes | None:
-    """Map the codes of all rows, (rows, bits / 8); None if the index has no encoder.
+    """Map the codes of all rows, (rows, bits / 8); returns None if the index has no encoder.
 
     Raises IndexDirectoryError if codes are missing.
     """
@@ -46,14 +46,14 @@ def map_codes(directory: Path, manifest: Manifest) -> Codes | None:
     extent, row_bytes = manifest.files[CODES], facts.num_bits // 8
     if extent.num_bytes != manifest.num_rows * row_bytes:
         raise IndexDirectoryError(
-            f"the codes of {directory} are older than its items "
-            f"({extent.num_bytes // row_bytes:,} for {manifest.num_rows:,} rows); "
-            f"run: {encode_command(directory, facts)}"
+            f"{directory} should have one code per row "
+            f"but has {extent.num_bytes // row_bytes:,} codes for {manifest.num_rows:,} rows; "
+            f"to learn codes again, run: {encode_command(directory, facts)}"
         )
-    remedy = f"run: lookalike index verify {directory} --mend, which makes the codes again"
+    remedy = f"to make the codes again, run: lookalike index verify {directory} --mend"
     return map_extent(directory, extent, remedy).reshape(-1, row_bytes)
 
 
 def whole_rows(content: npt.NDArray[np.uint8], row_bytes: int) -> npt.NDArray[np.uint8]:
-    """The bytes of the whole rows, without those of a last row that was cut off."""
+    """The bytes of all complete rows. If the last row was cut off, its bytes are left out."""
     return content[: len(content) // row_bytes * row_bytes]

@@ -1,15 +1,17 @@
-"""The growing files of an index, and the fixed-size record that says where an item's bytes lie.
+"""The growing files of an index, and the record of each row.
+
+A record has a fixed size. It says where the bytes of an item lie in the growing files.
 
 records-0.bin      one RECORD per row, in the order of addition
 features-0.f32     4096 little-endian float32 per row
-texts-0.utf8       the path, then the label, of each row
+texts-0.utf8       the path and then the label of each row
 thumbnails-0.jpeg  one JPEG per row
 removed-0.u64      the rows of removed items
 codes-7.bin        one binary code per row, if the index has an encoder (see codes.py)
 
-The number in a name is the generation: `index compact` writes the next generation, without the
-removed items. For codes it is the number of the commit that began the file, because another encoder
-needs another file.
+The number in a file name is the generation. `index compact` writes the next generation, without the
+removed items. In the name of a codes file, it is the number of the commit that began the file,
+because another encoder needs another file.
 """
 
 import hashlib
@@ -35,16 +37,16 @@ FEATURE_BYTES = 4 * NUM_FEATURES
 
 RECORD = np.dtype(
     [
-        ("id", "<u8"),  # never used again
+        ("id", "<u8"),  # not used again after the item is removed
         ("sha256", "u1", 32),  # of the image file's bytes
         ("path_hash", "<u8"),
         ("label_hash", "<u8"),  # 0: no label
-        ("text_at", "<u8"),  # where the path begins in the texts file
+        ("text_at", "<u8"),  # byte offset of the path in the texts file
         ("path_bytes", "<u4"),
         ("label_bytes", "<u4"),
-        ("thumbnail_at", "<u8"),  # where the thumbnail begins in its file
+        ("thumbnail_at", "<u8"),  # byte offset of the thumbnail in its file
         ("thumbnail_bytes", "<u4"),
-        ("width", "<u4"),  # pixels, upright
+        ("width", "<u4"),  # pixels, of the upright image
         ("height", "<u4"),
         ("norm", "<f4"),  # Euclidean length of the feature
         ("added_at", "<i8"),  # seconds since 1970, UTC
@@ -67,27 +69,32 @@ class ItemBytes(NamedTuple):
 
 
 def file_name(kind: str, number: int) -> str:
-    """The name of a new growing file: `features-0.f32` for the features of generation 0.
+    """The name of a new growing file, such as `features-0.f32` for the features of generation 0.
 
-    The manifest names the files that exist.
+    The names of existing files are in the manifest.
     """
     return f"{kind}-{number}.{GROWING_FILES[kind]}"
 
 
 def hash_of(text: str) -> int:
-    """64 bits of a path or a label, never 0. Texts with equal hashes must still be compared."""
+    """A 64-bit hash of a path or a label, never 0.
+
+    Different texts can have the same hash, so callers must also compare the texts.
+    """
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") or 1
 
 
 def sealed(record: npt.NDArray[np.void]) -> bytes:
-    """Set the CRC of a record () and return its bytes."""
+    """Set the checksum of a record (), and return the bytes of the record."""
     record["record_crc32"] = zlib.crc32(record.tobytes()[:-CRC_BYTES])
     return record.tobytes()
 
 
 def find_damage(record: np.void, item_bytes: ItemBytes) -> list[str]:
-    """Name the parts of an item that do not match their checksums: record, feature, path,
-    thumbnail."""
+    """Return the names of the parts of an item that do not match their checksums.
+
+    The names are record, feature, path and thumbnail.
+    """
     checks = {
         "record": (record.tobytes()[:-CRC_BYTES], "record_crc32"),
         "feature": (item_bytes.feature, "feature_crc32"),

@@ -1,4 +1,4 @@
-"""Appending rows to the growing files of an index: new items, and copies of rows."""
+"""Append new items or copies of rows to the growing files of an index."""
 
 import zlib
 from collections.abc import Mapping
@@ -25,14 +25,15 @@ class NewItem:
     sha256: str
     """SHA-256 of the image file, in hexadecimal."""
     width: int
-    """In pixels, upright, like the height."""
+    """In pixels. Width and height are those of the upright image."""
     height: int
     thumbnail: bytes
     """JPEG."""
     feature: npt.NDArray[np.float32]
     """(4096,) float32."""
     stamp: int = 0
-    """Hash of the file's size and times, to recognise a file that was not touched; 0: unknown."""
+    """Hash of the file's size and times; 0 if it is unknown. A file that still has the same stamp
+    was not touched."""
 
 
 def append_item(files: Mapping[str, GrowingFile], item: NewItem, id: int) -> None:
@@ -58,13 +59,14 @@ def append_item(files: Mapping[str, GrowingFile], item: NewItem, id: int) -> Non
 
 
 def append_copies(files: Mapping[str, GrowingFile], index: Index, rows: Rows) -> None:
-    """Append copies of an index's rows; raises IndexDirectoryError for the first damaged row."""
+    """Append copies of an index's rows; raises IndexDirectoryError if a row is damaged."""
     for row in rows:
         record, item_bytes = index.records[row], index.item_bytes(row)
         if damage := find_damage(record, item_bytes):
             raise IndexDirectoryError(
                 f"the {damage[0]} of item {record['id']} in {index.directory} is damaged, "
-                f"so nothing was changed; run: lookalike index verify {index.directory}"
+                "so nothing was changed; "
+                f"to see what is damaged, run: lookalike index verify {index.directory}"
             )
         _append(files, index.records[row : row + 1].copy().reshape(()), item_bytes)
 
@@ -72,7 +74,7 @@ def append_copies(files: Mapping[str, GrowingFile], index: Index, rows: Rows) ->
 def _append(
     files: Mapping[str, GrowingFile], record: npt.NDArray[np.void], item_bytes: ItemBytes
 ) -> None:
-    """Append a record () and its bytes, after setting their positions in the record."""
+    """Set the byte offsets in a record (), then append the record and its bytes."""
     record["text_at"] = files["texts"].num_bytes
     record["thumbnail_at"] = files["thumbnails"].num_bytes
     files["features"].append(item_bytes.feature)

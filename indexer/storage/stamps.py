@@ -1,9 +1,9 @@
-"""The latest stamps of image files that were touched after their items were added.
+"""Read and write the latest stamps of image files.
 
-A stamp identifies a file by its size, its times and its inode, so that a file that was not touched
-need not be read. If a file was touched but has the same bytes, it is read and hashed once, and its
-new stamp goes into a small artefact, by item id. The records are not an option: they are never
-written again, and a new row for the item would copy its feature too.
+A stamp is a hash of a file's size, times and inode. If the stamp is the same, the file was not
+touched and need not be read. If a file was touched but has the same bytes, it is read and hashed
+once. Its new stamp goes into a small artefact, by item id. It cannot go into the record: records
+are never written again, and a new row for the item would copy its feature too.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from indexer.storage.writer import IndexWriter
 from training.files import file_sha256
 
 Stamps = npt.NDArray[np.uint64]
-"""One stamp per row, (rows,); 0: unknown."""
+"""One stamp per row, (rows,). 0 means that the stamp is unknown."""
 
 
 def read_stamps(index: Index) -> Stamps:
     """Read the latest stamp of each row.
 
-    If the artefact is damaged, these are the stamps at the time of addition. Files that were
-    touched since then are hashed again.
+    If the artefact is damaged, the stamps in the records are used. Files that were touched after
+    they were added are then hashed again.
     """
     stamps: Stamps = index.records["stamp"].copy()
     artefact = index.manifest.artefacts.get(STAMPS)
@@ -40,7 +40,7 @@ def read_stamps(index: Index) -> Stamps:
 
 
 def renew_stamps(writer: IndexWriter, touched: Mapping[int, int]) -> None:
-    """Remember these stamps, by item id, with the next commit; forget those of removed items."""
+    """Save these stamps, by item id, with the next commit. Drop the stamps of removed items."""
     if not touched:
         return
     index, stamps = writer.index, read_stamps(writer.index)

@@ -19,7 +19,7 @@ class CodeStats:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexStats:
-    """The facts about an index. The fields are those of `index stats --json`, in the same order."""
+    """The facts about an index. `index stats --json` prints these fields in the same order."""
 
     index: str
     """The index's directory."""
@@ -27,20 +27,20 @@ class IndexStats:
     """The model id."""
     num_items: int
     num_removed: int
-    """Rows of removed items, which a compaction would drop."""
+    """Number of removed rows. A compaction drops them."""
     commit: int
     is_complete: bool
     kind: str
     """How Euclidean neighbours are searched."""
     search: Mapping[str, Mapping[str, Any]]
-    """The facts and `num_bytes` of each FAISS structure, by metric."""
+    """The facts about each FAISS structure and its `num_bytes`, by metric."""
     num_bytes: int
     """Size of all files in the directory."""
     created_at: str
     updated_at: str
     labels: Mapping[str, int]
-    """The number of items of each label, labels in natural order."""
+    """The number of items of each label. The labels are in natural order."""
     probe: Mapping[str, Any] | None
-    """The facts about the probe; None if none was fitted."""
+    """The facts about the probe; None if no probe was fitted."""
     codes: CodeStats | None
-    """None if the index has no encoder."""
+    """The facts about the codes; None if the index has no encoder."""

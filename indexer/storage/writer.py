@@ -1,10 +1,9 @@
-"""The one process that may change an index, and how a change becomes a commit.
+"""Change an index. Only one process at a time may do so.
 
-New data is appended to the growing files and synced, then manifest.json is replaced: that is the
-commit. What an interrupted writer left beyond the manifest belongs to no commit, and no reader sees
-it. It is cut off by the writer itself when it closes or, if that was killed, by the next writer. A
-compaction writes the next generation of the growing files, and its commit is the same replacement.
-So is the commit of a new encoder, whose codes are a file of their own.
+New data is appended to the growing files and synced. Then manifest.json is replaced: that is the
+commit. No reader sees bytes that were appended but not committed. The writer cuts them off when it
+closes. If it was killed, the next writer cuts them off. A compaction writes the next generation of
+the growing files. A new encoder needs a new file of codes. Both are committed in the same way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,9 +48,9 @@ from training.network.model import ModelCard, read_card
 
 
 class IndexWriter:
-    """Adds and removes items. A context manager.
+    """A context manager that adds and removes items.
 
-    Nothing counts before `commit()`. Leaving the context drops what was not committed.
+    Changes take effect with `commit()`. Leaving the context drops changes that were not committed.
     """
 
     def __init__(self, index: Index, lock: BinaryIO):
@@ -68,7 +67,7 @@ class IndexWriter:
         self._removed_rows: set[int] = set()
         self._files: dict[str, GrowingFile] = {}
         self._codes: CodeFile | None = None
-        """Opened when the first code is written."""
+        """The file of codes. It is opened when the first code is written."""
         write_copy(self.directory)
         remove_leftovers(self.directory, self.manifest)
 
@@ -76,10 +75,10 @@ class IndexWriter:
     def open(
         cls, directory: Path, model_directory: Path | None = None, *, card: ModelCard | None = None
     ) -> "IndexWriter":
-        """Open an index to change it. With a model, an index that does not exist is made, empty.
+        """Open an index to change it.
 
-        `card` is the model's card, if the caller has read it already. Raises IndexDirectoryError
-        if the index is in use or has another model.
+        With `model_directory`, an empty index is made if none exists. Pass the model's `card` if it
+        was read already. Raises IndexDirectoryError if the index is in use or has another model.
         """
         if model_directory:
             card = card or read_card(model_directory)
@@ -102,7 +101,7 @@ class IndexWriter:
 
     @classmethod
     def salvage(cls, directory: Path) -> "IndexWriter":
-        """Open what is left of an index, only to mend it; restores its manifest.
+        """Open an index that may be damaged, to mend it. Restores its manifest.
 
         Raises IndexDirectoryError if the manifest and its copy are lost.
         """
@@ -117,14 +116,14 @@ class IndexWriter:
 
     @property
     def num_items(self) -> int:
-        """The number of items with pending changes included."""
+        """The number of items, including pending changes."""
         return self.manifest.num_items + self._num_new - self._num_removed
 
     def add(self, item: NewItem) -> int:
         """Add an item and return its id.
 
-        Raises IndexDirectoryError if the index has codes, but some are lost or the encoder is
-        damaged.
+        Raises IndexDirectoryError if the index has an encoder but codes are missing or the encoder
+        is damaged.
         """
         if self._codes is None and ENCODER in self._artefacts:
             self._codes = continue_codes(self.index, self.manifest)
@@ -153,9 +152,9 @@ class IndexWriter:
 
     @contextmanager
     def artefact(self, name: str, suffix: str, facts: Mapping[str, Any]) -> Iterator[Path]:
-        """Give a path to write to; the next commit makes the file the index's artefact `name`.
+        """Yield a path to write to. The next commit makes the file the index's artefact `name`.
 
-        An OSError names the file.
+        If writing fails, the OSError names the file.
         """
         assert suffix in ARTEFACT_SUFFIXES
         file = self.directory / f"{name}-{self.manifest.commit + 1}.{suffix}"
@@ -164,20 +163,20 @@ class IndexWriter:
         self._artefacts[name] = Artefact(file.name, file.stat().st_size, file_sha256(file), facts)
 
     def drop_artefact(self, name: str) -> None:
-        """Take an artefact out with the next commit."""
+        """Remove an artefact from the index with the next commit."""
         self._artefacts.pop(name, None)
 
     def restore_model(self, model_directory: Path) -> None:
-        """Copy the index's model again; raises IndexDirectoryError for another model."""
+        """Copy the model into the index again; raises IndexDirectoryError for another model."""
         card = read_card(model_directory)
         remedy = "pass the --model that it was built with"
         check_model(self.manifest, self.directory, card.id, str(model_directory), remedy)
         self._model_files = copy_model(model_directory, card, self.directory)
 
     def write_codes(self, encoder: Encoder) -> None:
-        """Encode all rows; the next commit keeps the encoder and the codes.
+        """Encode all rows. The next commit adds the encoder and the codes to the index.
 
-        Pending changes are committed first. From then on new rows get their codes when they are
+        Pending changes are committed first. Rows that are added later are encoded when they are
         added.
         """
         self.commit()
@@ -194,16 +193,16 @@ class IndexWriter:
         self._codes = codes
 
     def drop_codes(self) -> None:
-        """Take the encoder and the codes out with the next commit."""
+        """Remove the encoder and the codes from the index with the next commit."""
         self.drop_artefact(ENCODER)
         if self._codes:
             self._codes.close()
             self._codes = None
 
     def commit(self, *, is_complete: bool | None = None) -> None:
-        """Make the pending changes count, all or none of them. Without changes, do nothing.
+        """Commit all pending changes at once. Without changes, do nothing.
 
-        `is_complete` says whether the last build has reached its end; None leaves that as it is.
+        `is_complete` says whether the last build has reached its end. None leaves this as it is.
         """
         manifest = self.manifest
         is_complete = manifest.is_complete if is_complete is None else is_complete
@@ -231,8 +230,8 @@ class IndexWriter:
     def rewrite(self, rows: Rows, *, is_complete: bool | None = None) -> None:
         """Write these rows of the index as the next generation of its files, and commit.
 
-        Their codes go with them; damaged codes are made again. Raises IndexDirectoryError, and
-        changes nothing, if a row is damaged.
+        Their codes are copied too. Damaged codes are made again. If a row is damaged, raises
+        IndexDirectoryError and changes nothing.
         """
         assert not self._num_new + self._num_removed
         assert self._artefacts.get(ENCODER) in (None, self.manifest.artefacts.get(ENCODER))
@@ -255,20 +254,20 @@ class IndexWriter:
                 )
             )
         finally:
-            # Delete the earlier generation or, after an error, what was written of the next one.
+            # Delete the earlier generation. After an error, delete the incomplete next one.
             self.manifest = read_manifest(self.directory)
             remove_leftovers(self.directory, self.manifest)
         self.index = Index.open(self.directory)
         self._removed_rows.clear()
 
     def close(self) -> None:
-        """Drop what was not committed, so that a full disk has its space back, and unlock."""
+        """Drop the changes that were not committed, reclaim their space, and unlock the index."""
         self._close_files()
-        with suppress(OSError, IndexDirectoryError):  # the next writer does it otherwise
-            # An error may have come after the manifest was replaced, so it is read again.
+        with suppress(OSError, IndexDirectoryError):  # the next writer tries again
+            # The manifest is read again: an error may have occurred after it was replaced.
             committed = read_manifest(self.directory)
             truncate_to_commit(self.directory, committed)
-            # A reader may be about to open what the last commit replaced.
+            # A reader may still need to open the files that the last commit replaced.
             remove_leftovers(self.directory, committed, self.index.manifest)
         self._lock.close()
 

@@ -1,4 +1,7 @@
-"""`lookalike index add`: add images to an index, at a cost that follows their number."""
+"""`lookalike index add`: add images to an index.
+
+The cost grows with the number of images that are added.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,11 +29,12 @@ def add(
     model_directory: Path | None = None,
     device: Device = "auto",
 ) -> Report:
-    """Add the images of folders, tar shards and CSVs, and single image files; raises UserError.
+    """Add the images of folders, tar shards and CSVs, and single image files.
 
-    An image whose bytes are in the index already is left out, whatever its path. An image with the
-    path of an item but other bytes replaces that item. `prefix` goes before every path. Without
-    `model_directory` the index's own copy of the model embeds, on the CPU.
+    If the bytes of an image are in the index already, even under another path, the image is left
+    out. If an image has the path of an item but other bytes, it replaces that item. `prefix` is
+    added to the start of every path. By default, the index's own copy of the model embeds the
+    images on the CPU. Raises UserError.
     """
     if device == "gpu" and model_directory is None:
         raise UserError(
@@ -40,8 +44,8 @@ def add(
     examples = [example for name in data for example in _examples(name, prefix)]
     if path := find_repeated_path(examples):
         raise DataError(
-            f"{path} is the path of two of these images; "
-            "add one after the other, each with its own --prefix"
+            f"two of these images have the path {path}; "
+            "add one DATA at a time, each with its own --prefix"
         )
     with IndexWriter.open(directory) as writer:
         own_model = directory / MODEL_FOLDER

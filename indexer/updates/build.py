@@ -1,4 +1,4 @@
-"""`lookalike index build`: make an index of DATA, or make the index that exists equal to DATA."""
+"""`lookalike index build`: make an index of DATA, or update an existing index to match DATA."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +31,11 @@ def build(
     kind: RequestedKind | None = None,
     memory_bytes: int | None = None,
 ) -> Report:
-    """Make the index of DATA at `out`, or bring the index that is there up to date.
+    """Make an index of DATA in the directory `out`, or update the index there to match DATA.
 
-    Adds new images, embeds changed images again, and removes the items of images that are gone.
-    Unreadable files are skipped and listed in skipped.csv; an item whose file can no longer be read
-    stays. Raises UserError.
+    Adds new images, embeds changed images again, and removes the items of images that no longer
+    exist. Unreadable files are skipped and listed in skipped.csv. If the file of an item becomes
+    unreadable, the item stays. Raises UserError.
     """
     examples = _examples(data, part)
     card = read_card(model_directory)
@@ -44,8 +44,8 @@ def build(
         if num_earlier and len(gone) == num_earlier:
             raise IndexDirectoryError(
                 f"none of the {num_earlier:,} images in {out} are in {data}, "
-                "so it must be another collection; pass another --out, "
-                f"or add them: lookalike index add {out} {data}"
+                f"so {data} must be another collection; pass another --out, "
+                f"or, to add its images, run: lookalike index add {out} {data}"
             )
         embedder = Embedder(model_directory, device=device, num_threads=1, card=card)
         report = index_images(examples, embedder, writer, is_build=True)
@@ -79,6 +79,6 @@ def _examples(data: str, part: Part) -> Sequence[Example]:
 
 
 def _ids_without_example(index: Index, examples: Sequence[Example]) -> Rows:
-    """The ids of the items whose path no example has, (n,)."""
+    """The ids of the items whose path is not the path of an example, (n,)."""
     rows = [row for example in examples for row in index.rows_of_path(example.path)]
     return index.ids[~np.isin(index.rows, rows)]

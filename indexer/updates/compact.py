@@ -1,4 +1,4 @@
-"""`lookalike index compact`: reclaim the space of removed items, when it is worth it."""
+"""`lookalike index compact`: reclaim the space of removed items."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ from indexer.storage.writer import IndexWriter
 from training.devices import Device
 
 WORTHWHILE_SHARE = 0.2
-"""Minimum share of removed rows. With it a compaction copies at most four times what was removed,
-however large the index is."""
+"""Minimum share of removed rows. It limits the cost: a compaction copies at most four times as many
+rows as it drops, however large the index is."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Compaction:
 
     num_items: int
     num_removed: int
-    """Rows of removed items before the compaction."""
+    """Number of removed rows before the compaction."""
     num_freed_bytes: int
-    """0 if it was not worth it."""
+    """How much smaller the growing files are; 0 if they were not written again."""
     kind: str
     """How the index is searched afterwards."""
 
@@ -35,12 +35,12 @@ def compact(
     memory_bytes: int | None = None,
     device: Device = "auto",
 ) -> Compaction:
-    """Write the items anew without the removed ones; raises UserError.
+    """Write the growing files again without the removed rows; raises UserError.
 
-    This happens if removed items make up at least a fifth of the rows, or with `force`. With `kind`
-    the index is searched that way from now on, by structures that are made on `device`. Readers
-    keep what they opened. Until the commit both generations need space on the disk; if the disk is
-    full, the old generation stays.
+    This happens if at least a fifth of the rows are removed, or with `force`. With `kind`, the
+    index is searched in this way from now on, and its structures are made on `device`. Readers keep
+    the files that they opened. Both generations need space on the disk until the commit. If the
+    disk is full, the old generation stays.
     """
     with IndexWriter.open(directory) as writer:
         manifest = writer.manifest

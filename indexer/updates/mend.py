@@ -1,4 +1,4 @@
-"""`lookalike index verify --mend`: restore what can be restored, and drop the rest."""
+"""`lookalike index verify --mend`: restore damaged files if possible, and drop the rest."""
 
 from pathlib import Path
 
@@ -14,16 +14,19 @@ from training.progress import console
 
 
 def mend(directory: Path, model_directory: Path | None = None) -> int:
-    """Mend an index and return the number of items that are kept. A clean index stays as it is.
+    """Mend an index, and return the number of items that are kept.
+
+    An index without damage stays as it is. Otherwise:
 
     - The manifest is restored from its copy.
-    - The index's model is restored from `model_directory`, if that is the same model.
+    - The index's model is restored from `model_directory`. It must be the same model.
     - Structures and codes are made again.
     - A damaged probe is dropped. A damaged encoder is dropped with its codes.
-    - Only if items, or the list of removed items, are damaged are the intact items written anew.
-      The index then counts as incomplete.
+    - If items or the list of removed items are damaged, the intact items are written again, and the
+      index is marked as incomplete.
 
-    Raises IndexDirectoryError if the manifest and its copy are lost.
+    Raises IndexDirectoryError if the manifest and its copy are lost, or if `model_directory` is
+    another model.
     """
     with IndexWriter.salvage(directory) as writer:
         result, rows = check_index(writer.index)
@@ -32,7 +35,7 @@ def mend(directory: Path, model_directory: Path | None = None) -> int:
         dropped = _drop_artefacts(writer, result)
         num_kept = result.num_items
         if result.has_damaged("items", "removals"):
-            # If removed items are back, two rows may have one path. The later one is kept.
+            # If removed items have returned, two rows may have the same path. Keep the later row.
             latest = {writer.index.text(row)[0]: row for row in rows}
             writer.rewrite(np.array(sorted(latest.values()), np.int64), is_complete=False)
             num_kept = len(latest)
@@ -48,9 +51,9 @@ def mend(directory: Path, model_directory: Path | None = None) -> int:
 
 
 def _drop_artefacts(writer: IndexWriter, result: Verification) -> set[str]:
-    """Take the damaged artefacts out with the next commit, and return their names."""
+    """Remove the damaged artefacts with the next commit, and return their names."""
     damaged_files = {damage.file for damage in result.damages}
-    # Artefacts that were made without the items that are back would never find them.
+    # Artefacts that were made without the returned items would never find these items.
     are_all_stale = result.has_damaged("removals")
     dropped = {
         name

@@ -34,7 +34,7 @@ class Report:
     """The result of a build or an addition, in numbers of images."""
 
     num_items: int = 0
-    """Items of the index afterwards."""
+    """Number of items in the index afterwards."""
     num_added: int = 0
     num_changed: int = 0
     num_unchanged: int = 0
@@ -45,13 +45,13 @@ class Report:
 def index_images(
     examples: Sequence[Example], embedder: Embedder, writer: IndexWriter, *, is_build: bool
 ) -> Report:
-    """Embed the images that are new and write them, with a commit every few seconds.
+    """Embed the new images and write them, with a commit every few seconds.
 
-    The last commit is the caller's. After Ctrl-C, commits what is done and raises
+    The caller makes the last commit. After Ctrl-C, commits what is done and raises
     KeyboardInterrupt.
 
-    A build names an image by its path, so the same bytes may lie under two paths. An addition
-    recognises an image by its bytes and adds them once.
+    A build identifies an image by its path, so two paths may have the same bytes. An addition
+    identifies an image by its bytes, and adds the same bytes only once.
     """
     writing = _Writing(writer, is_build=is_build)
     preparation = Preparation(
@@ -76,7 +76,7 @@ class _Writing:
     def __init__(self, writer: IndexWriter, *, is_build: bool):
         self._writer, self._is_build = writer, is_build
         self._is_complete = False if is_build else None
-        """The completeness that a commit before the end records. An addition does not change it."""
+        """The `is_complete` of commits before the end. None, for additions, leaves it as it is."""
         self._committed_at = time.monotonic()
         self._added_contents: set[str] = set()
         self.report = Report()
@@ -84,7 +84,7 @@ class _Writing:
         """Stamps of files that were touched but have the same bytes, by item id."""
 
     def take(self, outcome: Outcome) -> None:
-        """Write what became of an example, and commit if it is time."""
+        """Write the outcome of an example, and commit if the last commit is too long ago."""
         match outcome:
             case Skipped():
                 self.report.skipped.append(outcome)
@@ -105,11 +105,15 @@ class _Writing:
             write_skipped(self.report.skipped, self._writer.directory / SKIPPED_FILE)
         num_done = self.report.num_added + self.report.num_changed
         console.print(
-            f"Interrupted: {num_done:,} images are in; run the same command again to continue"
+            f"Interrupted: {num_done:,} images are in the index; "
+            "run the same command again to continue"
         )
 
     def _add(self, item: NewItem) -> None:
-        """Add an item in place of an earlier one with its path, unless it is a copy."""
+        """Add an item, and remove an earlier item with the same path.
+
+        An addition leaves out a new path if it has already added the same bytes.
+        """
         index = self._writer.index
         earlier = index.records["id"][index.rows_of_path(item.path)].tolist()
         if not earlier and item.sha256 in self._added_contents:
@@ -126,8 +130,8 @@ class _Writing:
 def _outcomes(
     examples: Sequence[Example], preparation: Preparation, embedder: Embedder, stop: StopRequest
 ) -> Iterator[Outcome]:
-    """The outcome for each example, in order, until a stop is requested."""
-    # Threads take turns on a GPU. On the CPU each thread embeds with one core.
+    """The outcome of each example, in order, until a stop is requested."""
+    # On a GPU, one thread embeds at a time. On the CPU, each thread embeds with one core.
     turn = threading.Lock() if embedder.device == "gpu" else nullcontext()
 
     def work(chunk: Sequence[Example]) -> list[Outcome]:

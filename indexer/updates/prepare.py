@@ -1,4 +1,8 @@
-"""Sort examples by the work they need: none, a feature that the index has, or the network."""
+"""Prepare examples for an index.
+
+An unchanged image needs no work. If the index has the same bytes, their feature is copied. All
+other images need the network.
+"""
 
 import hashlib
 import os
@@ -24,15 +28,16 @@ from training.data.images import (
 from training.data.skipped import Skipped
 
 RACY_S = 2.0
-"""A file that changed less than this before it was read gets no stamp: it may change again within
-the resolution of its times."""
+"""A file that changed less than this time ago gets no stamp. It may change again within the
+resolution of its times."""
 
 
 @dataclass(frozen=True)
 class Unchanged:
-    """An image that the index has already.
+    """An image that is in the index already.
 
-    If its file had to be read to know that, `id` is the item's id and `stamp` the file's stamp.
+    If the image's file had to be read and has the path and label of an item, `id` is the item's id
+    and `stamp` is the file's stamp.
     """
 
     id: int | None = None
@@ -52,7 +57,7 @@ class Decoded:
     height: int
 
     def with_feature(self, feature: Floats) -> NewItem:
-        """The item of this image, once the network has made its feature (4096,)."""
+        """The item of this image, with the feature (4096,) from the network."""
         return NewItem(
             path=self.example.path,
             label=self.example.label,
@@ -77,13 +82,13 @@ class Preparation:
     image_size: int
     """Side of the network's square, in pixels."""
     keeps_copies: bool
-    """Whether bytes that the index has under another path become an item of their own."""
+    """Whether an image is added if the index has the same bytes under another path."""
 
     def prepare(self, example: Example) -> Decoded | Outcome:
-        """Read and decode an example, unless the index knows it.
+        """Read and decode an example, if that is needed.
 
-        It knows a file that was not touched, the same bytes under this path, and the same bytes
-        under another path.
+        A file that was not touched is not read, unless its label has changed. If an undamaged row
+        has the same bytes, under this path or another path, the image is not decoded.
         """
         stamp = file_stamp(example)
         own_rows = self.index.rows_of_path(example.path)
@@ -110,7 +115,7 @@ class Preparation:
             return Skipped(example.path, str(error))
 
     def _copied(self, row: int, example: Example, stamp: int) -> NewItem | None:
-        """An item with the feature of a row that has the same bytes; None if the row is damaged."""
+        """A new item with the feature of a row with the same bytes; None if the row is damaged."""
         record, item_bytes = self.index.records[row], self.index.item_bytes(row)
         if find_damage(record, item_bytes):
             return None
@@ -139,7 +144,7 @@ class Preparation:
 
 
 def find_repeated_path(examples: Sequence[Example]) -> str | None:
-    """The first path that an earlier example has too; None if all paths differ."""
+    """The first path that two examples have in common; None if all paths differ."""
     seen: set[str] = set()
     for example in examples:
         if example.path in seen:
@@ -149,14 +154,14 @@ def find_repeated_path(examples: Sequence[Example]) -> str | None:
 
 
 def file_stamp(example: Example) -> int:
-    """64 bits of a file's size, times and inode, which change with its content.
+    """A 64-bit hash of a file's size, times and inode. It changes when the file changes.
 
-    0 if the times may not show the next change, or if there is no file.
+    Returns 0 if the times may not show the next change, or if there is no file.
     """
     source = example.source
     if isinstance(source, bytes):
         return 0
-    # A member of a tar file also needs its place in the tar file.
+    # The stamp of a member of a tar file also depends on its position in the tar file.
     file, member = (source, "") if isinstance(source, Path) else (source.file, str(source))
     try:
         status = file.stat()

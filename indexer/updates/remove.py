@@ -31,7 +31,8 @@ def remove(
             if not len(rows):
                 raise IndexDirectoryError(
                     f"no item of {directory} has the {kind} {name}, so nothing was removed; "
-                    "`lookalike index stats` lists the labels, `lookalike index export` all items"
+                    "`lookalike index stats` lists the labels, "
+                    "and `lookalike index export` writes all items"
                 )
         removed = {int(id) for _, _, rows in named for id in index.records["id"][rows]}
         writer.remove(sorted(removed))

@@ -1,6 +1,6 @@
 """`lookalike index verify`: compare every committed byte of an index with its checksums.
 
-Damage is described with the file, what is lost and how to mend it. mend.py does the mending.
+A damage names the file, what is wrong with it, and the command that mends it (see mend.py).
 """
 
 from dataclasses import dataclass, field
@@ -30,26 +30,26 @@ from training.files import file_sha256
 from training.progress import Bar
 
 Area = Literal["manifest", "items", "removals", "codes", "model", "artefact"]
-"""The contents of a damaged file. The field `part` of `verify --json` has these values."""
+"""The content of a damaged file. The field `part` of `verify --json` has these values."""
 WRONG_BYTES = "does not match its checksum"
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that differs from what was written."""
+    """A file that is missing, cut off or changed."""
 
     file: str
     part: Area
     what: str
-    """The fault, as the rest of a sentence that begins with the file."""
+    """The fault. It completes a sentence that begins with the file."""
     remedy: str
 
 
 @dataclass(frozen=True)
 class LostItem:
-    """An item with damage.
+    """A damaged item.
 
-    If its record is damaged, the id is unknown; if its path is damaged too, so is the path.
+    If the record is damaged, the id is unknown. If the path is damaged too, the path is unknown.
     """
 
     id: int | None
@@ -77,25 +77,28 @@ class Verification:
         return any(damage.part in areas for damage in self.damages)
 
     def add_damage(self, file: Path, area: Area, what: str, remedy: str) -> None:
-        """Note a damaged file."""
+        """Add a damaged file to the result."""
         self.damages.append(Damage(str(file), area, what, remedy))
 
 
 def verify(directory: Path) -> Verification:
-    """Check every committed byte; raises IndexDirectoryError if manifest and copy are lost."""
+    """Check every committed byte of an index.
+
+    Raises IndexDirectoryError if the manifest and its copy are lost.
+    """
     while True:
         index = Index.salvage(directory)
         result, _ = check_index(index)
-        # If a commit came meanwhile, the files that it replaced may only seem to be damaged.
+        # Files seem to be damaged if a commit replaced them during the check.
         if result.is_clean or read_manifest_or_copy(directory).commit == index.manifest.commit:
             return result
 
 
 def check_index(index: Index) -> tuple[Verification, Rows]:
-    """Find the damage in an index that was opened with `Index.salvage`.
+    """Check an index that was opened with `Index.salvage`.
 
-    Also returns the rows of the undamaged items, (n,). If the list of removed items is damaged,
-    removed items are among them.
+    Returns the result and the rows of the undamaged items, (n,). If the list of removed items is
+    damaged, these rows include removed rows.
     """
     directory, manifest = index.directory, index.manifest
     result = Verification(num_items=manifest.num_items)
@@ -109,8 +112,8 @@ def check_index(index: Index) -> tuple[Verification, Rows]:
             directory,
             "items",
             f"has lost {num_lost:,} of {manifest.num_items:,} items",
-            f"{mend_command(directory)}, which keeps the others; "
-            "then build or add again: only what is lost is embedded again",
+            f"to keep the other items, run: {mend_command(directory)}; "
+            "then build or add again (only lost items are embedded again)",
         )
     _check_files_written_once(directory, manifest, result)
     return result, intact
@@ -122,7 +125,7 @@ def mend_command(directory: Path) -> str:
 
 
 def probe_remedy(directory: Path) -> str:
-    """The remedy after a damaged probe was dropped."""
+    """The remedy to print when a damaged probe is dropped."""
     return f"fit it again with: lookalike index probe {directory}"
 
 
@@ -135,12 +138,12 @@ def encoder_remedy(directory: Path, manifest: Manifest) -> str:
 
 def _check_manifest(directory: Path, result: Verification) -> None:
     for name, remedy in (
-        (MANIFEST_FILE, f"{mend_command(directory)}, which restores it from its copy"),
-        (COPY_FILE, f"{mend_command(directory)}, which writes it again"),
+        (MANIFEST_FILE, f"to restore it from its copy, run: {mend_command(directory)}"),
+        (COPY_FILE, f"to write it again, run: {mend_command(directory)}"),
     ):
         file = directory / name
         if name == COPY_FILE and not file.exists():
-            continue  # its writer was killed, or the disk was full
+            continue  # the writer was killed, or the disk was full
         try:
             parse_manifest(file)
             result.num_bytes += file.stat().st_size
@@ -154,18 +157,18 @@ def _check_growing_files(index: Index, result: Verification) -> None:
         if not (problem := _extent_problem(index, kind, extent, result)):
             continue
         area: Area = "items"
-        remedy = f"restore it from a copy, or: {mend}"
+        remedy = f"restore it from a copy, or run: {mend}"
         if kind == "removed":
             area = "removals"
-            remedy += ", after which items that had been removed may be back"
+            remedy += " (removed items may then return)"
         elif kind == CODES:
             area = "codes"
-            remedy = f"{mend}, which makes the codes again"
+            remedy = f"to make the codes again, run: {mend}"
         result.add_damage(index.directory / extent.file, area, problem, remedy)
 
 
 def _extent_problem(index: Index, kind: str, extent: Extent, result: Verification) -> str | None:
-    """The fault in the committed part of a growing file; None if there is none."""
+    """The fault in the committed part of a growing file; None if it has no fault."""
     try:
         measured = measure_extent(index.directory, extent)
     except FileNotFoundError:
@@ -176,7 +179,7 @@ def _extent_problem(index: Index, kind: str, extent: Extent, result: Verificatio
     if measured != extent:
         return WRONG_BYTES
     if kind == CODES and not _has_code_for_every_row(index.manifest):
-        return "is older than the items"
+        return "does not have one code per row"
     return None
 
 
@@ -188,7 +191,7 @@ def _has_code_for_every_row(manifest: Manifest) -> bool:
 
 
 def _intact_rows(index: Index, rows: Rows) -> Rows:
-    """Those of these rows whose bytes all match their checksums."""
+    """The rows among `rows` whose bytes all match their checksums, (n,)."""
     intact = []
     with Bar("Verifying", len(rows)) as bar:
         for row in rows:
@@ -202,7 +205,7 @@ def _lost_item(index: Index, row: int) -> LostItem:
     record, (path, _) = index.records[row], index.text(row)
     damage = tuple(find_damage(record, index.item_bytes(row)))
     has_record = "record" not in damage
-    # A damaged record may point to the path of another item. The hash in it tells.
+    # A damaged record may point to the path of another item. Its path hash then differs.
     has_path = has_record or hash_of(path) == record["path_hash"]
     return LostItem(int(record["id"]) if has_record else None, path if has_path else None, damage)
 
@@ -210,18 +213,19 @@ def _lost_item(index: Index, row: int) -> LostItem:
 def _check_files_written_once(directory: Path, manifest: Manifest, result: Verification) -> None:
     mend = mend_command(directory)
     model_remedy = (
-        f"{mend} --model MODEL, with the model {manifest.model_id[:12]}, which copies it again"
+        f"to copy it again from model {manifest.model_id[:12]}, run: {mend} --model MODEL"
     )
     for name, sha256 in manifest.model_files.items():
         _check_file(directory / MODEL_FOLDER / name, sha256, "model", model_remedy, result)
     for name, artefact in manifest.artefacts.items():
-        remedy = f"{mend}, which drops it"
+        remedy = f"to drop it, run: {mend}"
         if name in METRICS:
-            remedy = f"{mend}, which makes it again"
+            remedy = f"to make it again, run: {mend}"
         elif name == PROBE:
             remedy += f"; then {probe_remedy(directory)}"
         elif name == ENCODER:
-            remedy += f" and the codes; then {encoder_remedy(directory, manifest)}"
+            again = encoder_remedy(directory, manifest)
+            remedy = f"to drop it and the codes, run: {mend}; then {again}"
         _check_file(directory / artefact.file, artefact.sha256, "artefact", remedy, result)
 
 

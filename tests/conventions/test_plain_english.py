@@ -63,8 +63,6 @@ PATTERNS: dict[str, tuple[str, str]] = {
 DOCSTRING_START = re.compile(r"(?:Whose|That|Of|What|Which|Where|By which|In which)\b(?![^.]*\?)")
 """A question is a full sentence, so it may begin a docstring."""
 ALLOWED = (
-    "all of which must exist",
-    "and where they are listed",
     "where they are kept, and which",
     "at the step where it is",
 )

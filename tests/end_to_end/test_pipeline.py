@@ -195,7 +195,7 @@ def test_an_unreadable_query_is_named_in_one_line(demo: Path, tmp_path: Path) ->
     (tmp_path / "notes.txt").write_text("not an image")
     done = lookalike("search", demo / "index", tmp_path / "notes.txt")
     assert done.returncode == 1
-    error = r"lookalike: .*notes\.txt: this is not an image; send JPEG, .*\n"
+    error = r"lookalike: .*notes\.txt: this is not an image; use JPEG, .*\n"
     assert re.fullmatch(error, done.stderr)
 
 

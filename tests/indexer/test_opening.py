@@ -197,7 +197,7 @@ def test_a_damaged_probe_stops_only_those_who_ask_for_it(
     opened = open_index(directory)
     assert len(opened.similar(cat)) == 6
     assert len(opened.classify(cat)) == 3
-    with pytest.raises(IndexDirectoryError, match="fit it again: lookalike index probe"):
+    with pytest.raises(IndexDirectoryError, match="to fit it again, run: lookalike index probe"):
         opened.classify(cat, by="items")
 
 

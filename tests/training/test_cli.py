@@ -67,7 +67,7 @@ def test_training_skips_unreadable_files_and_names_the_model_and_the_report(
     assert "images/s" in done.err
     assert "Warning" not in done.err
     report = (tmp_path / "model" / "skipped.csv").read_text()
-    assert 'red/cut.png,"the image is cut off' in report
+    assert "red/cut.png,the image is cut off" in report
     assert 'blue/[notes].txt,"this is not an image' in report
 
 
@@ -200,7 +200,7 @@ def test_only_a_model_can_be_evaluated_or_exported(
     assert_is_refused(run("evaluate", tmp_path, colour_folder), "has no model.json")
     assert_is_refused(
         run("export", tmp_path / "absent"),
-        "does not exist; make one with: lookalike train DATA --out",
+        "does not exist; to make one, run: lookalike train DATA --out",
     )
 
 

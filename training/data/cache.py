@@ -1,8 +1,10 @@
-"""A cache of decoded images: canvases in a memory-mapped file, so that no epoch decodes a JPEG.
+"""A cache of decoded images, so that each image is decoded only once.
+
+The canvases are in a file that is mapped into memory. The cache has three files:
 
 train-128px.u8      the canvases one after the other, (N, canvas, canvas, 3) uint8
-train-128px.json    which images they belong to, how many have been read, which could not be read
-train-128px.lock    held by the process that writes the two others
+train-128px.json    the data, the number of images read, and the images that cannot be read
+train-128px.lock    held by the process that writes the two other files
 """
 
 import fcntl
@@ -37,7 +39,7 @@ from training.parallel import map_ahead
 from training.progress import console
 
 COMMIT_INTERVAL = 1000
-"""Number of images between two commits. An interruption costs at most this much decoding."""
+"""Number of images between two commits. An interruption loses at most this many decoded images."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,21 @@ class Canvases:
     pixels: Pixels
     """(N, canvas, canvas, 3) uint8, memory-mapped and read-only."""
     examples: list[Example]
-    """The N examples of the canvases."""
+    """The N examples, in the order of the canvases."""
     skipped: list[Skipped]
 
 
 class CacheError(UserError):
-    """A cache of canvases that cannot be written, or that belongs to other data."""
+    """The cache cannot be written, or it belongs to other data."""
 
 
 @dataclass
 class _Progress:
-    """The content of the JSON file: which images are cached, and how many have been read."""
+    """The content of the JSON file."""
 
     data: str
     digest: str
-    """See `_digest`."""
+    """The hash of the examples, see `_digest`."""
     num_read: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     """Position, reason (for programs) and explanation (for people) of each unusable image."""
@@ -82,10 +84,10 @@ def cached_canvases(
 ) -> Canvases:
     """The canvases of all readable examples for squares of `size` pixels, mapped from `file`.
 
-    Images that `file` already holds are not decoded again, so an interrupted call continues where
-    it stopped. If an image was added, removed or changed since, all are decoded again. `advance(n)`
-    is called when `n` more images are done. Raises CacheError if `file` holds the images of other
-    data than `data`, or if the disk is full. Memory does not grow with the number of images.
+    Images that are already in `file` are not decoded again, so an interrupted call continues where
+    it stopped. If an image has been added, removed or changed, all images are decoded again.
+    `advance(n)` is called when `n` more images are done. Raises CacheError if `file` belongs to
+    other data than `data`, or if the disk is full. Memory does not grow with the number of images.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with _locked(file):
@@ -99,14 +101,14 @@ def cached_canvases(
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Hold the cache's lock. A second process waits here, and then finds all images decoded."""
+    """Hold the cache's lock. A second process waits here until the first process is done."""
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _earlier_progress(data: str, examples: Sequence[Example], size: int, file: Path) -> _Progress:
-    """The progress of earlier calls; an empty one if they decoded nothing that can still be used.
+    """The progress of earlier calls. It is empty if their canvases cannot be used any more.
 
     Raises CacheError if the cache belongs to other data.
     """
@@ -130,8 +132,8 @@ def _earlier_progress(data: str, examples: Sequence[Example], size: int, file: P
         for position, reason, _ in earlier.skipped
     ):
         console.print(
-            f"Files of {data} that could not be read when {file} was made can be read now: "
-            "decoding all again"
+            f"Some files of {data} could not be read when {file} was made, but can be read now: "
+            "decoding all images again"
         )
         return fresh
     num_bytes = file.stat().st_size if file.is_file() else 0
@@ -139,7 +141,7 @@ def _earlier_progress(data: str, examples: Sequence[Example], size: int, file: P
 
 
 def _load_progress(file: Path) -> _Progress | None:
-    """The content of the JSON file; None if it is absent or damaged, since it can be made again."""
+    """The content of the JSON file, None if it is absent or damaged. It can be made again."""
     try:
         content = json.loads(file.with_suffix(".json").read_text("utf-8"))
         skipped = [(position, reason, text) for position, reason, text in content["skipped"]]
@@ -149,7 +151,7 @@ def _load_progress(file: Path) -> _Progress | None:
 
 
 def _check_disk_space(num_images: int, size: int, file: Path) -> None:
-    """Raise CacheError if the disk has no space for the canvases of `num_images`."""
+    """Raise CacheError if the canvases of `num_images` images do not fit on the disk."""
     needed_bytes = num_images * _canvas_bytes(size)
     free_bytes = shutil.disk_usage(file.parent).free
     if free_bytes < needed_bytes:
@@ -199,10 +201,10 @@ def _decode_remaining(
 
 
 def _open_to_append(file: Path, num_bytes: int) -> IO[bytes]:
-    """Open the canvases for writing after the first `num_bytes`, which are kept."""
+    """Open the canvases for appending after the first `num_bytes` bytes. The rest is removed."""
     if num_bytes == 0:
-        # A new file, since another run may have the old one mapped. The JSON file goes first: it
-        # must not describe canvases that do not exist any more.
+        # Another run may have mapped the old file, so a new one is made. The JSON file is removed
+        # first: it must not describe canvases that do not exist any more.
         file.with_suffix(".json").unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         return file.open("wb")
@@ -211,7 +213,7 @@ def _open_to_append(file: Path, num_bytes: int) -> IO[bytes]:
 
 
 def _commit(progress: _Progress, stream: IO[bytes], file: Path) -> None:
-    """Flush the canvases to the disk, and only then record that they are there."""
+    """Flush the canvases to the disk. Only then record their number in the JSON file."""
     stream.flush()
     os.fsync(stream.fileno())
     write_atomically(file.with_suffix(".json"), json.dumps(asdict(progress)).encode())
@@ -251,9 +253,11 @@ def _digest(examples: Iterable[Example]) -> str:
 
 
 def _version(source: Source, shard_versions: dict[Path, str]) -> str:
-    """A file's size and time of change, and a tar member's offset; the hash of bytes in memory.
+    """A text that changes when the source changes.
 
-    `shard_versions` remembers the tar files seen so far, since each holds thousands of images.
+    For a file it contains the size and the modification time. For a tar member it also contains the
+    offset and the size of the member. For bytes in memory it is their hash. `shard_versions` caches
+    the versions of tar files, because each contains thousands of images.
     """
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
@@ -265,4 +269,4 @@ def _version(source: Source, shard_versions: dict[Path, str]) -> str:
         status = source.stat()
         return f"{status.st_size} {status.st_mtime_ns}"
     except (OSError, ValueError):
-        return "absent"  # decoding it will say why
+        return "absent"  # decoding reports the reason

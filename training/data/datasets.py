@@ -1,8 +1,8 @@
 """Data sets: a folder of class folders, a plain folder, a CSV, tar shards, or the bundled digits.
 
 photos/cat/1.jpg photos/dog/2.jpg ...   class folders; a folder's name is the label
-photos/train/cat/1.jpg photos/val/...   the same, with held-out images of its own
-photos/1.jpg photos/2.jpg ...           a plain folder: no labels, so for the index only
+photos/train/cat/1.jpg photos/val/...   class folders, with a separate folder of held-out images
+photos/1.jpg photos/2.jpg ...           a plain folder: without labels, so for the index only
 photos.csv                              `path,label` with a header; paths are relative to the CSV
 photos-000.tar 'photos-*.tar' ...       tar files of images in WebDataset's layout, see shards.py
 digits                                  1,797 real 8x8 images that come with scikit-learn
@@ -26,7 +26,7 @@ from training.naming import storable
 from training.progress import console
 
 Part = Literal["all", "train", "held-out"]
-"""A part of a data set, as the option --part names it."""
+"""A part of a data set: the values of the option --part."""
 
 DATA_FORMS = (
     "a folder of class folders, a CSV (path,label), "
@@ -34,7 +34,7 @@ DATA_FORMS = (
 )
 """The forms that DATA can have, for error messages."""
 HELD_OUT_FOLDERS = ("val", "validation", "test")
-"""Names of the folder of held-out images beside `train`. The first that exists is taken."""
+"""Names of the folder of held-out images next to `train`. The first existing folder is used."""
 HELD_OUT_DIVISOR = 5
 """One image in five is held out if a data set has no held-out images of its own."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -51,10 +51,10 @@ class Dataset:
     held_out: tuple[Example, ...] | None = None
     """None if the data set does not say which images to hold out."""
     recipe_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that the images need: digits must not be mirrored, for example."""
+    """Settings that the images need. For example, digits must not be mirrored."""
 
     def part(self, part: Part) -> tuple[Example, ...]:
-        """The examples to train on, the held-out ones, or all of them."""
+        """The training examples, the held-out examples, or all examples."""
         if part == "all":
             return self.examples + (self.held_out or ())
         kept, held_out = (self.examples, self.held_out) if self.held_out else split(self.examples)
@@ -62,7 +62,7 @@ class Dataset:
 
 
 def open_dataset(data: str | Path) -> Dataset:
-    """Find the images that DATA names, without decoding them; raises DataError."""
+    """List the images that DATA names, without decoding them; raises DataError."""
     if str(data) == "digits":
         return _digits()
     path = Path(data)
@@ -78,16 +78,20 @@ def open_dataset(data: str | Path) -> Dataset:
 
 
 def held_out_examples(data: str, validation: str | None = None) -> tuple[Example, ...]:
-    """The held-out images of a run on `data`, or all of `validation` if given; raises DataError."""
+    """The held-out images of a run on `data`; raises DataError.
+
+    If `validation` is given, the held-out images are all images of that data set.
+    """
     if validation:
         return open_dataset(validation).part("all")
     return open_dataset(data).part("held-out")
 
 
 def split(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Hold out a fifth of each class, at least one image; returns (kept, held out), by path.
+    """Hold out a fifth of each class; returns (kept, held out), both sorted by path.
 
-    The hashes of the paths decide, so the split is always the same. A class's only image is kept.
+    At least one image of a class is held out, but the only image of a class is kept. The images are
+    chosen by the hashes of their paths, so the split is always the same.
     """
     by_class: dict[str | None, list[Example]] = {}
     for example in examples:
@@ -117,7 +121,7 @@ def class_names(examples: Iterable[Example]) -> tuple[str, ...]:
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """A hash of all paths, labels and sizes in bytes. Images that were moved keep it."""
+    """A hash of all paths, labels and sizes in bytes. Moving the data set does not change it."""
     digest = hashlib.sha256()
     for example in examples:
         size = _size_or_hash(example.source)
@@ -126,7 +130,7 @@ def fingerprint(examples: Iterable[Example]) -> str:
 
 
 def _size_or_hash(source: Source) -> str:
-    """The size of a file or of a member of a tar file; the hash of bytes in memory."""
+    """The size of a file or of a member of a tar file. For bytes in memory, their hash."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, TarMember):
@@ -151,10 +155,11 @@ def _folder_dataset(root: Path) -> Dataset:
 
 
 def _folder_examples(root: Path, prefix: str = "") -> Iterator[Example]:
-    """Every visible file below `root`; its label is the first folder of its path. Raises DataError.
+    """One example per visible file below `root`; raises DataError.
 
-    Without any folder in `root` the files have no label. Otherwise files beside the class folders,
-    such as a README, are left out, with a message if they look like images.
+    The label is the first folder of the file's path. If `root` has no folders, the files have no
+    label. Otherwise the files next to the class folders, such as a README, are left out. If they
+    look like images, a message is printed.
     """
     has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
     for folder, names in _walk(root):
@@ -172,11 +177,12 @@ def _folder_examples(root: Path, prefix: str = "") -> Iterator[Example]:
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """`root` and each visible folder below it, with the names of its files; raises DataError.
 
-    Folders and names are in alphabetical order, a folder before the folders in it. Links are
-    followed, except a link back to a folder that contains it. An index is left out.
+    Folders and names are in alphabetical order. A folder comes before the folders in it. Links are
+    followed, except a link to a folder that contains the link. A folder that is an index is left
+    out.
     """
     containers: dict[str, tuple[Path, ...]] = {}
-    """The folders, with links resolved, that contain each folder still to come."""
+    """For each folder still to be visited: the folders that contain it, with links resolved."""
     for folder, folders, names in os.walk(root, onerror=_raise_unlistable, followlinks=True):
         outer, resolved = containers.pop(folder, ()), Path(folder).resolve()
         if resolved in outer or set(names) >= INDEX_FILES:
@@ -198,8 +204,8 @@ def _report_images_left_out(root: Path, names: Iterable[str]) -> None:
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if images:
         console.print(
-            f"{root} has {len(images):,} images beside its folders, the first is {images[0]}; "
-            "they have no label and are left out"
+            f"{root} has {len(images):,} images beside its folders (the first is {images[0]}); "
+            "they are left out because they have no label"
         )
 
 
@@ -234,7 +240,7 @@ def _csv_rows(path: Path) -> Iterator[Example]:
 
 
 def _digits() -> Dataset:
-    """The UCI digits (Alpaydin and Kaynak 1998), scikit-learn's copy, as PNG files in memory."""
+    """The UCI digits (Alpaydin and Kaynak 1998) from scikit-learn, as PNG files in memory."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -244,6 +250,6 @@ def _digits() -> Dataset:
         Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(png, "PNG")
         examples.append(Example(f"{digit}/{number:04}.png", str(digit), png.getvalue()))
     examples.sort(key=lambda example: example.path)
-    # The network takes no images below 67 pixels. A mirrored digit is not the same digit.
+    # The network needs images of at least 67 pixels. A mirrored digit is not the same digit.
     defaults = {"image_size": 67, "epochs": 12, "flip": False, "min_crop_area": 0.6}
     return Dataset(name="digits", examples=tuple(examples), recipe_defaults=defaults)

@@ -15,7 +15,7 @@ class Example:
     """One image of a data set, not decoded yet."""
 
     path: str
-    """The image's name within the data set, a POSIX path. The index shows it."""
+    """The image's name within the data set, as a POSIX path. The index shows this name."""
     label: str | None
     source: Source
-    """The place of the image's bytes."""
+    """The file, the tar member or the bytes in memory that contain the encoded image."""

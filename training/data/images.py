@@ -1,13 +1,13 @@
-"""From the bytes of an image to an upright RGB square, safely.
+"""Decode the bytes of an image to an upright RGB square, safely.
 
 Evaluation, indexing and the service all call these functions, so an image has the same feature
-everywhere. The module does not import torch, since the service runs without it.
+everywhere. The module does not import torch, because the service runs without it.
 
 The short side is resized to 256 pixels and the central 256x256 pixels are cut out, as in Krizhevsky
 et al. 2012, section 2. They are called the *canvas*. Training cuts random crops from the canvas, as
-the paper does. Everything else takes its central 224x224 pixels, the *square*, where the paper
-averages ten crops (section 4.1). Other sizes keep the ratio: a square of S pixels comes from a
-canvas of round(S * 256 / 224).
+the paper does. Everything else uses the central 224x224 pixels of the canvas, called the *square*.
+The paper averages ten crops instead (section 4.1). Other sizes have the same ratio: a square of S
+pixels comes from a canvas of round(S * 256 / 224) pixels.
 """
 
 import io
@@ -44,16 +44,16 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The operation that sets each EXIF orientation upright. 5 to 8 exchange width and height."""
+"""The operation that turns each EXIF orientation upright. Orientations 5 to 8 swap the sides."""
 
-# open_picture has its own limit of pixels, which callers can set, so Pillow's global one is off.
+# Pillow's global limit is off, because open_picture has a limit that callers can set.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns of odd metadata. The pixels do not depend on it, and users can do nothing about it.
+# Pillow warns about unusual metadata. The pixels do not depend on it, and users cannot fix it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(UserError):
-    """An image that cannot be used. `reason` is for programs, the message for people."""
+    """An image that cannot be used. `reason` is for programs, the message is for people."""
 
     def __init__(self, reason: Reason, detail: str):
         super().__init__(detail)
@@ -62,7 +62,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class TarMember:
-    """An image in an uncompressed tar file: `num_bytes` bytes from `offset` on."""
+    """An image in an uncompressed tar file: the `num_bytes` bytes that start at `offset`."""
 
     file: Path
     offset: int
@@ -73,7 +73,7 @@ class TarMember:
 
 
 Source = bytes | Path | TarMember
-"""The place of an image's bytes: a file, a member of a tar file, or memory."""
+"""An encoded image: bytes in memory, a file, or a member of a tar file."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def canvas_px(size: int) -> int:
 def read_bytes(source: Path | TarMember) -> bytes:
     """Read a file or a member of a tar file.
 
-    Raises ImageError if it is not a regular file, cannot be read, or has over MAX_FILE_BYTES.
+    Raises ImageError if it is not a regular file, cannot be read, or exceeds MAX_FILE_BYTES.
     """
     try:
         status = (source if isinstance(source, Path) else source.file).stat()
@@ -129,13 +129,13 @@ def _read_member(member: TarMember) -> bytes:
 def open_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an image for a square of `size` pixels; raises ImageError.
 
-    The number of pixels is checked in the header, before anything is decoded. The EXIF orientation
-    is applied, transparent pixels are laid on white, 16-bit greys are scaled to 8 bits, and an
-    animation gives its first frame.
+    The number of pixels in the header is checked before anything is decoded. The EXIF orientation
+    is applied. Transparent pixels are drawn on white. 16-bit grey values are scaled to 8 bits. The
+    first frame of an animation is used.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
-        raise ImageError("empty", "the file is empty (0 bytes); send an image")
+        raise ImageError("empty", "the file is empty (0 bytes); use an image")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # Pillow's plugins raise almost anything for damaged headers
@@ -147,17 +147,17 @@ def open_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> 
             f"the image has {width} x {height} = {width * height:,} pixels; "
             f"at most {max_pixels:,} are accepted, so scale it down",
         )
-    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. That is much faster, and hardly
-    # different while at least twice the needed pixels are left.
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. That is much faster. The result is
+    # almost the same if its sides are at least twice as long as needed.
     side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
     upright, has_swapped_sides = _decode(image, reduce_to=side)
     return Picture(upright, *((height, width) if has_swapped_sides else (width, height)))
 
 
 def from_pillow(image: Image.Image) -> Picture:
-    """Convert an image that Pillow has opened, in the way of `open_picture`; raises ImageError.
+    """Convert an image that Pillow has opened, as `open_picture` does; raises ImageError.
 
-    The image itself is not changed, and a JPEG is decoded at its full size.
+    The given image is not changed. A JPEG is decoded at its full size.
     """
     if not image.width or not image.height:
         raise ImageError(
@@ -196,13 +196,15 @@ def centre(canvases: Pixels, size: int) -> Pixels:
 
 
 def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
-    """The whole picture as a small JPEG. Its longer side is at most `side_px`; it is never
-    enlarged."""
+    """The whole picture as a JPEG with a longer side of at most `side_px` pixels.
+
+    A small picture is not enlarged.
+    """
     image = picture.image
     scale = min(1, side_px / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    # Averaging whole pixels first takes less than half the time of filtering all of them, and the
-    # difference cannot be seen at this size.
+    # Averaging whole pixels first takes less than half the time of filtering all pixels. At this
+    # size the difference cannot be seen.
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
@@ -212,13 +214,13 @@ def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
 def _decode(image: Image.Image, *, reduce_to: int | None = None) -> tuple[Image.Image, bool]:
     """The upright RGB image, and whether its orientation has swapped width and height.
 
-    With `reduce_to` a JPEG may be decoded smaller, but no side below that many pixels. Raises
-    ImageError.
+    With `reduce_to`, a JPEG may be decoded at a smaller scale, but no side is reduced below that
+    many pixels. Raises ImageError.
     """
     try:
         if reduce_to:
             image.draft("RGB", (reduce_to, reduce_to))
-        image.load()  # first, since Pillow then sets a TIFF upright and removes its orientation
+        image.load()  # first, because it turns a TIFF upright and removes its orientation
         orientation = _orientation(image)
         is_upright = orientation not in _TRANSPOSES
         upright = image if is_upright else image.transpose(_TRANSPOSES[orientation])
@@ -227,14 +229,16 @@ def _decode(image: Image.Image, *, reduce_to: int | None = None) -> tuple[Image.
         raise
     except Exception as error:  # Pillow: OSError, SyntaxError, struct.error, ValueError, ...
         raise ImageError(
-            "truncated", f"the image is cut off or damaged ({error}); send it again, whole"
+            "truncated",
+            f"the image is cut off or damaged ({error}); use a complete copy of the file",
         ) from error
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, from 1 (upright) to 8. It is 1 if the metadata cannot be read.
 
-    ImageOps.exif_transpose writes the metadata again, and fails if a single value is odd.
+    Pillow's exif_transpose is not used: it writes the metadata again, and one invalid value makes
+    it fail.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -244,9 +248,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The image with 8 bits per channel, transparent pixels laid on white; raises ImageError."""
+    """The image as 8-bit RGB, with transparent pixels drawn on white; raises ImageError."""
     if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion of 16-bit greys would clip them at 255.
+        # Pillow's own conversion would clip 16-bit grey values at 255.
         grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -261,13 +265,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> ImageError:
-    """The reason why Pillow cannot open a file, judged by the file's first bytes."""
+    """The error for a file that Pillow cannot open. It depends on the first bytes of the file."""
     head = data[:64]
     supported = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
     is_avif = head[4:8] == b"ftyp" and (b"avif" in head or b"avis" in head)
     if head.startswith(supported) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or is_avif:
         return ImageError(
-            "truncated", "the image is cut off or damaged in its header; send it again, whole"
+            "truncated",
+            "the image is cut off or damaged in its header; use a complete copy of the file",
         )
     foreign = {
         b"%PDF": "a PDF",
@@ -283,5 +288,5 @@ def _unidentified(data: bytes) -> ImageError:
     elif b"<svg" in data[:1024]:
         kind = "an SVG drawing"
     if kind:
-        return ImageError("unsupported", f"this is {kind}; send {SUPPORTED}")
-    return ImageError("not-an-image", f"this is not an image; send {SUPPORTED}")
+        return ImageError("unsupported", f"this is {kind}; use {SUPPORTED}")
+    return ImageError("not-an-image", f"this is not an image; use {SUPPORTED}")

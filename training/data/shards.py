@@ -1,11 +1,11 @@
 """Tar shards in WebDataset's layout. Images are read from the archives; nothing is extracted.
 
 photos.tar                        one shard
-'shards/photos-{000..010}.tar'    eleven shards, all of which must exist; the quotes keep the
-                                  shell from expanding the braces
+'shards/photos-{000..010}.tar'    eleven shards, and all must exist; because of the quotes the
+                                  shell does not expand the braces
 'shards/*.tar'                    all shards that match
 
-The member `cat/1.jpg` of photos.tar becomes `photos/cat/1.jpg`, with the label cat. A sibling
+The member `cat/1.jpg` of photos.tar becomes `photos/cat/1.jpg`, with the label cat. A member
 `cat/1.cls` (the name or number of a class) or `cat/1.json` with a "label" overrides that label
 (https://github.com/webdataset/webdataset).
 """
@@ -55,8 +55,8 @@ def shard_examples(data: str) -> list[Example]:
     """The images in the shards that `data` names, ordered by path; raises DataError.
 
     Only headers and labels are read. Hidden members, links, sparse files and members that describe
-    an image are left out. If two members have the same name, the last one counts, as it does when
-    the shard is extracted.
+    an image are left out. If two members have the same name, the last one is used, as when the
+    shard is extracted.
     """
     shards = _shard_files(data)
     root = os.path.commonpath([shard.parent for shard in shards])
@@ -85,7 +85,7 @@ def _shard_files(data: str) -> list[Path]:
         if not matching:
             missing = f"{data} matches no file"
             if pattern != data:
-                missing = f"{pattern}, of {data}, does not exist"
+                missing = f"{pattern} (from {data}) does not exist"
             raise DataError(
                 f"{missing}; pass the pattern of .tar files that exist, "
                 "such as 'photos-{000..010}.tar' or 'photos-*.tar'"
@@ -110,8 +110,8 @@ def _expand_range(pattern: str) -> Iterator[str]:
 def _matching_files(pattern: str) -> list[Path]:
     """The files that match a pattern of wildcards, sorted.
 
-    The longest existing folder at the start of the pattern is taken literally: its name may hold
-    [brackets].
+    The longest existing folder at the start of the pattern is not a pattern, because its name may
+    contain [brackets].
     """
     path = Path(pattern)
     if path.exists():
@@ -136,7 +136,7 @@ def _examples(shard: Path, prefix: str) -> Iterator[Example]:
 
 
 def _headers(shard: Path) -> Iterator[tarfile.TarInfo]:
-    """The header of every regular member, read without the contents; raises DataError."""
+    """The header of every regular member; raises DataError. The contents are not read."""
     if not shard.is_file():
         raise DataError(f"{shard} is not a file; pass .tar files only")
     try:
@@ -177,7 +177,7 @@ def _check_not_compressed(head: bytes, shard: Path) -> None:
 def _checked_headers(tar: _TarFile, shard: Path) -> Iterator[tarfile.TarInfo]:
     """The headers of a tar file; raises DataError if the file is cut off or damaged.
 
-    tarfile alone takes a header that it cannot read for the end of the archive.
+    By itself, tarfile treats a header that it cannot read as the end of the archive.
     """
     num_bytes, position = shard.stat().st_size, 0
     while position < num_bytes and (info := tar.next()):
@@ -190,17 +190,17 @@ def _checked_headers(tar: _TarFile, shard: Path) -> Iterator[tarfile.TarInfo]:
         if (end := info.offset_data + info.size) > num_bytes:
             raise DataError(
                 f"{shard} is cut off within {storable(info.name)}: "
-                f"it has {num_bytes:,} bytes of {end:,}; copy or write it again, whole"
+                f"it has {num_bytes:,} bytes of {end:,}; use a complete copy of the file"
             )
         yield info
     if position < num_bytes:
         with shard.open("rb") as file:
             file.seek(position)
             block = file.read(tarfile.BLOCKSIZE)
-        if block.strip(b"\0"):  # the end of an archive is marked by zeros, or not at all
+        if block.strip(b"\0"):  # zeros are allowed: they mark the end of an archive
             raise DataError(
                 f"{shard} is cut off or damaged after {position:,} of its {num_bytes:,} bytes; "
-                "copy or write it again, whole"
+                "use a complete copy of the file"
             )
 
 
@@ -215,14 +215,14 @@ def _is_hidden(name: str) -> bool:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """WebDataset splits a name at the first dot: `cat/1.seg.png` -> (`cat/1`, `seg.png`)."""
+    """Split a name at its first dot like WebDataset: `cat/1.seg.png` -> (`cat/1`, `seg.png`)."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     return folder + slash + stem, extension.lower()
 
 
 def _labels(members: Mapping[str, TarMember]) -> dict[str, str | None]:
-    """The label of each key that has a .cls member or, if not, a .json member; raises DataError."""
+    """The labels in .cls and .json members, by key. .cls takes precedence. Raises DataError."""
     label_members: dict[str, str] = {}
     for name in members:
         key, extension = _key(name)
@@ -232,7 +232,7 @@ def _labels(members: Mapping[str, TarMember]) -> dict[str, str | None]:
 
 
 def _read_label(member: TarMember, name: str) -> str | None:
-    """Read the label in a .cls or .json member, None if there is none; raises DataError."""
+    """Read the label in a .cls or .json member, None if it has no label; raises DataError."""
     try:
         if member.num_bytes > MAX_LABEL_BYTES:
             raise ValueError(
@@ -246,14 +246,14 @@ def _read_label(member: TarMember, name: str) -> str | None:
             raise ValueError(f"it has {len(lines)} lines")
     except (ImageError, ValueError) as error:
         raise DataError(
-            f"{name} in {member.file} must hold the name or number of a class as text in UTF-8, "
-            f"but {error}; correct it, or leave it out"
+            f"{name} in {member.file} must contain the name or number of a class as UTF-8 text, "
+            f"but {error}; correct it, or remove it"
         ) from error
     return lines[0].encode("utf-8", "backslashreplace").decode() if lines else None
 
 
 def _json_label(content: object) -> str:
-    """The "label" in the content of a .json member; empty if there is none. Raises ValueError."""
+    """The "label" in the content of a .json member, empty if it has none. Raises ValueError."""
     label = content.get("label") if isinstance(content, dict) else None
     if isinstance(label, bool) or not isinstance(label, str | int | None):
         raise ValueError(f"its label is a {type(label).__name__}")

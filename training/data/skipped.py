@@ -1,4 +1,4 @@
-"""The files that a command skipped because they are not usable images, listed in a CSV."""
+"""A CSV of the files that a command skipped because they are not usable images."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ class Skipped:
 
 
 def describe_skipped(skipped: list[Skipped], file: Path) -> str:
-    """One line for a command's summary: the number of skipped files, and where they are listed."""
+    """A line for a command's summary: the number of skipped files and the CSV that lists them."""
     listing = f", listed with their reasons in {file}" if skipped else ""
     return f"skipped files: {len(skipped):,}{listing}"
 

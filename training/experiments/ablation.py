@@ -1,4 +1,4 @@
-"""The paper's ablations on the user's own images: the mechanisms are left out one at a time.
+"""Run the paper's ablations on the user's images. Each variation leaves out one mechanism.
 
 Each variation is trained with several seeds. Every run has a folder in the output directory, such
 as tanh-seed0, with its log, its learning curve and result.json. Finished runs are not repeated, and
@@ -43,7 +43,7 @@ TABLE_FILE, SUMMARY_FILE, FIGURE_1_FILE = "table.md", "summary.json", "figure-1.
 def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the unfinished variations of `request` in `request.out`, seed by seed; raises UserError.
 
-    The table and Figure 1 are written anew after every run. They and the returned outcomes cover
+    The table and Figure 1 are written again after every run. They and the returned outcomes cover
     every finished run in `request.out`, including those of other calls.
     """
     if "RANK" in os.environ:
@@ -54,7 +54,7 @@ def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Ou
     data = data_name(request.data, request.validation)
     baseline = Origin(requested_recipe(request), data, request_fingerprint(request))
     for variation in variations:
-        baseline.vary(variation, seed=0)  # refuses a bad setting before the first run
+        baseline.vary(variation, seed=0)  # reports a bad setting before the first run
     outcomes = read_outcomes(request.out, baseline)
     for seed in range(seeds):
         for variation in variations:
@@ -69,11 +69,11 @@ def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Ou
 
 
 def _choose(only: Sequence[str]) -> list[Variation]:
-    """The baseline and those in `only`, or all variations; raises RecipeError for other names."""
+    """The baseline and the variations in `only`, or all; raises RecipeError for other names."""
     known = [variation.name for variation in VARIATIONS]
     if unknown := [name for name in only if name not in known]:
         raise RecipeError(
-            f"--only names a variation, got {', '.join(unknown)}; pass one of {', '.join(known)}"
+            f"--only needs a variation but got {', '.join(unknown)}; pass one of {', '.join(known)}"
         )
     return [
         variation for variation in VARIATIONS if not only or variation.name in (BASELINE, *only)
@@ -81,7 +81,7 @@ def _choose(only: Sequence[str]) -> list[Variation]:
 
 
 def _run(request: Request, variation: Variation, seed: int, origin: Origin) -> None:
-    """Train a variation, unless its model is there already, and write its result.json."""
+    """Train a variation and write its result.json. An existing model is not trained again."""
     folder = run_folder(request.out, variation, seed)
     console.print(f"{variation.title}, seed {seed}, in {folder}")
     settings = _effective_settings(request.settings, variation)
@@ -106,7 +106,7 @@ def _run(request: Request, variation: Variation, seed: int, origin: Origin) -> N
 
 
 def _train(request: Request, origin: Origin) -> ModelCard:
-    """Train, unless an earlier call was stopped between writing the model and its result."""
+    """Train a network. If an earlier call has written the model but no result, read its card."""
     if (request.out / CARD_FILE).is_file():
         return read_finished_card(request.out, origin)
     return train(request).card
@@ -119,9 +119,9 @@ def _epochs_to_quarter(log_file: Path) -> int | None:
 
 
 def _effective_settings(settings: Sequence[str], variation: Variation) -> list[str]:
-    """The settings that still do something in a variation.
+    """The settings that have an effect in a variation.
 
-    Without colour noise, for example, colour_noise_until does nothing and would be refused.
+    For example, colour_noise_until has no effect without colour noise, so it would be an error.
     """
     idle = {
         name
@@ -132,9 +132,9 @@ def _effective_settings(settings: Sequence[str], variation: Variation) -> list[s
 
 
 def _remove_model(folder: Path) -> None:
-    """Remove the model of a finished run, some 200 MB, and keep its figures.
+    """Remove the model of a finished run (about 200 MB). Its figures stay.
 
-    Files of an interrupted clean-up or write are removed too.
+    Files that an interrupted call has left are removed too.
     """
     for name in (CARD_FILE, WEIGHTS_FILE, ONNX_FILE, CHECKPOINT_FILE, SKIPPED_FILE):
         (folder / name).unlink(missing_ok=True)

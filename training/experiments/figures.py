@@ -19,7 +19,10 @@ TILE_BORDER_PX = 1
 
 
 def draw_ablation_figure_1(directory: Path, file: Path) -> bool:
-    """Draw Figure 1 from an ablation's logs of baseline and tanh; False if there are none yet."""
+    """Draw Figure 1 from an ablation's logs of the baseline and of tanh.
+
+    Returns False if there are no such logs yet.
+    """
     titles = {BASELINE: "ReLU", "tanh": "tanh"}
     runs = {
         title: [read_log(log) for log in sorted(directory.glob(f"{name}-seed*/{LOG_FILE}"))]
@@ -34,8 +37,8 @@ def draw_ablation_figure_1(directory: Path, file: Path) -> bool:
 def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], file: Path) -> None:
     """Draw the training error by epoch as PNG, with one colour per name and one line per log.
 
-    The paper drew a four-layer network on CIFAR-10, with ReLUs (solid) and with tanh (dashed); this
-    draws the networks of `runs`. The dotted line at 25 % is the paper's.
+    The paper's figure shows a four-layer network on CIFAR-10, with ReLUs (solid) and with tanh
+    (dashed). This figure shows the networks of `runs`. It marks 25 %, as the paper does.
     """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for number, (name, logs) in enumerate(runs.items()):
@@ -55,10 +58,11 @@ def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], fil
 
 
 def draw_figure_3(model_directory: Path, file: Path, *, card: ModelCard | None = None) -> None:
-    """Draw the kernels of conv1 as PNG, in the paper's network 96 of 11x11x3; raises ModelError.
+    """Draw the kernels of conv1 as PNG; raises ModelError.
 
-    With two towers the first tower's kernels are above the second's. Pass the `card` if it has been
-    read already; without it, model.json is read here.
+    The paper's network has 96 kernels of 11x11x3. With two towers, the first tower's kernels are
+    above the second's. Pass the `card` if it has been read already. By default, it is read from
+    model.json.
     """
     card = card or read_card(model_directory)
     weights = load_file(check_file(model_directory, WEIGHTS_FILE, card.id))
@@ -80,7 +84,7 @@ def draw_figure_3(model_directory: Path, file: Path, *, card: ModelCard | None =
 def _sheet(kernels: Floats) -> Floats:
     """Kernels (n, side, side, 3) as tiles with white borders in one picture, 16 per row, in 0..1.
 
-    Each kernel is scaled to span 0 to 1, so that faint ones can be seen.
+    Each kernel is scaled to the range 0 to 1, so that faint kernels can be seen.
     """
     lowest, highest = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
     scaled = (kernels - lowest) / np.maximum(highest - lowest, 1e-12)

@@ -1,8 +1,8 @@
-"""The outcome of each run of an ablation, stored as result.json with what the run was made from.
+"""The outcomes of an ablation. A run's result.json has its outcome, its recipe and its images.
 
-A run's folder is called after its variation and its seed, such as tanh-seed0. Outcomes are
-comparable only if they come from one recipe and the same images, so reading any other outcome is an
-error.
+A run's folder is named after its variation and its seed, for example tanh-seed0. Outcomes can be
+compared only if they come from the same recipe and the same images. So reading any other outcome is
+an error.
 """
 
 import json
@@ -23,7 +23,7 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its errors in per cent of the held-out images, or why it has none."""
+    """A finished run: its errors in per cent of the held-out images, or its failure."""
 
     variation: str
     seed: int
@@ -40,14 +40,14 @@ class Origin:
 
     recipe: Recipe
     data: str
-    """The names of the images, valid from any working directory."""
+    """The names of the data sets. They are valid in any working directory."""
     fingerprint: str
-    """Identifies the images by path, label and size."""
+    """A hash of the images' paths, labels and sizes."""
 
     def vary(self, variation: Variation, seed: int) -> "Origin":
-        """The same with a variation's settings and a seed.
+        """This origin with a variation's settings and a seed.
 
-        Raises RecipeError if a setting does nothing in this recipe.
+        Raises RecipeError if a setting has no effect in this recipe.
         """
         recipe = self.recipe.with_settings([*variation.settings, f"seed={seed}"])
         return replace(self, recipe=recipe)
@@ -72,7 +72,7 @@ def write_outcome(outcome: Outcome, origin: Origin, folder: Path) -> None:
 def read_outcomes(out: Path, baseline: Origin) -> list[Outcome]:
     """Read the outcomes of all finished runs, seed by seed in the order of VARIATIONS.
 
-    Raises TrainingError if one is damaged or comes from another recipe or other images than
+    Raises TrainingError if an outcome is damaged, or if its recipe or images are not those of
     `baseline`.
     """
     outcomes: dict[tuple[int, int], Outcome] = {}
@@ -92,7 +92,7 @@ def read_finished_card(folder: Path, origin: Origin) -> ModelCard:
     """
     card = read_card(folder)
     data = data_name(card.data["name"], card.data.get("validation"))
-    # The card has the values that a recipe's automatic settings stood for.
+    # The card has numbers in place of the recipe's automatic settings.
     automatic = {name: value for name, value in origin.recipe.as_dict().items() if value == "auto"}
     made_with = {**card.recipe, **automatic}
     _check_origin(folder / CARD_FILE, made_with, data, origin, is_same_data=data == origin.data)
@@ -100,7 +100,7 @@ def read_finished_card(folder: Path, origin: Origin) -> ModelCard:
 
 
 def data_name(data: str, validation: str | None) -> str:
-    """The names of a run's images, valid from any working directory."""
+    """The names of a run's data sets. They are valid in any working directory."""
     names = [data, validation] if validation else [data]
     return " and ".join(map(absolute_name, names))
 
@@ -113,8 +113,8 @@ def _read_outcome(file: Path, origin: Origin) -> Outcome:
         is_same_data = content["fingerprint"] == origin.fingerprint
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{file} is damaged, or of an earlier version ({error}); "
-            "remove its folder to run it again"
+            f"{file} is damaged, or comes from an earlier version ({error}); "
+            "to run it again, remove its folder"
         ) from error
     _check_origin(file, made_with, data, origin, is_same_data=is_same_data)
     return outcome
@@ -126,13 +126,13 @@ def _check_origin(
     """Raise TrainingError unless `file` was made with the recipe and images of `origin`."""
     if not is_same_data:
         raise TrainingError(
-            f"{file} was made from the images of {data} as they were then, "
-            "but these images are different; pass the same images, or another --out"
+            f"{file} was made from the images of {data} at that time, "
+            "but the images are different now; pass the same images, or another --out"
         )
     # A setting that is newer than the file had its default value.
     made_with, expected = {**Recipe().as_dict(), **made_with}, origin.recipe.as_dict()
     if changed := [name for name in expected if made_with[name] != expected[name]]:
         raise TrainingError(
             f"{file} was made with {contrast(made_with, expected, changed)}; "
-            "pass the first, or another --out"
+            "pass the same settings, or another --out"
         )

@@ -12,11 +12,11 @@ class Variation:
     name: str
     title: str
     settings: tuple[str, ...] = ()
-    """`name=value` each."""
+    """Each setting has the form `name=value`."""
     paper_cost: str = ""
-    """Its cost in the paper: points of top-1 error on ILSVRC, or of top-1 / top-5 error."""
+    """The cost in the paper, in percentage points on ILSVRC: top-1, or top-1 / top-5 error."""
     note: str = ""
-    """A sentence under the table."""
+    """A sentence below the table."""
 
 
 VARIATIONS = (
@@ -44,6 +44,6 @@ VARIATIONS = (
     Variation("no-colour", "no PCA colour", ("colour_noise=0",), "over 1"),
     Variation("tanh", "tanh for ReLU", ("activation=tanh",)),
 )
-"""In the order of the table. Source of the costs: Krizhevsky et al. 2012, sections 3.1 to 3.4, 4.1
-and 7. The paper gives no cost for tanh, but a speed: ReLUs reach a training error of 25 %
-six times sooner."""
+"""The variations in the order of the table. Source of the costs: Krizhevsky et al. 2012, sections
+3.1 to 3.4, 4.1 and 7. For tanh the paper gives no cost, only a speed: ReLUs reach a training error
+of 25 % six times sooner."""

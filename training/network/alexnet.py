@@ -1,9 +1,9 @@
 """The paper's AlexNet and torchvision's variant: uint8 squares in, logits and features out.
 
-Sources of the `paper` layout: Krizhevsky, Sutskever and Hinton 2012 ("the paper"; sections below
-are the paper's) and its published code (configuration 145). If they disagree about a size, we
-follow the code. Source of the `torchvision` layout: Krizhevsky 2014, "One weird trick", as
-implemented in torchvision.
+The sources of the `paper` layout are Krizhevsky, Sutskever and Hinton 2012, called "the paper"
+below, and its published code (configuration 145). If they disagree about a size, we follow the
+code. Section numbers refer to the paper. The source of the `torchvision` layout is Krizhevsky 2014,
+"One weird trick", as implemented in torchvision.
 """
 
 import math
@@ -31,20 +31,20 @@ class Architecture:
     activation: Literal["relu", "tanh"] = "relu"
     pooling: Literal["overlapping", "plain"] = "overlapping"
     num_towers: int = 2
-    """Used by the `paper` layout only: 2, or 1 for the same widths without groups."""
+    """For the `paper` layout only: 2, or 1 for the same widths without groups."""
     kernels: Literal["all", "half"] = "all"
-    """`half`: conv1 to conv4 have half their kernels, as many as one of the paper's GPUs holds;
-    conv5 keeps all (section 3.2, footnote 1)."""
+    """With `half`, conv1 to conv4 have half of their kernels, as on one of the paper's GPUs. conv5
+    has all kernels (section 3.2, footnote 1)."""
     without_convolution: int = 0
-    """The middle convolution, 2 to 5, to leave out together with its activation and normalisation.
-    Its pooling stays. 0 leaves out none."""
+    """The number of a convolution to leave out, 2 to 5, with its activation and normalisation. Its
+    pooling stays. With 0, no convolution is left out."""
     has_sixth_convolution: bool = False
-    """Whether one more convolution, of conv5's shape, follows pool5 (section 6.1)."""
+    """Whether a sixth convolution with conv5's shape follows pool5 (section 6.1)."""
     response_k: float = 2.0
     """The constant k of the response normalisation: 2 in the paper, 1 in Caffe."""
     response_crosses_towers: bool = False
-    """Whether the response normalisation sums across the border between the two towers. In Caffe it
-    does, in the paper it does not."""
+    """Whether the response normalisation sums across the border between the two towers. It does
+    so in Caffe, but not in the paper."""
 
 
 class AlexNet(nn.Module):
@@ -76,7 +76,7 @@ class AlexNet(nn.Module):
         return logits, features
 
     def set_preprocessing(self, statistics: PixelStatistics) -> None:
-        """Take the training set's mean image (section 2), or its channel means and deviations."""
+        """Use the training set's mean image (section 2), or its channel means and deviations."""
         if self.architecture.mean == "image":
             self.mean.copy_(torch.from_numpy(statistics.mean_image))
         else:
@@ -90,11 +90,12 @@ def preprocess(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 _LAYERS_WITH_BIAS_ONE = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
-"""Section 5: biases of 1 give the ReLUs positive inputs early in training. conv6 is like conv5."""
+"""Section 5: biases of 1 give the ReLUs positive inputs early in training. The optional conv6 is
+treated like conv5."""
 
 
 def initialize(network: AlexNet, scheme: Literal["paper", "kaiming"], seed: int) -> None:
-    """Draw the first weights. The same seed gives the same weights on every device."""
+    """Set random initial weights. The same seed gives the same weights on every device."""
     torch.manual_seed(seed)
     for path, layer in network.named_modules():
         if not isinstance(layer, nn.Conv2d | nn.Linear):
@@ -116,8 +117,8 @@ class LocalResponseNorm(nn.Module):
 
     Section 3.3. alpha is divided by n, as in the published code and in torch.nn.LocalResponseNorm;
     the printed formula does not divide. The result equals torch's up to rounding. The sum is
-    computed as a banded 1x1 convolution, and y^0.75 as two square roots, because ONNX Runtime runs
-    these fast.
+    computed as a banded 1x1 convolution, and y^0.75 as two square roots, because these are fast in
+    ONNX Runtime.
     """
 
     band: Tensor
@@ -150,7 +151,7 @@ class _Layer:
     is_pooled: bool = False
 
 
-# The shapes are those for 224 pixels, after the convolution and after the pooling.
+# The shapes are for 224 pixels: first after the convolution, then after the pooling.
 _LAYOUTS = {
     # Two towers side by side as grouped convolutions; conv3 reads both (section 3.5, figure 2).
     "paper": (
@@ -160,7 +161,7 @@ _LAYOUTS = {
         _Layer(384, 3, padding=1, groups=2),  # (B, 384, 13, 13)
         _Layer(256, 3, padding=1, groups=2, is_pooled=True),  # (B, 256, 13, 13), (B, 256, 6, 6)
     ),
-    # One tower, with the layers in torchvision's order, so that its weights load one by one.
+    # One tower, with the layers in torchvision's order, so its weights can be copied one by one.
     "torchvision": (
         _Layer(64, 11, stride=4, padding=2, is_pooled=True),  # (B, 64, 55, 55), (B, 64, 27, 27)
         _Layer(192, 5, padding=2, is_pooled=True),  # (B, 192, 27, 27), (B, 192, 13, 13)
@@ -186,8 +187,8 @@ def _convolutions(architecture: Architecture) -> nn.Sequential:
     is_paper = architecture.layout == "paper"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if is_paper:
-        # The published code counts positions with ceil: for 224 pixels the last window of conv1
-        # hangs 3 pixels over the edge of the image.
+        # The published code rounds the number of window positions up. For 224 pixels, the last
+        # window of conv1 extends 3 pixels beyond the edge of the image.
         overhang = -(architecture.image_size - 11) % 4
         layers["overhang"] = nn.ZeroPad2d((0, overhang, 0, overhang))
     channels = 3
@@ -232,7 +233,7 @@ def _convolution(
 def _hidden(architecture: Architecture) -> nn.Sequential:
     """The flattened maps, (B, 9216) for S = 224 -> the features (B, 4096).
 
-    The paper applies dropout to the outputs of fc6 and fc7, torchvision to their inputs.
+    The paper applies dropout to the outputs of fc6 and fc7. torchvision applies it to their inputs.
     """
     is_paper = architecture.layout == "paper"
     side = _pool5_px(architecture) if is_paper else 6
@@ -267,7 +268,7 @@ def _pool_px(architecture: Architecture) -> int:
 
 
 def _last_maps(architecture: Architecture) -> int:
-    """Number of maps that enter fc6, which is that of the last convolution not left out."""
+    """Number of maps of the last convolution that is not left out. These maps enter fc6."""
     layers = _layers(architecture)
     return layers[-2 if architecture.without_convolution == len(layers) else -1].maps
 

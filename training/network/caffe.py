@@ -1,7 +1,7 @@
-"""Read the weights in Caffe's files, with protobuf and the few messages of caffe.proto needed.
+"""Read the weights in Caffe's files. Of caffe.proto, only the needed messages are declared.
 
-A .caffemodel is a NetParameter: named layers, each with its blobs, in either of the two generations
-of the format.
+A .caffemodel is a NetParameter: a list of named layers with their blobs. The format has two
+generations, and both can be read.
 """
 
 from pathlib import Path
@@ -39,8 +39,8 @@ _MESSAGES: dict[str, tuple[tuple[str, int, int, bool], ...]] = {
         ("layer", 100, _Field.TYPE_MESSAGE, True),
     ),
 }
-"""Per message its fields: name, number, type, and whether it repeats; the numbers are those of
-BVLC's caffe.proto."""
+"""The fields of each message: name, number, type, and whether the field repeats. The numbers come
+from BVLC's caffe.proto."""
 _MESSAGE_OF_FIELD = {
     "shape": "BlobShape",
     "blobs": "BlobProto",
@@ -51,7 +51,7 @@ _PACKAGE = "lookalike.caffe"
 
 
 class CaffeError(UserError):
-    """The file does not hold the expected message of caffe.proto."""
+    """The file does not contain the expected message of caffe.proto."""
 
 
 def read_caffemodel(file: Path) -> dict[str, list[Floats]]:
@@ -66,7 +66,7 @@ def read_caffemodel(file: Path) -> dict[str, list[Floats]]:
         for layer in (*net.layers, *net.layer)
     }
     if not any(layers.values()):
-        raise CaffeError(f"{file} does not hold any layer with weights; pass a .caffemodel file")
+        raise CaffeError(f"{file} has no layer with weights; pass a .caffemodel file")
     return layers
 
 
@@ -82,7 +82,7 @@ def _parse(name: str, file: Path) -> Any:
         parsed.ParseFromString(file.read_bytes())
     except message.DecodeError as error:
         raise CaffeError(
-            f"{file} is cut off, or not a file of Caffe's; restore it from a copy"
+            f"{file} is cut off, or is not a Caffe file; restore it from a copy"
         ) from error
     return parsed
 
@@ -99,7 +99,7 @@ def _to_array(blob: Any, file: Path) -> Floats:
 
 
 def _message_classes() -> dict[str, Any]:
-    """Protobuf's classes for _MESSAGES, by name."""
+    """The protobuf classes of _MESSAGES, by message name."""
     proto = descriptor_pb2.FileDescriptorProto(
         name="lookalike/caffe.proto", package=_PACKAGE, syntax="proto2"
     )

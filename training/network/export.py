@@ -1,4 +1,4 @@
-"""Write a network in memory to a model directory, and load it back."""
+"""Write a network to a model directory, and load it again."""
 
 import logging
 import platform
@@ -38,7 +38,7 @@ def save_model(
     data: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> ModelCard:
-    """Write a complete model directory, with model.json last. The network ends up on the CPU."""
+    """Write a complete model directory, model.json last. The network is moved to the CPU."""
     directory.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device  # write_onnx moves the network to the CPU
     state = {
@@ -70,7 +70,7 @@ def installed_versions(device: torch.device) -> dict[str, str]:
     """
     versions = {"python": platform.python_version()}
     for name in ("lookalike", "torch", "onnx", "numpy", "pillow"):
-        with suppress(PackageNotFoundError):  # Lookalike also runs from a checkout, not installed
+        with suppress(PackageNotFoundError):  # Lookalike may run without being installed
             versions[name] = version(name)
     if device.type == "cuda" and torch.version.cuda:
         versions["cuda"] = torch.version.cuda
@@ -82,7 +82,7 @@ def load_network(
 ) -> tuple[AlexNet, ModelCard]:
     """Load the network of a model directory, in evaluation mode; raises ModelError.
 
-    Pass the `card` if it has been read already; without it, model.json is read here.
+    Pass the `card` if it has been read already. By default, it is read from model.json.
     """
     card = card or read_card(directory)
     weights = load_file(check_file(directory, WEIGHTS_FILE, card.id))
@@ -91,16 +91,16 @@ def load_network(
         network.load_state_dict(weights)
     except (TypeError, KeyError, RuntimeError) as error:  # the card belongs to other weights
         raise ModelError(
-            f"{directory / CARD_FILE} describes another network than {WEIGHTS_FILE} holds; "
+            f"{directory / CARD_FILE} does not describe the network in {WEIGHTS_FILE}; "
             "restore it from a copy, or train again"
         ) from error
     return network.eval().to(device), card
 
 
 def export_model(directory: Path) -> Path:
-    """Write model.onnx again from the weights, and its checksum to model.json; raises ModelError.
+    """Write model.onnx again from the weights; raises ModelError.
 
-    Returns the path of the ONNX file.
+    The checksum in model.json is updated. Returns the path of the ONNX file.
     """
     network, card = load_network(directory)
     file = directory / ONNX_FILE
@@ -110,7 +110,7 @@ def export_model(directory: Path) -> Path:
 
 
 def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
-    """Write the network as ONNX; the network ends up on the CPU and in evaluation mode.
+    """Write the network as ONNX. It is moved to the CPU and set to evaluation mode.
 
     The input is `images` uint8 (batch, S, S, 3). The outputs are `logits` (batch, num_classes) and
     `features` (batch, 4096), both float32.
@@ -136,7 +136,7 @@ def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's own deprecation warnings. The tests compare its result with torch."""
+    """Silence the exporter's own deprecation warnings. Tests compare its result with torch's."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

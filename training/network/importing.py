@@ -1,4 +1,4 @@
-"""Import AlexNet weights of other projects: torchvision's `alexnet` and Caffe's `bvlc_alexnet`.
+"""Import AlexNet weights from other projects: torchvision's `alexnet` and Caffe's `bvlc_alexnet`.
 
 No imported file can run code: a .pth is read with `weights_only`, a .caffemodel as a protocol
 buffer.
@@ -30,7 +30,7 @@ LAYERS = (
     "hidden.fc7",
     "output.fc8",
 )
-"""AlexNet's layers with weights. The names in the other projects follow in the same order."""
+"""AlexNet's layers with weights. The two lists below name the same layers in the same order."""
 _TORCHVISION_LAYERS = (
     *(f"features.{number}" for number in (0, 3, 6, 8, 10)),
     *(f"classifier.{number}" for number in (1, 4, 6)),
@@ -47,9 +47,9 @@ def import_weights(
 ) -> ModelCard:
     """Make a model directory from a .pth, .pt, .safetensors or .caffemodel file; raises UserError.
 
-    `mean` is a Caffe mean image, (3, H, W) BGR as .npy or .binaryproto; its centre is used. Without
-    it, ILSVRC-2012's channel means are used. `class_names` are in the order of the outputs. Without
-    them, 1000 classes get ImageNet's names, and any other number of classes gets numbers.
+    `mean` is a Caffe mean image, (3, H, W) BGR as .npy or .binaryproto; its centre is used. By
+    default, ILSVRC-2012's channel means are used. `class_names` are in the order of the outputs.
+    By default, 1000 classes get ImageNet's names, and any other number of classes gets numbers.
     """
     if out.exists() and any(out.iterdir()):
         raise ImportingError(
@@ -68,7 +68,7 @@ def import_weights(
 
 
 def _read_network(weights: Path, mean: Path | None) -> tuple[AlexNet, str]:
-    """Read the network of a weights file; returns its source's name too. Raises UserError."""
+    """Read the network of a weights file and the name of its source; raises UserError."""
     if not weights.is_file():
         raise ImportingError(
             f"{weights} does not exist; pass a .pth, .safetensors or .caffemodel file"
@@ -79,8 +79,8 @@ def _read_network(weights: Path, mean: Path | None) -> tuple[AlexNet, str]:
         raise ImportingError(f"{weights} must end in .pth, .pt, .safetensors or .caffemodel")
     if mean is not None:
         raise ImportingError(
-            f"--mean works with a .caffemodel only, got {weights}; leave out --mean: "
-            "torchvision's weights come with the channel means of their training"
+            f"--mean works only with a .caffemodel file, but got {weights}; leave out --mean, "
+            "because torchvision's weights always use the channel means of their training"
         )
     return _from_torchvision(weights), "torchvision alexnet"
 
@@ -90,8 +90,8 @@ def _from_torchvision(file: Path) -> AlexNet:
     expected = [f"{layer}.{kind}" for layer in _TORCHVISION_LAYERS for kind in ("weight", "bias")]
     if differing := sorted(set(state) ^ set(expected)):
         raise ImportingError(
-            f"{file} is not a state dict of torchvision's alexnet: "
-            f"{', '.join(differing[:4])} is missing or unexpected"
+            f"{file} is not a state dict of torchvision's alexnet; "
+            f"missing or unexpected: {', '.join(differing[:4])}"
         )
     tensors = {
         f"{ours}.{kind}": state[f"{theirs}.{kind}"]
@@ -150,12 +150,12 @@ def _check_order(names: Sequence[str], file: Path) -> None:
 
 
 def _build_network(tensors: dict[str, Tensor], file: Path, **settings: Any) -> AlexNet:
-    """Build the network with these weights; raises ImportingError for a tensor of a wrong shape.
+    """Build the network with these weights; raises ImportingError if a shape is wrong.
 
     The caller sets the network's mean and std.
     """
     architecture = Architecture(num_classes=len(tensors["output.fc8.bias"]), **settings)
-    with torch.device("meta"):  # only the shapes, without drawing weights that are then discarded
+    with torch.device("meta"):  # gives the shapes without drawing weights
         shapes = {name: tensor.shape for name, tensor in AlexNet(architecture).state_dict().items()}
     for name, tensor in tensors.items():
         if tensor.shape != shapes[name]:
@@ -176,7 +176,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
-    except Exception as error:  # each library raises errors of its own, over several lines
+    except Exception as error:  # each library raises its own errors, of several lines
         raise ImportingError(
             f"{file} cannot be read as plain weights; "
             "pass a state dict saved by torch.save, or a .safetensors file"
@@ -186,7 +186,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     )
     if not is_state:
         raise ImportingError(
-            f"{file} does not hold a plain state dict; save model.state_dict() and pass that"
+            f"{file} does not contain a plain state dict; save model.state_dict() and pass it"
         )
     return {name: tensor.float() for name, tensor in state.items()}
 
@@ -213,7 +213,7 @@ def _mean_image(file: Path | None, size: int) -> npt.NDArray[np.float32]:
 
 
 def _default_names(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's names for 1000 classes, numbers for any other number of classes.
+    """ImageNet's names if there are 1000 classes, otherwise numbers from 0 on.
 
     torchvision and Caffe both order ImageNet's classes by WordNet id.
     """
@@ -222,7 +222,7 @@ def _default_names(num_classes: int) -> tuple[str, ...]:
     from torchvision.models import AlexNet_Weights
 
     names: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
-    # Two names are in the list twice: cranes (birds, machines) and maillots (swimsuits, tights).
+    # Two names occur twice in the list: cranes (birds, machines) and maillots (swimsuits, tights).
     return tuple(
         name if names.count(name) == 1 else f"{name} ({number})"
         for number, name in enumerate(names)

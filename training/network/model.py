@@ -1,8 +1,8 @@
-"""A model directory: `weights.safetensors`, `model.onnx` and the card, `model.json`; without torch.
+"""A model directory: `weights.safetensors`, `model.onnx` and the card `model.json`.
 
 The card is written last and makes the directory a complete model. The SHA-256 of the weights is the
-*model id*. The ONNX file carries the id in its metadata, so files of different models cannot be
-mixed unnoticed.
+*model id*. The metadata of the ONNX file contains the id, so files of different models cannot be
+mixed unnoticed. This module does not import torch.
 """
 
 import json
@@ -20,7 +20,7 @@ NUM_FEATURES = 4096
 
 
 class ModelError(UserError):
-    """A model directory is missing, unfinished, damaged or of another format."""
+    """A model directory is missing, unfinished or damaged, or it has another format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class ModelCard:
     image_size: int
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
-    """The training data: its name, the number of images, how many were held out or skipped. Also
-    the device and the number of processes."""
+    """The training data: its name, and the numbers of images, held-out images and skipped images.
+    Also the device and the number of processes."""
     metrics: Mapping[str, float]
     versions: Mapping[str, str]
     created_at: str
@@ -53,14 +53,14 @@ def read_card(directory: Path) -> ModelCard:
             else "does not exist"
         )
         raise ModelError(
-            f"{directory} {problem}; make one with: lookalike train DATA --out {directory}"
+            f"{directory} {problem}; to make one, run: lookalike train DATA --out {directory}"
         )
     try:
         content = json.loads(file.read_text("utf-8"))
         version = content["format_version"]
         if version != FORMAT_VERSION:
             raise ModelError(
-                f"{file} has format {version}, this program reads {FORMAT_VERSION}; "
+                f"{file} has format {version}, but this program reads {FORMAT_VERSION}; "
                 "use the release that wrote it, or train again"
             )
         return ModelCard(**{**content, "class_names": tuple(content["class_names"])})
@@ -71,15 +71,14 @@ def read_card(directory: Path) -> ModelCard:
 
 
 def write_card(card: ModelCard, directory: Path) -> None:
-    """Write model.json atomically. From then on the directory is a complete model."""
+    """Write model.json atomically. This makes the directory a complete model."""
     write_atomically(directory / CARD_FILE, json.dumps(asdict(card), indent=2).encode() + b"\n")
 
 
 def check_file(directory: Path, name: str, sha256: str) -> Path:
     """Return the path of a model's file after checking its SHA-256; raises ModelError.
 
-    `sha256` is the one in the card, `card.id` for the weights and `card.onnx_sha256` for the ONNX
-    file.
+    `sha256` comes from the card: `card.id` for the weights, `card.onnx_sha256` for the ONNX file.
     """
     file = directory / name
     if not file.is_file():

@@ -13,12 +13,12 @@ from training.data.loader import batches, squares
 Floats = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
 BATCH_SIZE = 16
-"""Small enough that a batch stays in a CPU's cache from one pass over it to the next."""
+"""Images per batch. A batch this small stays in a CPU's cache between two passes over it."""
 ROWS_PER_PRODUCT = 256
-"""Rows of a matrix product. A sum of 256 products of two bytes is below 2^24, and up to there
-float32 holds every integer exactly."""
+"""Number of rows per matrix product. A sum of 256 products of two bytes is below 2^24. Up to 2^24,
+float32 represents every integer exactly."""
 PIXELS_PER_ROW = 4
-"""A CPU multiplies matrices of 3 columns poorly. With 12 columns it does four times the work in
+"""A CPU multiplies matrices of 3 columns slowly. With 12 columns it does four times the work in
 half the time."""
 
 
@@ -27,9 +27,9 @@ class PixelStatistics:
     """Statistics of the central squares of all training images, in units of 0..255."""
 
     mean_image: Floats
-    """(S, S, 3), from Krizhevsky et al. 2012, section 2."""
+    """The mean of all squares, (S, S, 3); Krizhevsky et al. 2012, section 2."""
     covariance: Floats
-    """(3, 3), of the RGB values over all images and all positions."""
+    """The covariance of the RGB values over all images and all positions, (3, 3)."""
 
     @property
     def mean(self) -> Floats:
@@ -40,24 +40,25 @@ class PixelStatistics:
     def deviation(self) -> Floats:
         """The standard deviation of each channel, (3,).
 
-        A value below 1, as that of a blank channel, is replaced by 1, since the network divides by
-        it.
+        The network divides by these values. So a value below 1, such as that of a blank channel, is
+        replaced by 1.
         """
         return np.sqrt(np.maximum(np.diag(self.covariance), 1.0))
 
     @property
     def colour_axes(self) -> Floats:
-        """The covariance's eigenvectors, (3, 3), one per row, as long as the deviation along each.
+        """The eigenvectors of the covariance, one per row, (3, 3).
 
-        The length is the square root of the eigenvalue, as in the published code. Section 4.1 takes
-        the eigenvalue itself, which in units of 0..255 would drown the image.
+        The length of each is the standard deviation along it: the square root of the eigenvalue, as
+        in the published code. Section 4.1 uses the eigenvalue itself. With pixels in 0..255, that
+        noise would hide the image.
         """
         values, vectors = np.linalg.eigh(self.covariance)
         return np.asarray((vectors * np.sqrt(np.maximum(values, 0))).T)
 
 
 def measure_pixels(canvases: Pixels, size: int, device: torch.device = CPU) -> PixelStatistics:
-    """Compute the statistics of canvases (N, R, R, 3) on `device`, a batch at a time.
+    """Compute the statistics of canvases (N, R, R, 3) on `device`, batch by batch.
 
     The sums are exact, so every device gives the same result.
     """

@@ -1,9 +1,9 @@
-"""The paper's own parallelism: one tower on each of two devices.
+"""Train with one tower on each of two devices, as the paper does.
 
 The towers exchange their maps only at conv3 and before the fully connected layers (Krizhevsky et
-al. 2012, section 3.2 and figure 2). The results are those of the network with grouped convolutions
-on one device. `write_back` joins the two halves of every weight, so a model directory does not show
-how the network was trained.
+al. 2012, section 3.2 and figure 2). The results are the same as with grouped convolutions on one
+device. `write_back` joins the two halves of every weight, so a model directory does not show how
+the network was trained.
 """
 
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from training.network.alexnet import AlexNet, Architecture, LocalResponseNorm, p
 
 
 class TowerParallel(nn.Module):
-    """uint8 squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096), as AlexNet.
+    """uint8 squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096), like AlexNet.
 
     The outputs are on the first of the two devices.
     """
@@ -34,7 +34,7 @@ class TowerParallel(nn.Module):
         self.register_buffer("std", network.std.clone().to(self.devices[0]))
         layers = (*network.convolutions, *network.hidden)
         self.exchanges = [_reads_both_towers(layer) for layer in layers]
-        """Whether the towers exchange their maps before a layer; one entry per layer."""
+        """One entry per layer: whether the towers exchange their maps before this layer."""
         towers = [_Tower(network).to(device) for device in self.devices]
         self.towers = nn.ModuleList(towers)
         self._layer_pairs = list(zip(*(tower.layers() for tower in towers), strict=True))
@@ -65,11 +65,11 @@ class TowerParallel(nn.Module):
         self.std.copy_(network.std)
 
     def write_back(self, network: AlexNet) -> None:
-        """Copy these weights into the whole network. Its preprocessing stays as it is."""
+        """Copy the towers' weights into the whole network. Its preprocessing is not changed."""
         first, second = (tower.state_dict() for tower in self.towers)
         joined = {}
         for name, half in first.items():
-            # A scalar, batch norm's number of batches, is the same in both towers.
+            # Batch norm's number of batches is a scalar. It is the same in both towers.
             joined[name] = torch.cat((half.cpu(), second[name].cpu())) if half.ndim else half
         output = {f"output.{name}": tensor for name, tensor in self.output.state_dict().items()}
         network.load_state_dict({**network.state_dict(), **joined, **output})
@@ -80,7 +80,7 @@ def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
     if architecture.response_crosses_towers:
         raise UserError(
             "--tower-devices needs a response normalisation within each tower, but this model's "
-            "crosses the towers, as Caffe's does; train without --tower-devices"
+            "crosses the towers, as in Caffe; train without --tower-devices"
         )
     if len(devices) != 2 or architecture.layout != "paper" or architecture.num_towers != 2:
         raise UserError(
@@ -96,7 +96,7 @@ def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
             device = torch.device("meta")
         if device.type not in ("cpu", "cuda"):
             raise UserError(
-                f"--tower-devices names {name}, which is not a device to train on; "
+                f"--tower-devices names {name}, but that is not a device for training; "
                 "pass two devices such as cuda:0,cuda:1 or cpu,cpu"
             )
         if device.type == "cuda" and (device.index or 0) >= num_gpus:
@@ -107,7 +107,7 @@ def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
 
 
 class _Tower(nn.Module):
-    """Half of the maps or units of every layer except the last. Parameters keep AlexNet's names."""
+    """Half of the maps or units of every layer except the last. Parameters have AlexNet's names."""
 
     def __init__(self, network: AlexNet):
         super().__init__()
@@ -126,7 +126,7 @@ def _halved(layers: nn.Sequential) -> nn.Sequential:
 def _half(layer: nn.Module) -> nn.Module:
     """A layer with half of the maps or units. Its weights are not set yet."""
     if isinstance(layer, nn.Conv2d):
-        assert not isinstance(layer.padding, str)  # AlexNet gives numbers
+        assert not isinstance(layer.padding, str)  # AlexNet's paddings are numbers
         return nn.Conv2d(
             layer.in_channels // layer.groups,
             layer.out_channels // 2,
@@ -152,7 +152,7 @@ def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
 
 def _reads_both_towers(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
-        # conv1 has one group too, but it reads the image, which both devices have.
+        # conv1 has one group too, but it reads the image, and both devices have the image.
         return layer.groups == 1 and layer.in_channels > 3
     return isinstance(layer, nn.Linear)
 

@@ -226,7 +226,7 @@ def test_ctrl_c_commits_the_finished_images_and_the_next_build_continues(
     assert process.returncode not in (0, -signal.SIGINT)
     assert out == ""
     assert "Traceback" not in err
-    assert "images are in; run the same command again to continue" in err
+    assert "images are in the index; run the same command again to continue" in err
     half = Index.open(index)
     assert 0 < half.count() < num_images
     assert (half.manifest.is_complete, verify(index).is_clean) == (False, True)
@@ -267,7 +267,7 @@ def test_build_add_and_remove_print_what_they_did(
 
 
 def test_remove_without_a_selection_changes_nothing(run: Run, own_index: Path) -> None:
-    complaint = "remove needs to know which items; pass --id, --path or --label"
+    complaint = "remove needs at least one item; pass --id, --path or --label"
     assert run("remove", own_index) == (1, "", f"lookalike: {complaint}\n")
     assert Index.open(own_index).count() == 18
 
@@ -276,12 +276,13 @@ def test_compact_waits_for_a_fifth_of_the_rows_or_for_force(run: Run, own_index:
     assert run("compact", own_index).out == "nothing to compact\n"
     remove(own_index, ids=[1])
     assert run("compact", own_index).out == (
-        "1 removed and 17 kept images: under 20% of the rows; pass --force to compact now\n"
+        "1 removed images and 17 kept images: removed images make up under 20% of the rows; "
+        "pass --force to compact now\n"
     )
     assert run("compact", own_index, "--force").out.endswith(" bytes freed, 17 images kept\n")
     assert run("compact", own_index, "--kind", "ivf", "--memory", "1GB").out == (
-        "searching may take 1.0 GB from now on\n"
-        f"searched by ivf; `lookalike index stats {own_index}` has its recall\n"
+        "searches may use 1.0 GB of memory from now on\n"
+        f"searches use ivf; for its recall, run: lookalike index stats {own_index}\n"
     )
 
 
@@ -306,4 +307,4 @@ def test_mending_as_json_prints_only_json(run: Run, own_index: Path) -> None:
 def test_verify_takes_a_model_only_to_mend(run: Run, own_index: Path, tiny_model: Path) -> None:
     done = run("verify", own_index, "--model", tiny_model)
     assert (done.status, done.out) == (1, "")
-    assert "pass --mend too, or leave it out" in done.err
+    assert "pass --mend too, or leave out --model" in done.err

@@ -106,7 +106,7 @@ def test_an_encoder_of_an_earlier_version_is_refused_and_can_be_replaced(
         writer.write_codes(Earlier(facts, weights, bias))
         writer.commit()
     assert_searched_by_features(index)
-    remedy = r"learn it again: lookalike index encode .* --bits 16"
+    remedy = r"to learn it again, run: lookalike index encode .* --bits 16"
     with pytest.raises(IndexDirectoryError, match=remedy):
         Searcher(Index.open(index)).search(FEATURES[:1], 1, metric="hamming")
     assert run("index", "encode", index, "--bits", "16", "--device", "cpu").status == 0

@@ -64,7 +64,9 @@ def test_five_items_are_enough_for_a_map(tmp_path: Path, tiny_model: Path) -> No
 
 def test_fewer_than_five_items_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     directory = make_index(tmp_path / "index", tiny_model, clusters(2, 4)[0], ["a"] * 4)
-    message = r"a map needs at least 5 items but .* has 4; add more: lookalike index add"
+    message = (
+        r"a map needs at least 5 items but .* contains 4; to add more, run: lookalike index add"
+    )
     with pytest.raises(UserError, match=message):
         make_map(directory)
     assert Map.load(Index.open(directory)) is None
@@ -164,7 +166,7 @@ def test_the_error_for_a_damaged_or_missing_map_says_what_to_do(
     directory = make_index(tmp_path / "index", tiny_model, clusters(2, 10)[0], [None] * 10)
     file = make_map(directory)[1][1]
     file.write_text(file.read_text().replace("null", "0000", 1))
-    remedy = "make it again: lookalike index map"
+    remedy = "to make it again, run: lookalike index map"
     with pytest.raises(IndexDirectoryError, match=rf"map-\d+\.json is damaged .*; {remedy}"):
         load(directory)
     file.unlink()

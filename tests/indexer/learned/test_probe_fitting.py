@@ -114,7 +114,9 @@ def test_fewer_than_two_labels_are_refused(
     tmp_path: Path, tiny_model: Path, labels: list[str | None]
 ) -> None:
     directory = make_index(tmp_path / "index", tiny_model, clusters(2, 2)[0], labels)
-    message = r"needs 2 to 1,000 labels but the items of .* have [01]; add images with other labels"
+    message = (
+        r"needs 2 to 1,000 labels but the items of .* have [01]; to add images with other labels"
+    )
     with pytest.raises(UserError, match=message):
         make_probe(directory)
 
@@ -124,7 +126,8 @@ def test_more_than_a_thousand_labels_are_refused(
 ) -> None:
     monkeypatch.setattr("indexer.learned.probe_fitting.MAX_LABELS", 2)
     directory = make_index(tmp_path / "index", tiny_model, clusters(3, 3)[0], ["a", "b", "c"])
-    with pytest.raises(UserError, match=r"2 to 2 labels .* have 3; nearest neighbours"):
+    message = r"2 to 2 labels .* have 3; for more labels, use the nearest neighbours"
+    with pytest.raises(UserError, match=message):
         fit(Index.open(directory))
 
 

@@ -68,7 +68,7 @@ def test_a_page_without_duplicates_says_so() -> None:
 def test_the_report_is_not_written_into_the_index(
     duplicates_index: Path, duplicates: Duplicates
 ) -> None:
-    with pytest.raises(UserError, match="needs a directory of its own"):
+    with pytest.raises(UserError, match="needs its own directory"):
         write_report(Index.open(duplicates_index), duplicates, duplicates_index)
 
 
@@ -76,7 +76,7 @@ def test_the_command_prints_a_summary_or_json_and_writes_the_report(
     duplicates_index: Path, tmp_path: Path, succeed: Succeed
 ) -> None:
     printed, _ = succeed("index", "duplicates", duplicates_index)
-    assert "3 groups with 8 of 15 images; 3 of them repeat the bytes of another." in printed
+    assert "3 groups with 8 of 15 images; 3 of them repeat the bytes of another image." in printed
     assert "b/0-small.jpg" in printed
     printed, _ = succeed("index", "duplicates", duplicates_index, "--json")
     groups = json.loads(printed)["groups"]

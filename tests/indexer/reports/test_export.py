@@ -156,7 +156,7 @@ def test_an_error_halfway_leaves_the_earlier_export_and_nothing_else(
 
 def test_a_file_where_the_folder_should_be_is_refused(index: Index, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(UserError, match=r"--out takes a folder, but .*out is a file"):
+    with pytest.raises(UserError, match=r"--out must be a folder, but .*out is a file"):
         export(index, tmp_path / "out")
 
 

@@ -53,7 +53,7 @@ def test_what_is_drawn_depends_on_what_is_given(
 
 
 def test_an_ablation_without_runs_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    message = r"has no run of baseline or tanh; make them with: lookalike ablate DATA --out"
+    message = r"contains no run of baseline or tanh; to make them, run: lookalike ablate DATA --out"
     with pytest.raises(UserError, match=message):
         draw_figures(tiny_model, None, tmp_path / "out", ablation=tmp_path)
 

@@ -145,10 +145,12 @@ def test_duplicates_are_not_misses_and_a_lone_item_has_nothing_to_find(
 def test_an_empty_index_and_unreadable_queries_are_refused(
     tiny_model: Path, tiny_index: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="has no items to find"):
+    message = r"contains no items; to add items, run: lookalike index build"
+    with pytest.raises(UserError, match=message):
         measure(make_index(tmp_path / "empty", tiny_model, np.empty((0, 4096), np.float32), []))
     (tmp_path / "queries").mkdir()
-    with pytest.raises(UserError, match="has no readable image; pass --queries"):
+    message = r"has no readable image; pass a folder of images, .* as --queries"
+    with pytest.raises(UserError, match=message):
         measure(tiny_index, data=str(tmp_path / "queries"))
     (tmp_path / "queries" / "cut.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"has no readable image: cut\.png: this is not an image"):

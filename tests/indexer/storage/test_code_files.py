@@ -272,7 +272,7 @@ def test_additions_whose_codes_do_not_fit_on_the_disk_are_not_committed(
 
 
 def test_a_changed_byte_of_the_codes_is_found_and_mended_from_the_features(coded: Path) -> None:
-    remedy = f"lookalike index verify {coded} --mend, which makes the codes again"
+    remedy = f"to make the codes again, run: lookalike index verify {coded} --mend"
     for position in range(0, (coded / CODES_FILE).stat().st_size, 7):
         flip_back = flip(coded / CODES_FILE, position)
         (damage,) = verify(coded).damages
@@ -289,7 +289,8 @@ def test_a_changed_byte_of_the_encoder_is_found_and_takes_the_codes_with_it(
     coded: Path, run: Run
 ) -> None:
     again = f"learn it again with: lookalike index encode {coded} --bits 32"
-    remedy = f"lookalike index verify {coded} --mend, which drops it and the codes; then {again}"
+    mending = f"lookalike index verify {coded} --mend"
+    remedy = f"to drop it and the codes, run: {mending}; then {again}"
     for position in some_positions(coded / ENCODER_FILE):
         flip_back = flip(coded / ENCODER_FILE, position)
         (damage,) = verify(coded).damages
@@ -306,7 +307,7 @@ def test_a_changed_byte_of_the_encoder_is_found_and_takes_the_codes_with_it(
 
 def test_a_damaged_encoder_refuses_additions_and_nothing_is_lost(coded: Path) -> None:
     before = read_manifest(coded)
-    again = f"learn it again: lookalike index encode {coded} --bits 32$"
+    again = f"to learn it again, run: lookalike index encode {coded} --bits 32$"
     flip(coded / ENCODER_FILE, 4000)
     with pytest.raises(IndexDirectoryError, match=rf"is damaged .*; {again}"):
         add_made_up(coded, range(100, 103))
@@ -335,16 +336,17 @@ def make_older(directory: Path) -> None:
         (
             lambda directory: truncate(directory / CODES_FILE, 10),
             r"codes-2\.bin should hold 80 bytes but has 10; "
-            r"run: lookalike index verify .* --mend, which makes the codes again",
+            r"to make the codes again, run: lookalike index verify .* --mend$",
         ),
         (
             lambda directory: (directory / CODES_FILE).unlink(),
-            r"codes-2\.bin is missing; run: lookalike index verify .* --mend",
+            r"codes-2\.bin is missing; "
+            r"to make the codes again, run: lookalike index verify .* --mend$",
         ),
         (
             make_older,
-            r"the codes of .* are older than its items \(0 for 20 rows\); "
-            r"run: lookalike index encode .* --bits 32$",
+            r"should have one code per row but has 0 codes for 20 rows; "
+            r"to learn codes again, run: lookalike index encode .* --bits 32$",
         ),
     ],
 )

@@ -53,5 +53,5 @@ def test_a_damaged_encoder_is_refused_with_the_command_that_learns_it_again(code
     command = encode_command(coded, made_up_encoder().facts)
     assert command == f"lookalike index encode {coded} --bits 32"
     flip(coded / manifest.artefacts["autoencoder"].file, 4000)
-    with pytest.raises(IndexDirectoryError, match=re.escape(f"learn it again: {command}")):
+    with pytest.raises(IndexDirectoryError, match=re.escape(f"to learn it again, run: {command}")):
         load_encoder(coded, manifest)

@@ -74,7 +74,8 @@ def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
     write_golden_index(tmp_path / "golden", format_version=version)
     with pytest.raises(
         IndexDirectoryError,
-        match=rf"has format {version}, this program reads 3; .*lookalike index build DATA",
+        match=rf"has format {version}, but this program reads format 3; "
+        r".*lookalike index build DATA",
     ):
         Index.open(tmp_path / "golden")
 
@@ -131,7 +132,8 @@ def test_an_index_that_was_written_from_the_documented_format_can_be_changed(
         (
             "features-0.f32",
             1000,
-            r"should hold 327,680 bytes but has 1,000; run: lookalike index verify",
+            r"should hold 327,680 bytes but has 1,000; restore it from a copy, or .*; "
+            r"to see what is lost, run: lookalike index verify",
         ),
         ("records-0.bin", 100, r"should hold .* bytes but has 100"),
     ],
@@ -160,7 +162,9 @@ def test_a_read_only_index_can_be_read(index: Path) -> None:
 def test_a_missing_file_is_a_clear_error(index: Path) -> None:
     (index / "texts-0.utf8").unlink()
     with pytest.raises(
-        IndexDirectoryError, match=r"texts-0\.utf8 is missing; run: lookalike index verify"
+        IndexDirectoryError,
+        match=r"texts-0\.utf8 is missing; restore it from a copy, or .*; "
+        r"to see what is lost, run: lookalike index verify",
     ):
         Index.open(index)
 

@@ -44,7 +44,9 @@ def test_codes_are_mapped_with_one_row_per_row(coded: Path) -> None:
 
 def test_codes_for_fewer_rows_than_there_are_items_are_refused(coded: Path) -> None:
     manifest = replace(read_manifest(coded), num_rows=21)
-    with pytest.raises(IndexDirectoryError, match=r"older than its items \(20 for 21 rows\)"):
+    with pytest.raises(
+        IndexDirectoryError, match=r"one code per row but has 20 codes for 21 rows; "
+    ):
         map_codes(coded, manifest)
 
 

@@ -95,7 +95,7 @@ def test_a_damaged_row_is_not_copied(index: Path, tmp_path: Path) -> None:
     with pytest.raises(
         IndexDirectoryError,
         match=r"the feature of item 4 in .* is damaged, so nothing was changed; "
-        r"run: lookalike index verify",
+        r"to see what is damaged, run: lookalike index verify",
     ):
         append_copies(files, Index.open(index), np.array([2, 3]))
     written(files, tmp_path / "copy", 1)

@@ -123,7 +123,10 @@ def test_a_writer_that_is_killed_between_the_manifest_and_its_copy_leaves_two_wh
     assert read_copy(reduced) == before
     other = Path(shutil.copytree(reduced, tmp_path / "other"))
     (reduced / "manifest.json").write_bytes(b"damaged")
-    message = r"manifest\.json is damaged .*; run: lookalike index verify .* --mend"
+    message = (
+        r"manifest\.json is damaged .*; "
+        r"to restore it from its copy, run: lookalike index verify .* --mend$"
+    )
     with pytest.raises(IndexDirectoryError, match=message):
         Index.open(reduced)
     assert (mend(reduced), verify(reduced).is_clean, read_manifest(reduced)) == (19, True, before)

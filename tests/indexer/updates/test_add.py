@@ -119,7 +119,7 @@ def test_files_and_csvs_are_added_with_a_prefix(own_index: Path, more: Path) -> 
 def test_the_same_path_in_two_data_sets_is_refused(
     own_index: Path, more: Path, colour_folder: Path
 ) -> None:
-    message = r"red/0\.png is the path of two of these images; .* its own --prefix"
+    message = r"two of these images have the path red/0\.png; .* its own --prefix"
     with pytest.raises(DataError, match=message):
         add(own_index, [str(more), str(colour_folder)])
     assert Index.open(own_index).count() == 18

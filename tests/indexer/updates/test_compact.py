@@ -66,14 +66,14 @@ def test_an_index_is_built_and_changed_to_a_kind_by_hand(
 def test_too_little_memory_is_a_warning_that_says_what_is_needed(run: Run, own_index: Path) -> None:
     status, _, err = run("index", "compact", own_index, "--kind", "ivf", "--memory", "1kB")
     assert status == 0
-    assert "ivf needs about 688.4 kB, more than the 1.0 kB of --memory" in err
+    assert "ivf needs about 688.4 kB of memory but --memory allows 1.0 kB" in err
 
 
 def test_the_command_says_which_options_a_compaction_remembers(run: Run, own_index: Path) -> None:
     assert run("index", "compact", own_index) == (0, "nothing to compact\n", "")
     assert run("index", "compact", own_index, "--memory", "4GB") == (
         0,
-        "searching may take 4.0 GB from now on\nsearched exactly\n",
+        "searches may use 4.0 GB of memory from now on\nsearches are exact\n",
         "",
     )
     assert read_manifest(own_index).search == {"memory_bytes": 4 * 10**9}
@@ -98,7 +98,7 @@ def test_a_compaction_makes_its_structures_on_the_given_device(
         ),
         (
             ("--memory", "much"),
-            "lookalike: --memory takes a size such as 4GB, 512MB or 1.5GiB, got 'much'\n",
+            "lookalike: --memory must be a size such as 4GB, 512MB or 1.5GiB, got 'much'\n",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_damaged_manifest_is_restored_from_its_copy(
     content = file.read_bytes()
     damage(file)
     problem = rf"{file} is (damaged \(.*\)|missing)"
-    remedy = f"lookalike index verify {eventful} --mend, which restores it from its copy"
+    remedy = f"to restore it from its copy, run: lookalike index verify {eventful} --mend"
     for command in (
         ("stats", eventful),
         ("add", eventful, colour_folder),
@@ -50,7 +50,7 @@ def test_a_damaged_manifest_is_restored_from_its_copy(
     ):
         status, _, err = run("index", *command)
         assert status == 1
-        assert re.fullmatch(rf"lookalike: {problem}; run: {remedy}\n", err)
+        assert re.fullmatch(rf"lookalike: {problem}; {remedy}\n", err)
     status, out, _ = run("index", "verify", eventful)
     assert status == 1
     assert re.fullmatch(rf"{problem}; {remedy}\n", out)
@@ -153,7 +153,7 @@ def test_a_damaged_probe_is_dropped_with_the_command_that_fits_it_again(
     again = f"fit it again with: lookalike index probe {eventful}"
     assert (
         verify(eventful).damages[0].remedy
-        == f"lookalike index verify {eventful} --mend, which drops it; then {again}"
+        == f"to drop it, run: lookalike index verify {eventful} --mend; then {again}"
     )
     status, _, err = run("index", "verify", eventful, "--mend")
     assert (status, err) == (0, f"the probe is dropped; {again}\n")
@@ -167,8 +167,8 @@ def test_the_model_is_restored_only_from_the_same_model(
     flip(eventful / "model" / name, 100)
     status, out, _ = run("index", "verify", eventful, "--mend")
     remedy = (
-        f"lookalike index verify {eventful} --mend --model MODEL, "
-        f"with the model {before.model_id[:12]}, which copies it again"
+        f"to copy it again from model {before.model_id[:12]}, "
+        f"run: lookalike index verify {eventful} --mend --model MODEL"
     )
     problem = f"{eventful / 'model' / name} does not match its checksum"
     assert (status, out) == (1, f"17 images kept\n{problem}; {remedy}\n")

@@ -123,7 +123,7 @@ def test_a_damaged_list_of_removed_items_loses_no_item(eventful: Path) -> None:
     (damage,) = result.damages
     assert (Path(damage.file).name, damage.part) == ("removed-0.u64", "removals")
     assert damage.what == "does not match its checksum"
-    assert "may be back" in damage.remedy
+    assert damage.remedy.endswith(" --mend (removed items may then return)")
     assert result.lost == []
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_copy_of_the_manifest_is_found(eventful: Path) -> None:
     flip(eventful / COPY_FILE, 100)
     (damage,) = verify(eventful).damages
     assert (damage.file, damage.part) == (str(eventful / COPY_FILE), "manifest")
-    assert damage.remedy == f"lookalike index verify {eventful} --mend, which writes it again"
+    assert damage.remedy == f"to write it again, run: lookalike index verify {eventful} --mend"
 
 
 def test_if_the_manifest_and_its_copy_are_damaged_nothing_can_be_verified(eventful: Path) -> None:
@@ -155,10 +155,10 @@ def test_the_remedy_fits_the_damaged_artefact(eventful: Path) -> None:
     remedies = {Path(damage.file).name: damage.remedy for damage in verify(eventful).damages}
     mending = f"lookalike index verify {eventful} --mend"
     assert remedies == {
-        artefacts["euclidean"].file: f"{mending}, which makes it again",
-        artefacts[PROBE].file: f"{mending}, which drops it; "
+        artefacts["euclidean"].file: f"to make it again, run: {mending}",
+        artefacts[PROBE].file: f"to drop it, run: {mending}; "
         f"then fit it again with: lookalike index probe {eventful}",
-        artefacts[MAP].file: f"{mending}, which drops it",
+        artefacts[MAP].file: f"to drop it, run: {mending}",
     }
 
 

@@ -107,7 +107,7 @@ def test_the_distance_can_be_chosen(page: Page) -> None:
 def test_a_file_that_is_not_an_image_is_answered_with_what_to_send(page: Page) -> None:
     page.set_input_files("#file", file("notes.txt", b"just some words"))
     page.wait_for_selector("#problem:not([hidden])")
-    assert "notes.txt: this is not an image; send JPEG" in page.inner_text("#problem")
+    assert "notes.txt: this is not an image; use JPEG" in page.inner_text("#problem")
     page.set_input_files("#file", file("sky.png", picture("blue")))
     page.wait_for_selector("#bars li")
     assert page.locator("#problem").is_hidden()

@@ -296,8 +296,8 @@ def test_images_beside_the_class_folders_are_left_out_with_a_message(
     touch(tmp_path, "cat/1.png", "2.png", "3.JPEG", "README")
     assert listed(tmp_path) == [("cat/1.png", "cat")]
     assert capsys.readouterr().err == (
-        f"{tmp_path} has 2 images beside its folders, the first is 2.png; "
-        "they have no label and are left out\n"
+        f"{tmp_path} has 2 images beside its folders (the first is 2.png); "
+        "they are left out because they have no label\n"
     )
 
 

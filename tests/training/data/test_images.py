@@ -192,10 +192,10 @@ def test_a_truncated_image_is_called_cut_off(file_format: str, share: float) -> 
 
 
 @pytest.mark.parametrize("data", [b"hello", b"path,label\ncat.jpg,cat\n", bytes(1000)])
-def test_a_file_that_is_not_an_image_is_refused_with_the_formats_to_send(data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_refused_with_the_supported_formats(data: bytes) -> None:
     error = refusal(data)
     assert error.reason == "not-an-image"
-    assert "send JPEG, PNG" in str(error)
+    assert "use JPEG, PNG" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_file_that_is_not_an_image_is_refused_with_the_formats_to_send(data: b
 def test_the_error_names_other_kinds_of_files(data: bytes, kind: str) -> None:
     error = refusal(data)
     assert error.reason == "unsupported"
-    assert f"this is {kind}; send JPEG" in str(error)
+    assert f"this is {kind}; use JPEG" in str(error)
 
 
 def test_floating_point_pixels_are_refused_since_their_range_is_unknown() -> None:
@@ -382,7 +382,8 @@ def test_from_pillow_does_not_change_the_callers_image() -> None:
 def test_a_pillow_image_of_a_file_that_is_cut_off_is_refused(file_format: str) -> None:
     whole = encode(mosaic(120, 80), file_format)
     image = opened(whole[: len(whole) * 3 // 4])  # Pillow has read no more than the header
-    with pytest.raises(ImageError, match=r"cut off or damaged \(.+\); send it again") as caught:
+    error = r"cut off or damaged \(.+\); use a complete copy of the file"
+    with pytest.raises(ImageError, match=error) as caught:
         from_pillow(image)
     assert caught.value.reason == "truncated"
 

@@ -197,7 +197,7 @@ def test_a_pattern_is_refused_if_a_shard_is_missing(tmp_path: Path) -> None:
     write_shard(tmp_path / "photos-2.tar", {})
     pattern = f"{tmp_path}/photos-{{0..2}}.tar"
     assert refusal(pattern).startswith(
-        f"{tmp_path}/photos-1.tar, of {pattern}, does not exist; pass the pattern"
+        f"{tmp_path}/photos-1.tar (from {pattern}) does not exist; pass the pattern"
     )
     pattern = f"{tmp_path}/shards/*.tar"
     assert refusal(pattern) == (
@@ -254,7 +254,7 @@ def test_a_label_that_cannot_be_understood_is_refused_with_its_member_and_shard(
 ) -> None:
     file = write_shard(tmp_path / "x.tar", {"cat/1.jpg": b"", name: label})
     message = refusal(file)
-    assert f"{name} in {file} must hold the name or number of a class" in message
+    assert f"{name} in {file} must contain the name or number of a class" in message
     assert complaint in message
 
 
@@ -299,7 +299,7 @@ def test_a_shard_that_is_cut_off_in_a_member_is_refused(tmp_path: Path) -> None:
         file.write_bytes(whole[:num_bytes])
         assert refusal(file) == (
             f"{file} is cut off within cat/2.jpg: it has {num_bytes:,} bytes of "
-            f"{end_of_second:,}; copy or write it again, whole"
+            f"{end_of_second:,}; use a complete copy of the file"
         )
 
 
@@ -313,7 +313,7 @@ def test_a_shard_that_is_cut_off_or_damaged_in_a_header_is_refused(tmp_path: Pat
         file.write_bytes(content)
         assert refusal(file) == (
             f"{file} is cut off or damaged after {end_of_first:,} of its {len(content):,} bytes; "
-            "copy or write it again, whole"
+            "use a complete copy of the file"
         )
 
 

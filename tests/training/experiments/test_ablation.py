@@ -87,12 +87,12 @@ def test_a_model_of_other_settings_or_images_is_refused(
         ablate(quick_request(colour_folder, out), seeds=1, only=[BASELINE])
     other_settings = (
         r"model\.json was made with dropout=0\.5, not dropout=0\.25; "
-        "pass the first, or another --out"
+        "pass the same settings, or another --out"
     )
     with pytest.raises(UserError, match=other_settings):
         ablate(quick_request(colour_folder, out, "dropout=0.25"), seeds=1, only=[BASELINE])
     images = re.escape(str(colour_folder))
-    with pytest.raises(UserError, match=rf"model\.json was made from the images of {images} as"):
+    with pytest.raises(UserError, match=rf"model\.json was made from the images of {images} at"):
         ablate(quick_request(own_colour_folder, out), seeds=1, only=[BASELINE])
 
 
@@ -153,8 +153,8 @@ def test_a_damaged_result_is_refused_with_the_remedy(
 ) -> None:
     (ablated_copy / "tanh-seed0" / RESULT_FILE).write_text("{")
     damaged = (
-        r"tanh-seed0/result\.json is damaged, or of an earlier version .*; "
-        "remove its folder to run it again"
+        r"tanh-seed0/result\.json is damaged, or comes from an earlier version .*; "
+        "to run it again, remove its folder"
     )
     with pytest.raises(UserError, match=damaged):
         ablate(quick_request(colour_folder, ablated_copy), seeds=1, only=["tanh"])
@@ -172,7 +172,7 @@ def test_runs_of_other_images_are_refused_but_those_of_copied_images_are_not(
         image.write(b"more")
     refusal = (
         rf"baseline-seed0/result\.json was made from the images of {re.escape(str(colour_folder))} "
-        "as they were then, but these images are different; pass the same images, or another --out"
+        "at that time, but the images are different now; pass the same images, or another --out"
     )
     with pytest.raises(UserError, match=refusal):
         ablate(quick_request(own_colour_folder, ablated_copy), seeds=1, only=["tanh"])
@@ -193,7 +193,8 @@ def test_the_images_are_listed_once_for_all_runs(
 
 
 def test_runs_of_other_settings_are_refused(ablated: Path, colour_folder: Path) -> None:
-    refusal = r"was made with dropout=0\.5, not dropout=0\.25; pass the first, or another --out"
+    changed = r"was made with dropout=0\.5, not dropout=0\.25"
+    refusal = f"{changed}; pass the same settings, or another --out"
     with pytest.raises(UserError, match=refusal):
         ablate(quick_request(colour_folder, ablated, "dropout=0.25"), seeds=1, only=["tanh"])
 

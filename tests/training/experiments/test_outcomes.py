@@ -65,7 +65,7 @@ def test_an_outcome_of_another_recipe_is_refused(tmp_path: Path) -> None:
     change_recipe(finish(tmp_path, TANH, 0), dropout=0.25)
     other = (
         r"tanh-seed0/result\.json was made with dropout=0\.25, not dropout=0\.5; "
-        "pass the first, or another --out"
+        "pass the same settings, or another --out"
     )
     with pytest.raises(TrainingError, match=other):
         read_outcomes(tmp_path, BASELINE_ORIGIN)
@@ -78,7 +78,8 @@ def test_a_setting_that_is_newer_than_the_result_had_its_default(tmp_path: Path)
 
 def test_an_outcome_of_other_images_is_refused_by_their_name(tmp_path: Path) -> None:
     finish(tmp_path, TANH, 0, Origin(paper(), "/other photographs", "another fingerprint"))
-    with pytest.raises(TrainingError, match=r"made from the images of /other photographs as they"):
+    refusal = "made from the images of /other photographs at that time"
+    with pytest.raises(TrainingError, match=refusal):
         read_outcomes(tmp_path, BASELINE_ORIGIN)
 
 
@@ -86,8 +87,8 @@ def test_an_outcome_of_other_images_is_refused_by_their_name(tmp_path: Path) -> 
 def test_a_damaged_result_is_refused_with_the_remedy(tmp_path: Path, content: str) -> None:
     finish(tmp_path, TANH, 0).write_text(content)
     damaged = (
-        r"tanh-seed0/result\.json is damaged, or of an earlier version .*; "
-        "remove its folder to run it again"
+        r"tanh-seed0/result\.json is damaged, or comes from an earlier version .*; "
+        "to run it again, remove its folder"
     )
     with pytest.raises(TrainingError, match=damaged):
         read_outcomes(tmp_path, BASELINE_ORIGIN)

@@ -54,7 +54,7 @@ def test_a_mean_image_is_read_from_a_binaryproto_file(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     file = write_caffemodel(tmp_path / "a.caffemodel", LAYERS, is_new=True)
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(CaffeError, match=r"a\.caffemodel is cut off, or not a file of Caffe's"):
+    with pytest.raises(CaffeError, match=r"a\.caffemodel is cut off, or is not a Caffe file"):
         read_caffemodel(file)
 
 
@@ -67,5 +67,5 @@ def test_a_blob_with_too_few_numbers_for_its_shape_is_refused(tmp_path: Path) ->
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     file = write_caffemodel(tmp_path / "a.caffemodel", {"data": (), "pool1": ()}, is_new=True)
-    with pytest.raises(CaffeError, match="does not hold any layer with weights"):
+    with pytest.raises(CaffeError, match="has no layer with weights"):
         read_caffemodel(file)

@@ -247,7 +247,7 @@ def test_a_card_that_describes_another_network_than_the_weights_is_refused(
 ) -> None:
     rewrite_card(own_model, architecture={**read_card(own_model).architecture, **change})
     message = refusal(lambda: load_network(own_model))
-    assert "model.json describes another network than weights.safetensors holds" in message
+    assert "model.json does not describe the network in weights.safetensors" in message
 
 
 def test_a_directory_without_a_model_is_refused_by_name(tmp_path: Path) -> None:

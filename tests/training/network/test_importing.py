@@ -213,7 +213,7 @@ def test_torchvisions_alexnet_gives_torchvisions_answers(tmp_path: Path, suffix:
 def test_a_mean_image_is_refused_for_torchvisions_weights(tmp_path: Path) -> None:
     (tmp_path / "alexnet.pth").touch()
     message = refusal(tmp_path / "alexnet.pth", tmp_path / "model", mean=tmp_path / "mean.npy")
-    assert "--mean works with a .caffemodel only" in message
+    assert "--mean works only with a .caffemodel file" in message
 
 
 class Trap:
@@ -241,9 +241,9 @@ def test_files_without_alexnets_weights_are_refused_in_one_line(tmp_path: Path) 
     (tmp_path / "weights.h5").touch()
     for name, message in (
         ("other.pth", "is not a state dict of torchvision's alexnet"),
-        ("list.pth", "does not hold a plain state dict"),
-        ("text.caffemodel", "cut off, or not a file of Caffe's"),
-        ("empty.caffemodel", "does not hold any layer with weights"),
+        ("list.pth", "does not contain a plain state dict"),
+        ("text.caffemodel", "cut off, or is not a Caffe file"),
+        ("empty.caffemodel", "has no layer with weights"),
         ("weights.h5", "must end in"),
         ("nowhere.pth", "does not exist"),
     ):

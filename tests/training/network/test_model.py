@@ -45,10 +45,11 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_the_error_distinguishes_a_missing_directory_from_an_unfinished_model(
     tmp_path: Path,
 ) -> None:
-    assert "absent does not exist; make one with: lookalike train" in refusal(tmp_path / "absent")
+    message = refusal(tmp_path / "absent")
+    assert "absent does not exist; to make one, run: lookalike train" in message
     (tmp_path / "weights.safetensors").touch()
     unfinished = "has no model.json: it is not a model, or its training has not finished; "
-    assert f"{unfinished}make one with: lookalike train" in refusal(tmp_path)
+    assert f"{unfinished}to make one, run: lookalike train" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("version", [0, 2, "1"])
@@ -57,7 +58,7 @@ def test_a_card_of_another_format_is_refused_with_both_format_numbers(
 ) -> None:
     write_card(CARD, tmp_path)
     change(tmp_path, format_version=version)
-    formats = f"has format {version}, this program reads 1"
+    formats = f"has format {version}, but this program reads 1"
     assert f"{formats}; use the release that wrote it, or train again" in refusal(tmp_path)
 
 

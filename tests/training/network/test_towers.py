@@ -188,8 +188,8 @@ def test_anything_other_than_two_devices_and_two_towers_is_refused(
 @pytest.mark.parametrize(
     ("device", "problem"),
     [
-        ("gpu0", "names gpu0, which is not a device to train on"),
-        ("meta", "names meta, which is not a device to train on"),
+        ("gpu0", "names gpu0, but that is not a device for training"),
+        ("meta", "names meta, but that is not a device for training"),
         ("cuda:99", "names cuda:99, but this machine has"),
     ],
 )
