@@ -1,5 +1,6 @@
 """Untrained models and made-up items, for benchmarks that need no real data."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +12,22 @@ from training.network.alexnet import AlexNet, Architecture, initialize
 from training.network.export import save_model
 from training.network.model import NUM_FEATURES
 
+ITEMS_PER_CLUSTER = 100
+CENTRE_SPREAD, NOISE = 2.0, 1.5
+"""Standard deviation of the centres of the clusters, and of the features around their centre."""
+BLOCK_SIZE = 1000
+
 
 def make_model(
-    directory: Path, *, num_classes: int, normalization: Literal["response", "batch"]
+    directory: Path,
+    *,
+    num_classes: int,
+    normalization: Literal["response", "batch"],
+    image_size: int = 224,
 ) -> None:
-    """Write a model directory: the paper's network at 224 pixels with random weights."""
+    """Write a model directory with the paper's network and random weights."""
     architecture = Architecture(
-        layout="paper", normalization=normalization, num_classes=num_classes, image_size=224
+        layout="paper", normalization=normalization, num_classes=num_classes, image_size=image_size
     )
     network = AlexNet(architecture)
     initialize(network, "paper" if normalization == "response" else "kaiming", seed=0)
@@ -32,12 +42,12 @@ def make_model(
 
 
 def made_up_feature(random: np.random.Generator) -> Floats:
-    """A feature (4096,) like a real one: never negative, and half of its numbers are zero."""
+    """A feature (4096,) similar to a real one: no number is negative, and half of them are zero."""
     return np.maximum(random.standard_normal(NUM_FEATURES, np.float32), 0)
 
 
 def made_up_item(number: int, feature: Floats, thumbnail: bytes = b"") -> NewItem:
-    """An item with one of ten labels. Its path and hash follow from its number."""
+    """An item with one of ten labels. The label, the path and the hash depend on the number."""
     return NewItem(
         path=f"indexed/{number}.jpg",
         label=str(number % 10),
@@ -47,3 +57,21 @@ def made_up_item(number: int, feature: Floats, thumbnail: bytes = b"") -> NewIte
         thumbnail=thumbnail,
         feature=feature,
     )
+
+
+def made_up_blocks(count: int, *, seed: int, num_items: int) -> Iterator[Floats]:
+    """Make `count` features in clusters. Yield blocks (BLOCK_SIZE, 4096) float32.
+
+    A centre is computed from the number of its cluster, so the centres are not kept in memory.
+    """
+    random = np.random.default_rng(seed)
+    num_clusters = max(1, num_items // ITEMS_PER_CLUSTER)
+    for start in range(0, count, BLOCK_SIZE):
+        clusters = random.integers(0, num_clusters, min(BLOCK_SIZE, count - start))
+        centres = np.stack([_centre(cluster) for cluster in clusters.tolist()])
+        noise = NOISE * random.standard_normal(centres.shape, np.float32)
+        yield np.maximum(CENTRE_SPREAD * centres + noise, 0, dtype=np.float32)
+
+
+def _centre(cluster: int) -> Floats:
+    return np.random.default_rng(10_000 + cluster).standard_normal(NUM_FEATURES, np.float32)

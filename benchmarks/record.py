@@ -1,6 +1,7 @@
 """Records: the figures of one run of one benchmark, and the conditions of that run.
 
-All figures of a record come from one process at one commit. None are copied from an earlier record.
+All figures of a record come from one process at one commit. No figure is copied from an earlier
+record.
 """
 
 import json
@@ -21,7 +22,8 @@ from training.network.model import read_card
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 WRITTEN_BY_BENCHMARKS = ("benchmarks/results", "docs")
-"""Changes in these folders do not make a tree dirty, because no figure depends on them."""
+"""Changes in these folders do not count as uncommitted, because no figure depends on them."""
+COMMIT_FILE = "COMMIT"
 PACKAGES = (
     "torch",
     "onnxruntime",
@@ -36,25 +38,40 @@ _started_s = time.monotonic()
 
 
 def record(name: str, figures: Mapping[str, Any], *, model: Path | None = None) -> None:
-    """Print the figures. Write them and the conditions of the run to results/NAME.json.
+    """Print the figures, and write the record of this run.
 
-    `model` is the directory of the trained model, if the benchmark used one. If the sources have
-    changes that are not committed, a warning is printed and the record says `"is_dirty": true`.
+    `model` is the directory of the trained model, if the benchmark uses one. If the sources have
+    uncommitted changes, a warning is printed, and the record contains `"is_dirty": true`.
     """
-    is_dirty = has_uncommitted_changes(ROOT)
-    if is_dirty:
+    if write_record(name, figures, model=model):
         print(
-            f"warning: the tree has uncommitted changes, and results/{name}.json says so; "
+            f"warning: the tree has uncommitted changes, and results/{name}.json records this; "
             "before you quote these figures, commit or stash the changes and measure again",
             file=sys.stderr,
         )
+    print(json.dumps(dict(figures), indent=2))
+
+
+def write_record(
+    name: str,
+    figures: Mapping[str, Any],
+    *,
+    model: Path | None = None,
+    directory: Path | None = None,
+) -> bool:
+    """Write the figures and the conditions of the run to `directory`/NAME.json.
+
+    The default of `directory` is benchmarks/results. Returns whether the sources have uncommitted
+    changes.
+    """
+    commit, is_dirty = commit_of(ROOT)
     content = {
         "figures": dict(figures),
         **({"model": model_facts(model)} if model else {}),
         "command": _command(name),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "duration_s": round(time.monotonic() - _started_s),
-        "commit": _git(ROOT, "describe", "--always") or "unknown",
+        "commit": commit,
         "is_dirty": is_dirty,
         "machine": machine(),
         "versions": {
@@ -62,9 +79,21 @@ def record(name: str, figures: Mapping[str, Any], *, model: Path | None = None) 
             **{package: number for package in PACKAGES if (number := _version(package))},
         },
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    print(json.dumps(content["figures"], indent=2))
+    directory = directory or RESULTS
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    return is_dirty
+
+
+def commit_of(root: Path) -> tuple[str, bool]:
+    """The commit of the sources at `root`, and whether they have uncommitted changes.
+
+    Outside a git repository, both come from the file COMMIT_FILE that benchmarks.gpu_bundle writes.
+    """
+    if (file := root / COMMIT_FILE).exists():
+        commit, _, state = file.read_text("utf-8").partition(" ")
+        return commit.strip(), bool(state.strip())
+    return _git(root, "describe", "--always") or "unknown", has_uncommitted_changes(root)
 
 
 def model_facts(directory: Path) -> dict[str, Any]:
@@ -81,13 +110,16 @@ def model_facts(directory: Path) -> dict[str, Any]:
 
 
 def has_uncommitted_changes(root: Path) -> bool:
-    """Whether the sources at `root` differ from the last commit; False outside a git repository."""
+    """Whether the sources at `root` differ from the last commit.
+
+    The result is False outside a git repository.
+    """
     excluded = (f":(exclude){folder}" for folder in WRITTEN_BY_BENCHMARKS)
     return bool(_git(root, "status", "--porcelain", "--", ".", *excluded))
 
 
 def machine() -> str:
-    """The processor, the number of cores, the memory and the system, as text."""
+    """A line of text with the processor, the number of cores, the memory and the system."""
     models = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     processor = models[0].partition(":")[2].strip() if models else platform.processor()
     totals = [int(line.split()[1]) for line in _lines("/proc/meminfo") if "MemTotal" in line]
@@ -97,7 +129,7 @@ def machine() -> str:
 
 
 def _command(name: str) -> str:
-    """The command that this process was started with."""
+    """The command that started this process."""
     module = sys.modules["__main__"].__spec__
     program = module.name.removesuffix(".__main__") if module else name
     return shlex.join(["python", "-m", program, *sys.argv[1:]])

@@ -3,11 +3,11 @@
     python -m benchmarks.search_kinds [--num-items N] [--num-queries N] [--directory DIR]
         [--kinds KIND ...]
 
-The features are made up, but similar to those of fc7: they form clusters, they are never negative,
-and half of their numbers are zero. The queries are other features of the same clusters. Recall is
+The features are made up, but similar to those of fc7: they form clusters, no number is negative,
+and half of the numbers are zero. The queries are other features of the same clusters. Recall is
 measured against an exact scan in the same run. DIR keeps the items for the next run. The structures
-are made in every run. The time to the first answer is measured in a new process, from the opening
-of the index, after the imports.
+are made in every run. The time to the first answer is measured in a new process. It starts after
+the imports, when the index is opened.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.made_up import made_up_item, make_model
+from benchmarks.made_up import made_up_blocks, made_up_item, make_model
 from benchmarks.record import ROOT, record
 from indexer.array_types import Floats
 from indexer.metrics import METRICS, Metric
@@ -33,14 +32,9 @@ from indexer.search.update_structures import update_search
 from indexer.storage.index import Index
 from indexer.storage.manifest import MANIFEST_FILE, read_manifest
 from indexer.storage.writer import IndexWriter
-from training.network.model import NUM_FEATURES
 from training.progress import Bar
 
 K = 10
-ITEMS_PER_CLUSTER = 100
-CENTRE_SPREAD, NOISE = 2.0, 1.5
-"""Standard deviations of the centres of the clusters, and of the features around their centre."""
-BLOCK_SIZE = 1000
 UNLIMITED_BYTES = 2**60
 FIRST_ANSWER = """
 import json, sys, time
@@ -98,7 +92,7 @@ def make_index(directory: Path, num_items: int) -> Path:
         make_model(model, num_classes=1000, normalization="response")
     with IndexWriter.open(index, model) as writer, Bar("Making items", num_items, "items") as bar:
         if writer.num_items:
-            raise SystemExit(f"{index} is unfinished; remove it, and run the command again")
+            raise SystemExit(f"{index} is not complete; remove it and run the command again")
         number = 0
         for block in made_up_blocks(num_items, seed=0, num_items=num_items):
             for feature in block:
@@ -109,30 +103,12 @@ def make_index(directory: Path, num_items: int) -> Path:
     return index
 
 
-def made_up_blocks(count: int, *, seed: int, num_items: int) -> Iterator[Floats]:
-    """Make `count` features in clusters. Yield blocks (BLOCK_SIZE, 4096) float32.
-
-    A centre is computed from the number of its cluster, so it does not have to stay in memory.
-    """
-    random = np.random.default_rng(seed)
-    num_clusters = max(1, num_items // ITEMS_PER_CLUSTER)
-    for start in range(0, count, BLOCK_SIZE):
-        clusters = random.integers(0, num_clusters, min(BLOCK_SIZE, count - start))
-        centres = np.stack([_centre(cluster) for cluster in clusters.tolist()])
-        noise = NOISE * random.standard_normal(centres.shape, np.float32)
-        yield np.maximum(CENTRE_SPREAD * centres + noise, 0, dtype=np.float32)
-
-
-def _centre(cluster: int) -> Floats:
-    return np.random.default_rng(10_000 + cluster).standard_normal(NUM_FEATURES, np.float32)
-
-
 def measure(
     index: Path, kind: RequestedKind, queries: Floats, exact: dict[Metric, list[list[int]]]
 ) -> dict[str, Any]:
-    """Make the structures of a kind again, and search them.
+    """Make new structures of a kind, and measure searches with them.
 
-    `exact` holds the ids of the nearest items of each query.
+    `exact` contains the ids of each query's nearest items, by metric.
     """
     started = time.perf_counter()
     with IndexWriter.open(index) as writer:
@@ -152,7 +128,7 @@ def measure(
 def _measure_metric(
     searcher: Searcher, metric: Metric, queries: Floats, exact: list[list[int]]
 ) -> dict[str, Any]:
-    """Measure recall, and the speed with one query at a time and with all queries together."""
+    """Measure recall, and the speed of one query at a time and of all queries together."""
     recall = recall_at_k(_match_ids(searcher, queries, metric), exact)
     seconds = []
     for query in queries:
@@ -176,7 +152,10 @@ def _measure_metric(
 
 
 def recall_at_k(ids: list[list[int]], exact: list[list[int]]) -> float:
-    """The mean share of the K nearest ids of a query (`exact`) that its answer (`ids`) contains."""
+    """The share of a query's K nearest ids that its answer contains, as a mean over the queries.
+
+    `ids` are the answers, and `exact` are the nearest ids.
+    """
     shares = [len({*some} & {*nearest}) / K for some, nearest in zip(ids, exact, strict=True)]
     return float(np.mean(shares))
 
@@ -192,7 +171,7 @@ def _match_ids(
 def _first_answer(index: Path, queries: Floats) -> dict[str, float]:
     """Measure the seconds to the first answer in a new process.
 
-    The page cache stays as it was after the build.
+    The page cache is not changed between the build and this measurement.
     """
     with TemporaryDirectory() as scratch:
         query = Path(scratch, "query.npy")

@@ -3,29 +3,30 @@
     python -m benchmarks.training_speed DATA [--image-size 128] [--batch-size 128] [--steps 30]
         [--rounds 3] [--name NAME] [--profile]
 
-DATA is a folder of class folders, or a folder with class folders in `train`. One process times each
-of the following for `--steps` batches. They take turns in each of `--rounds` rounds.
+DATA is a folder with class folders, or its subfolder `train` contains the class folders. One
+process measures the following candidates. In each of `--rounds` rounds, each candidate runs
+`--steps` batches.
 
-- `bare`: forward and backward passes of the `modern` recipe's network on one batch that stays on
-  the device. No images are read and no weights are updated.
+- `bare`: the forward and backward passes of the `modern` recipe's network, on one batch that stays
+  on the device. No images are read and no weights are updated.
 - `loop`: the function `train_epoch` of `lookalike train`: canvases from the cache, crops, flips,
   PCA colour noise, mixup and cutmix, both passes, gradient clipping, update.
 - `loop_as_torchvision`: the same loop with torchvision's layout and settings: float32, no batch
-  norm, no label smoothing, no colour noise, no mixing, and crops of any area from 8 %.
+  norm, no label smoothing, no colour noise, no mixing, and crops with at least 8 % of the area.
 - `bare_as_torchvision`: only the forward and backward passes of `loop_as_torchvision`.
 - `torchvision`: ImageFolder, RandomResizedCrop, flips and normalisation in one loader process per
   core, torchvision.models.alexnet, SGD.
 
-Decoding into the cache is timed too. In `loop_with_decoding_over_torchvision`, this time is spread
-over the epochs of the recipe. On a GPU, `bare` is the speed on synthetic data. `--profile` adds the
-slowest operations of the loop.
+The time to decode the images into the cache is also measured.
+`loop_with_decoding_over_torchvision` includes this time, spread over the epochs of the recipe. On a
+GPU, `bare` is the speed on synthetic data. With `--profile`, the slowest operations of the loop are
+also recorded.
 """
 
 import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
@@ -34,34 +35,31 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.profiler import profile
 from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
 from benchmarks.record import record
-from training.data.cache import cached_canvases
-from training.data.datasets import class_names, open_dataset
+from benchmarks.training_loops import (
+    Measured,
+    bare_passes,
+    read_split,
+    slowest_operations,
+    training_loop,
+    wait_for_device,
+)
 from training.devices import best_device, device_name
-from training.interruption import StopRequest
-from training.learning.distributed import Workers
-from training.learning.epoch import train_epoch
-from training.learning.plan import Plan, Split, architecture_of
-from training.learning.recipe import Recipe, modern
-from training.learning.run import Run
+from training.learning.recipe import modern
 from training.learning.trainer import keep_freed_memory
 
 PAUSE_S = 3.0
-"""Pause between two turns, because torchvision's loaders work until their queue is full."""
+"""Pause after each run, because torchvision's loaders continue until their queue is full."""
 NUM_WARM_UP_STEPS = 3
-NUM_PROFILED = 12
 RATIOS = {
     "loop_share_of_bare": ("loop", "bare"),
     "loop_as_torchvision_share_of_bare": ("loop_as_torchvision", "bare_as_torchvision"),
     "loop_over_torchvision": ("loop", "torchvision"),
     "loop_as_torchvision_over_torchvision": ("loop_as_torchvision", "torchvision"),
 }
-Measured = Callable[[int], None]
-"""Runs a number of batches. It returns when the device has finished them."""
 
 
 def main() -> None:
@@ -80,23 +78,25 @@ def main() -> None:
         cutmix=0.0,
         min_crop_area=0.08,
         nesterov=False,
-        learning_rate=1e-6,  # only speed matters; more diverges without batch norm
+        learning_rate=1e-6,  # higher rates diverge without batch norm, and only speed matters
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         started = time.perf_counter()
-        train = _read_split(arguments.data, size, batch_size * arguments.steps, folder)
+        train = read_split(arguments.data, size, batch_size * arguments.steps, folder)
         decode_s = (time.perf_counter() - started) / len(train.targets)
         measured = {
-            "bare": _bare(recipe),
-            "loop": _loop(recipe, train, folder),
-            "bare_as_torchvision": _bare(as_torchvision),
-            "loop_as_torchvision": _loop(as_torchvision, train, folder),
+            "bare": bare_passes(recipe),
+            "loop": training_loop(recipe, train, folder),
+            "bare_as_torchvision": bare_passes(as_torchvision),
+            "loop_as_torchvision": training_loop(as_torchvision, train, folder),
             "torchvision": _torchvision(Path(arguments.data), size, batch_size),
         }
         keep_freed_memory()
         rates = _measure_in_turns(measured, arguments.steps, arguments.rounds, batch_size)
-        operations = _profile(measured["loop"], arguments.steps) if arguments.profile else []
+        operations = []
+        if arguments.profile:
+            operations = slowest_operations(measured["loop"], arguments.steps)
     figures = {
         "device": device_name(best_device()),
         "image_size": size,
@@ -123,9 +123,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def summary(rates: dict[str, list[float]], decode_s: float, num_epochs: int) -> dict[str, Any]:
-    """The speeds in images per second, and their ratios. `rates` holds the speed of each round.
+    """The speeds in images per second, and their ratios.
 
-    A ratio is the median over the rounds. `decode_s` is the time to decode one image.
+    `rates` contains the speed in each round. A ratio is the median over the rounds. `decode_s` is
+    the time to decode one image.
     """
     medians = {name: round(median(values), 1) for name, values in rates.items()}
     ratios = {
@@ -149,7 +150,7 @@ def summary(rates: dict[str, list[float]], decode_s: float, num_epochs: int) -> 
 def _measure_in_turns(
     measured: dict[str, Measured], num_steps: int, num_rounds: int, batch_size: int
 ) -> dict[str, list[float]]:
-    """Images per second in each round.
+    """The images per second of each candidate in each round.
 
     The candidates take turns, so that a busy machine slows all of them equally.
     """
@@ -160,83 +161,14 @@ def _measure_in_turns(
         for name, run in measured.items():
             started = time.perf_counter()
             run(num_steps)
-            _wait()
+            wait_for_device()
             rates[name].append(num_steps * batch_size / (time.perf_counter() - started))
             time.sleep(PAUSE_S)
     return rates
 
 
-def _bare(recipe: Recipe) -> Measured:
-    """Only forward and backward passes, on one batch that stays on the device."""
-    run = _begin(recipe, _noise(recipe), Path("nowhere"))
-    size = recipe.image_size
-    shape = (recipe.batch_size, size, size, 3)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=run.device)
-    targets = torch.zeros(recipe.batch_size, dtype=torch.int64, device=run.device)
-
-    def passes(num_steps: int) -> None:
-        run.network.train()
-        for _ in range(num_steps):
-            with run.autocast:
-                logits, _ = run.forward(images)
-            run.optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(logits.float(), targets).backward()
-        _wait()
-
-    return passes
-
-
-def _loop(recipe: Recipe, train: Split, folder: Path) -> Measured:
-    """The steps of an epoch in `lookalike train`. Reading the last loss waits for the device."""
-    run = _begin(recipe, train, folder)
-
-    def steps(num_steps: int) -> None:
-        whole = run.plan
-        targets = train.targets[: num_steps * recipe.batch_size]
-        run.plan = replace(whole, train=Split(train.canvases, targets))
-        run.position.step = run.position.num_seen = 0
-        train_epoch(run, StopRequest())
-        run.plan = whole
-
-    return steps
-
-
-def _begin(recipe: Recipe, train: Split, folder: Path) -> Run:
-    plan = Plan(
-        recipe=recipe,
-        architecture=architecture_of(recipe, num_classes=10),
-        train=train,
-        held_out=train,
-        directory=folder,
-        fingerprint="",
-    )
-    return Run.begin(plan, Workers(device=best_device()))
-
-
-def _noise(recipe: Recipe) -> Split:
-    """Eight random images. A run needs some images to measure its channel means."""
-    shape = (8, recipe.image_size, recipe.image_size, 3)
-    canvases = torch.randint(0, 256, shape, dtype=torch.uint8).numpy()
-    return Split(canvases, torch.zeros(8).long())
-
-
-def _read_split(data: str, size: int, num_images: int, folder: Path) -> Split:
-    """Decode the training images into the cache."""
-    examples = open_dataset(data).part("train")
-    if num_images > len(examples):
-        raise SystemExit(
-            f"--steps needs {num_images:,} training images but {data} has {len(examples):,}; "
-            "pass fewer --steps"
-        )
-    file, num_threads = folder / "canvases.u8", os.cpu_count() or 1
-    canvases = cached_canvases(data, examples, size, file, num_threads=num_threads)
-    names = class_names(examples)
-    targets = [names.index(str(example.label)) for example in canvases.examples]
-    return Split(canvases.pixels, torch.tensor(targets))
-
-
 def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
-    """Training as in torchvision's reference scripts, with the given image size and batch size."""
+    """Training as in torchvision's reference scripts, with the given sizes."""
     root = folder / "train" if (folder / "train").is_dir() else folder
     transform = transforms.Compose(
         [
@@ -268,28 +200,9 @@ def _torchvision(folder: Path, size: int, batch_size: int) -> Measured:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        _wait()
+        wait_for_device()
 
     return steps
-
-
-def _profile(loop: Measured, num_steps: int) -> list[str]:
-    """The slowest operations of the loop, and their shares of the time."""
-    with profile() as profiler:
-        loop(num_steps)
-    on_gpu = torch.cuda.is_available()
-    operations = [
-        (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.key)
-        for event in profiler.key_averages()
-    ]
-    total_us = sum(time_us for time_us, _ in operations)
-    slowest = sorted(operations, reverse=True)[:NUM_PROFILED]
-    return [f"{time_us / total_us:.1%} {name}" for time_us, name in slowest]
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import faiss
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import lookalike
@@ -17,6 +19,19 @@ COLOURS = {"blue": (30, 60, 220), "green": (30, 180, 60), "red": (220, 40, 30)}
 NUM_IMAGES_PER_COLOUR = 6
 BESIDE_THE_PROJECT = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED_DATA = Path(os.environ.get("LOOKALIKE_SHARED_DATA", BESIDE_THE_PROJECT))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` without a GPU, before their fixtures are made."""
+    if not torch.cuda.is_available():
+        missing = "needs a CUDA device"
+    elif not faiss.get_num_gpus():
+        missing = "needs a FAISS that can use the GPU"
+    else:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(missing))
 
 
 class Done(NamedTuple):

@@ -1,24 +1,35 @@
 """The device that computes: the CPU or a GPU. Torch is imported only when it is needed."""
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from training.errors import UserError
+from training.progress import console
 
 if TYPE_CHECKING:
     import torch
 
 Device = Literal["cpu", "gpu", "auto"]
-"""The device a command computes on. `auto` takes the GPU if there is one, else the CPU."""
+"""The device that a command computes on. `auto` uses a GPU if there is one, otherwise the CPU."""
 GPU_DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg")
-"""Device files of NVIDIA's driver on Linux and in WSL. Without them there is no usable GPU."""
+"""Device files of NVIDIA's driver on Linux and in WSL. Without them, no GPU can be used."""
+MIN_FREE_BYTES = 2 * 2**30
+"""Free memory that a GPU must have to be used.
+
+AlexNet's weights, gradients and momentum take 0.7 GiB. The activations of a batch take about as much.
+"""
 
 
 def best_device() -> "torch.device":
-    """The first GPU if there is one, else the CPU."""
+    """The first GPU if torch can compute on it, otherwise the CPU.
+
+    If torch sees a GPU but cannot use it, the reason is printed once.
+    """
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    is_usable = torch.cuda.is_available() and _is_usable()
+    return torch.device("cuda" if is_usable else "cpu")
 
 
 def device_name(device: "torch.device") -> str:
@@ -29,18 +40,59 @@ def device_name(device: "torch.device") -> str:
 
 
 def resolve_device(device: Device) -> Literal["cpu", "gpu"]:
-    """Choose the CPU or a GPU; raises UserError for `gpu` if torch can use none."""
+    """Choose the CPU or a GPU; raises UserError for `gpu` if torch cannot use one."""
     if device == "cpu":
         return "cpu"
-    # Importing torch takes seconds, so the driver is looked for first.
+    # Importing torch takes seconds, so the driver's files are checked first.
     if any(os.path.exists(node) for node in GPU_DRIVER_NODES):
         try:
             import torch
 
             if torch.cuda.is_available():
-                return "gpu"
+                return _checked(device)
         except ImportError:
             pass
     if device == "gpu":
         raise UserError("a GPU was asked for but torch finds none here; pass --device cpu")
     return "cpu"
+
+
+def gpu_problem() -> str | None:
+    """Why torch cannot compute on the first GPU that it sees, or None.
+
+    The GPU is tried with a small product, because a torch without kernels for a GPU still lists it.
+    """
+    import torch
+
+    name = torch.cuda.get_device_name(0)
+    try:
+        free_bytes, _ = torch.cuda.mem_get_info(0)
+        if free_bytes < MIN_FREE_BYTES:
+            return (
+                f"the {name} has {free_bytes / 2**30:.1f} GiB of free memory, "
+                f"and {MIN_FREE_BYTES / 2**30:.0f} GiB are needed"
+            )
+        numbers = torch.ones(16, 16, device="cuda:0")
+        float((numbers @ numbers).sum())  # waits for the result
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        return f"torch {torch.__version__} cannot compute on the {name} ({reason})"
+    return None
+
+
+def _checked(device: Device) -> Literal["cpu", "gpu"]:
+    """`gpu` if the GPU works. Otherwise `cpu` for `auto`, and a UserError for `gpu`."""
+    if device == "auto":
+        return "gpu" if _is_usable() else "cpu"
+    if problem := gpu_problem():
+        raise UserError(f"{problem}; pass --device cpu")
+    return "gpu"
+
+
+@cache
+def _is_usable() -> bool:
+    """Whether torch can compute on the first GPU. If it cannot, the reason is printed."""
+    problem = gpu_problem()
+    if problem:
+        console.print(f"The CPU is used, because {problem}")
+    return problem is None

@@ -1,8 +1,8 @@
-"""A FAISS structure over an index's features. It finds most of the nearest items, and quickly.
+"""A FAISS structure over an index's features. It finds most of the nearest items in a short time.
 
-A structure knows items by their ids, because rows change in a compaction. It covers the items that
-the index had when the structure was made. The caller scans items that were added later, and drops
-removed ones.
+A structure refers to items by their ids, because rows change in a compaction. It covers the items
+that the index had when the structure was made. The caller scans the items that were added later,
+and drops the items that were removed.
 """
 
 from typing import Any
@@ -15,32 +15,31 @@ from indexer.metrics import DISTANCES, Metric
 from indexer.search.kinds import BYTES_PER_NUMBER
 from indexer.storage.index import Index
 from indexer.storage.manifest import Artefact, IndexDirectoryError
-from training.devices import Device
-from training.errors import UserError
 from training.network.model import NUM_FEATURES
 
 _faiss: Any = faiss  # its type stubs lack the classes that it creates at run time
-# Memory maps without a copy. Older versions of FAISS have them for inverted lists only.
+# Memory-map the file without a copy. Older versions of FAISS can do this for inverted lists only.
 READ_FLAGS = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
 MAX_GPU_CANDIDATES = 2048
-"""FAISS's own limit on a GPU, for candidates and for lists probed."""
+"""Limit of FAISS on a GPU, for the number of candidates and the number of probed lists."""
 MAX_GRAPH_BREADTH = 1024
 UPLOAD_BLOCK_ROWS = 2048
-"""Features that are copied to the GPU at a time: 32 MB."""
+"""Number of features that are copied to the GPU at a time: 32 MB."""
 
 
 class Structure:
-    """A FAISS index by item id, with the facts about it from the manifest.
+    """A FAISS index that returns item ids, with the facts about it from the manifest.
 
-    On the CPU it is safe to use from several threads. On a GPU one thread must own it.
+    On the CPU, it is safe to use from several threads. On a GPU, one thread must own it.
     """
 
     def __init__(
         self, faiss_index: Any, kind: str, metric: Metric, breadth: int, last_id: int, ids: Rows
     ):
-        """`breadth` is the number of lists that are probed, or of nodes kept during a graph search.
+        """`breadth` is the number of probed lists, or of nodes that are kept during a graph search.
 
-        `ids` are the current items, ascending. Items up to `last_id` are covered.
+        `ids` are the ids of the current items, in ascending order. Items up to `last_id` are
+        covered.
         """
         self.kind, self.metric, self.breadth, self.last_id = kind, metric, breadth, last_id
         self.max_candidates = np.iinfo(np.int32).max
@@ -59,7 +58,7 @@ class Structure:
     def candidates(self, queries: Floats, count: int) -> Rows:
         """The ids of `count` items near each query (B, 4096), nearest first, (B, count).
 
-        If fewer are found, the rest of a row is -1.
+        If fewer are found for a query, its last ids are -1.
         """
         selected = {} if self._selector is None else {"sel": self._selector}
         if self.kind.startswith("hnsw"):
@@ -72,19 +71,19 @@ class Structure:
         return ids
 
     def to_gpu(self, resources: Any) -> None:
-        """Move inverted lists to the GPU, where one thread must own them. A graph stays on the CPU.
+        """Move inverted lists to the GPU. A graph stays on the CPU.
 
-        Raises RuntimeError if the lists do not fit.
+        One thread must own the lists on the GPU. Raises RuntimeError if they do not fit.
         """
         if self.kind.startswith("ivf"):
             self._faiss_index = faiss.index_cpu_to_gpu(resources, 0, self._faiss_index)
-            self._selector = None  # FAISS has none on a GPU: the caller drops removed items
+            self._selector = None  # not available on a GPU: the caller drops removed items
             self.max_candidates = MAX_GPU_CANDIDATES
             self.breadth = min(self.breadth, MAX_GPU_CANDIDATES)
 
 
 class GpuFlat:
-    """All features in a GPU's memory, for an exact scan there. One thread must own it."""
+    """All features in the memory of a GPU, for an exact scan. One thread must own it."""
 
     def __init__(self, index: Index, metric: Metric, resources: Any):
         """Raises RuntimeError if the features do not fit."""
@@ -104,7 +103,7 @@ class GpuFlat:
 
 
 def load_structure(index: Index, metric: Metric) -> Structure | None:
-    """The index's structure for this distance, memory-mapped, None if there is none.
+    """Memory-map the index's structure for this metric; None if the index has none.
 
     Raises IndexDirectoryError if it cannot be read.
     """
@@ -121,8 +120,8 @@ def read_faiss(index: Index, artefact: Artefact, flags: int = 0) -> Any:
     """Read the FAISS index of an artefact; raises IndexDirectoryError."""
     file = index.directory / artefact.file
     remedy = (
-        f"run: lookalike index verify {index.directory}, "
-        "which says what is lost and how to make it again"
+        "to see what is lost and how to make it again, "
+        f"run: lookalike index verify {index.directory}"
     )
     if not file.is_file():
         raise IndexDirectoryError(f"{file} is missing; {remedy}")
@@ -133,7 +132,7 @@ def read_faiss(index: Index, artefact: Artefact, flags: int = 0) -> Any:
     try:
         faiss_index = faiss.read_index(str(file), flags)
     except Exception as error:  # FAISS raises almost anything for a damaged file
-        raise IndexDirectoryError(f"{file} is damaged, FAISS cannot read it; {remedy}") from error
+        raise IndexDirectoryError(f"{file} is damaged: FAISS cannot read it; {remedy}") from error
     shape = faiss_index.d, faiss_index.ntotal
     expected_shape = NUM_FEATURES, artefact.facts["num_covered"]
     if shape != expected_shape or artefact.facts["kind"] not in BYTES_PER_NUMBER:
@@ -144,19 +143,5 @@ def read_faiss(index: Index, artefact: Artefact, flags: int = 0) -> Any:
 
 
 def breadth_fact(kind: str) -> str:
-    """The name of a kind's breadth in the manifest: FAISS's name of the parameter."""
+    """The name of a kind's breadth in the manifest. FAISS uses the same name."""
     return "ef_search" if kind.startswith("hnsw") else "nprobe"
-
-
-def resolve_search_device(device: Device) -> Device:
-    """Choose the CPU or a GPU; raises UserError for `gpu` if FAISS can use none."""
-    if device == "cpu":
-        return "cpu"
-    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
-        return "gpu"
-    if device == "gpu":
-        raise UserError(
-            "a GPU was asked for but FAISS finds none here; "
-            "pass --device cpu, or install faiss-gpu on a machine with an NVIDIA GPU"
-        )
-    return "cpu"

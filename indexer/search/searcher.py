@@ -1,4 +1,4 @@
-"""The items nearest to a feature, by an exact scan, by a FAISS structure or by codes."""
+"""Find the items nearest to a feature, by an exact scan, by a FAISS structure or by codes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,17 +15,20 @@ from indexer.array_types import Floats, Rows
 from indexer.metrics import DEFAULT_RERANK, METRICS, Metric, QueryMetric
 from indexer.search.code_search import CodeSearch
 from indexer.search.exact import Neighbours, find_nearest, rank_candidates, scan_features
-from indexer.search.faiss_structure import GpuFlat, Structure, load_structure, resolve_search_device
+from indexer.search.faiss_structure import GpuFlat, Structure, load_structure
+from indexer.search.search_device import resolve_search_device
 from indexer.storage.index import Index, Item
 from training.devices import Device
 from training.errors import UserError
 from training.network.model import NUM_FEATURES
+from training.parallel import num_cores
 from training.progress import console
 
 MIN_EXTRA_CANDIDATES, MAX_EXTRA_CANDIDATES = 32, 300
-"""Limits of the number of candidates beyond k that are measured exactly. Between them it is 3 k."""
-NUM_CORES: int = faiss.omp_get_max_threads()
-"""FAISS's number of threads, which OMP_NUM_THREADS may limit."""
+"""Limits for the number of candidates beyond k that are measured exactly. Between the limits, the
+number is 3 k."""
+NUM_CORES = min(int(faiss.omp_get_max_threads()), num_cores())
+"""Number of threads that FAISS uses. OMP_NUM_THREADS may limit it."""
 _Result = TypeVar("_Result")
 
 
@@ -54,7 +57,7 @@ class Match:
 class Searcher:
     """Searches one commit of an index.
 
-    Safe to use from several threads. Structures on a GPU are used by a single thread of their own.
+    Safe to use from several threads. Structures on a GPU are used by one separate thread.
     """
 
     def __init__(self, index: Index, *, device: Device = "cpu"):
@@ -70,7 +73,7 @@ class Searcher:
 
     @cached_property
     def code_search(self) -> CodeSearch:
-        """The search by codes; raises IndexDirectoryError if there are none or they are damaged."""
+        """The search by codes; raises IndexDirectoryError if codes are missing or damaged."""
         return CodeSearch(self.index, NUM_CORES)
 
     def search(
@@ -84,18 +87,18 @@ class Searcher:
         rerank: int = DEFAULT_RERANK,
         flips: int | None = None,
     ) -> list[list[Match]]:
-        """The `k` items nearest to each feature (B, 4096), nearest first, ties by row.
+        """Find the `k` items nearest to each feature (B, 4096), nearest first.
 
-        There are fewer if the index, or the label, has fewer items. Distances between features are
-        always the true ones.
+        If the index, or the label, has fewer items, there are fewer matches. Items at the same
+        distance are ranked by row number. Distances between features are always exact.
 
-        Euclidean and cosine: if a label is given, or `exact`, or the index has no structure, all
-        items are scanned. Otherwise the structure may miss some; the manifest has its recall at 10.
+        Euclidean and cosine: with a label, with `exact`, or without a structure, all items are
+        scanned. Otherwise the structure may miss some items; the manifest has its recall at 10.
 
         Hamming: the `rerank` items nearest by code are ranked by Euclidean distance. With
-        `rerank=0` the search is by codes alone, and the distance is the number of bits that differ.
-        With `flips`, and without a label, only items whose address differs in at most this number
-        of bits are looked at. Raises IndexDirectoryError if the index has no codes.
+        `rerank=0`, items are ranked by their codes only, and the distance is the number of bits
+        that differ. With `flips` and without a label, only items whose address differs in at most
+        this number of bits are searched. Raises IndexDirectoryError if the index has no codes.
         """
         queries = np.ascontiguousarray(features, np.float32)
         assert queries.shape == (len(queries), NUM_FEATURES)
@@ -118,7 +121,7 @@ class Searcher:
     def _search_structure(
         self, structure: Structure | GpuFlat, queries: Floats, k: int
     ) -> list[Neighbours]:
-        """The nearest of the structure's candidates, or of all items if these are under k."""
+        """Search the structure's candidates. If they have fewer than `k` items, scan all items."""
         count = num_candidates(k)
         ids = self._run(lambda: structure.candidates(queries, count))
         neighbours = search_approximately(self.index, structure, queries, k, ids)
@@ -147,8 +150,11 @@ class Searcher:
         return self._gpu_thread.submit(work).result() if self._gpu_thread else work()
 
     def _move_to_gpu(self, *, is_required: bool) -> None:
-        """Move the structures to the GPU; UserError if one does not fit and `is_required`."""
-        # Structures on the GPU use the resources, so these must live as long.
+        """Move the structures to the GPU.
+
+        Raises UserError if one does not fit and `is_required`.
+        """
+        # The structures on the GPU use the resources, so the resources must not be freed first.
         resources = self._resources = faiss.StandardGpuResources()
         for metric, structure in self._structures.items():
             try:
@@ -163,7 +169,7 @@ class Searcher:
                 )
                 if is_required:
                     raise UserError(f"{problem}; pass --device cpu") from error
-                console.print(f"{problem}, so the CPU searches it")
+                console.print(f"{problem}, so the CPU is used")
 
 
 def num_candidates(k: int) -> int:
@@ -174,9 +180,9 @@ def num_candidates(k: int) -> int:
 def search_approximately(
     index: Index, structure: Structure | GpuFlat, queries: Floats, k: int, ids: Rows
 ) -> list[Neighbours]:
-    """The `k` nearest of each query's candidate `ids` (B, n) and of the items that are not covered.
+    """Find the `k` nearest items among each query's candidate `ids` (B, n) and the later items.
 
-    Items are not covered if they were added after the structure was made.
+    Later items were added after the structure was made, so the structure does not cover them.
     """
     positions = np.minimum(np.searchsorted(index.ids, ids), len(index.ids) - 1)
     rows = np.where(index.ids[positions] == ids, index.rows[positions], -1)

@@ -1,4 +1,4 @@
-"""Build FAISS structures: train one on a sample of the features, and add the features of items."""
+"""Build FAISS structures: train a structure on a sample of the features, and add the items."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,6 @@ import numpy as np
 
 from indexer.array_types import Floats, Rows
 from indexer.metrics import DISTANCES, Metric
-from indexer.search.faiss_structure import resolve_search_device
 from indexer.search.kinds import (
     HNSW_LINKS,
     MAX_TRAINING_ROWS,
@@ -16,6 +15,7 @@ from indexer.search.kinds import (
     SearchKind,
     num_lists,
 )
+from indexer.search.search_device import resolve_search_device
 from indexer.storage.index import Index
 from training.devices import Device
 from training.network.model import NUM_FEATURES
@@ -23,14 +23,14 @@ from training.progress import Bar
 
 HNSW_TRAINING_ROWS = 8192
 ADD_BLOCK_ROWS = 2048
-"""Features that are added at a time: 32 MB."""
+"""Number of features that are added at a time: 32 MB."""
 SEED = 0
 
 
 class StructureBuilder:
     """Trains FAISS indexes for one metric and adds items to them.
 
-    `device` computes the cells of inverted lists.
+    The cells of inverted lists are computed on `device`.
     """
 
     def __init__(self, index: Index, metric: Metric, device: Device):
@@ -39,9 +39,9 @@ class StructureBuilder:
         self._gpu_resources = faiss.StandardGpuResources() if is_on_gpu else None
 
     def train(self, kind: SearchKind) -> Any:
-        """Make an empty FAISS index, trained on a seeded sample of the features.
+        """Make an empty FAISS index and train it on a seeded sample of the features.
 
-        Inverted lists learn their cells, and 8-bit numbers learn their ranges.
+        The training sets the cells of inverted lists and the ranges of 8-bit numbers.
         """
         family, _, precision = kind.partition("-")
         if family == "hnsw":
@@ -106,7 +106,8 @@ def _empty_lists(precision: str, count: int) -> Any:
     else:
         lists = faiss.IndexIVFFlat(cells, NUM_FEATURES, count, faiss.METRIC_L2)
     lists.cp.seed = SEED
-    # FAISS would warn about few training points; `num_lists` makes few lists of few items.
+    # This silences FAISS's warning about few training points. `num_lists` already makes
+    # fewer lists for few items.
     lists.cp.min_points_per_centroid = 1
     return lists
 

@@ -1,6 +1,7 @@
 import numpy as np
 
-from benchmarks.search_kinds import K, made_up_blocks, recall_at_k
+from benchmarks.made_up import made_up_blocks
+from benchmarks.search_kinds import K, recall_at_k
 
 
 def test_recall_is_the_share_of_the_nearest_that_were_found() -> None:

@@ -2,21 +2,34 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.devices import best_device, device_name, resolve_device
+from training import devices
+from training.devices import best_device, device_name, gpu_problem, resolve_device
 from training.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, *, has_driver: bool, has_gpu: bool) -> None:
+@pytest.fixture(autouse=True)
+def fresh_cache() -> Iterator[None]:
+    devices._is_usable.cache_clear()
+    yield
+    devices._is_usable.cache_clear()
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, *, has_driver: bool, has_gpu: bool, problem: str | None = None
+) -> None:
+    """Let torch see a GPU that has a problem, or that works."""
     nodes = ("/dev/null",) if has_driver else ()
     monkeypatch.setattr("training.devices.GPU_DRIVER_NODES", nodes)
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setattr("training.devices.gpu_problem", lambda: problem)
 
 
 def test_auto_takes_the_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +49,39 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(
     with pytest.raises(UserError, match="torch finds none here; pass --device cpu"):
         resolve_device("gpu")
     assert best_device() == torch.device("cpu")
+
+
+def test_a_gpu_that_torch_cannot_use_gives_the_cpu_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend(monkeypatch, has_driver=True, has_gpu=True, problem="the GPU is too old")
+    assert [resolve_device("auto") for _ in range(3)] == ["cpu"] * 3
+    assert best_device() == torch.device("cpu")
+    assert capsys.readouterr().err == "The CPU is used, because the GPU is too old\n"
+    with pytest.raises(UserError, match=r"^the GPU is too old; pass --device cpu$"):
+        resolve_device("gpu")
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, free_gib: float) -> None:
+    """Let torch see a GPU with this much free memory."""
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Old GPU")
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (int(free_gib * 2**30), 2**34))
+
+
+def test_a_gpu_with_little_free_memory_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, free_gib=1.5)
+    assert gpu_problem() == "the Old GPU has 1.5 GiB of free memory, and 2 GiB are needed"
+
+
+def test_a_gpu_for_which_torch_has_no_kernels_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, free_gib=8)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nCUDA kernel errors ...")
+
+    monkeypatch.setattr("torch.ones", fail)
+    expected = "cannot compute on the Old GPU (CUDA error: no kernel image is available)"
+    assert (gpu_problem() or "").endswith(expected)
 
 
 def test_a_machine_with_a_driver_but_without_torch_computes_on_the_cpu(
@@ -64,7 +110,7 @@ def test_the_cpu_has_a_name() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_chosen_and_has_its_makers_name() -> None:
+    assert gpu_problem() is None
     assert resolve_device("auto") == "gpu"
     assert device_name(best_device()) not in ("", "CPU")

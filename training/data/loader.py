@@ -1,6 +1,5 @@
 """Batches of canvases on the training device, read ahead so that the device does not wait."""
 
-import os
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,25 +8,52 @@ import torch
 from torch import Tensor
 
 from training.data.images import Pixels
-from training.parallel import map_ahead
+from training.parallel import map_ahead, num_cores
+
+MAX_SHARE_OF_GPU = 0.5
+"""Canvases are kept on the GPU if they take at most this share of its free memory."""
+UPLOAD_BLOCK_BYTES = 2**28
+
+
+def keep_on_device(canvases: Pixels, device: torch.device) -> Pixels | Tensor:
+    """Copy canvases (N, R, R, 3) to a GPU if they fit. Otherwise, return them as they are.
+
+    Batches are then gathered by the GPU, and nothing is copied in a step.
+    """
+    if device.type != "cuda":
+        return canvases
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    if canvases.nbytes > MAX_SHARE_OF_GPU * free_bytes:
+        return canvases
+    kept = torch.empty(canvases.shape, dtype=torch.uint8, device=device)
+    block_size = max(1, UPLOAD_BLOCK_BYTES // canvases[0].nbytes)
+    for start in range(0, len(canvases), block_size):
+        block = np.array(canvases[start : start + block_size])
+        kept[start : start + block_size] = torch.from_numpy(block)
+    return kept
 
 
 def batches(
-    canvases: Pixels, chosen: Iterable[Tensor], device: torch.device
+    canvases: Pixels | Tensor, chosen: Iterable[Tensor], device: torch.device
 ) -> Generator[Tensor, None, None]:
-    """For each tensor of positions (B,), its canvases (B, R, R, 3) uint8 on `device`, in order.
+    """The canvases (B, R, R, 3) uint8 on `device` for each tensor of positions (B,), in order.
 
-    For a GPU several threads copy batches out of the page cache into pinned memory. For a CPU there
-    is one thread, because the network needs the cores. Memory does not grow with the number of
-    images: only a few batches are read ahead.
+    For a GPU, several threads copy batches from the page cache to pinned memory. For a CPU, there
+    is only one thread, because the network needs the cores. Memory does not grow with the number of
+    images, because only a few batches are read ahead. Canvases that are already on the device are
+    gathered there.
     """
+    if isinstance(canvases, Tensor):
+        for positions in chosen:
+            yield canvases[positions.to(device, non_blocking=True)]
+        return
     is_gpu = device.type == "cuda"
-    num_threads = min(16, os.cpu_count() or 1) if is_gpu else 1
+    num_threads = min(16, num_cores()) if is_gpu else 1
 
     def gather(positions: Tensor) -> Tensor:
         shape = (len(positions), *canvases.shape[1:])
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=is_gpu)
-        # mode="raise" would copy through a buffer.
+        # mode="raise" would copy through an extra buffer.
         np.take(canvases, positions.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 

@@ -169,7 +169,7 @@ def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int
     columns = _interpolation(starts[:, 1], lengths[:, 1], side, size)
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
     pixels = canvases.permute(0, 1, 3, 2)  # (B, R, 3, R): a row's reds, greens and blues
-    lines = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    lines = pixels.to(_product_dtype(canvases.device), memory_format=torch.contiguous_format)
     squeezed = torch.bmm(rows, lines.view(batch, side, 3 * side)).view(batch, size * 3, side)
     resized = torch.bmm(squeezed, columns.mT).view(batch, size, 3, size)
     return resized.permute(0, 1, 3, 2)  # (B, S, S, 3)
@@ -228,6 +228,12 @@ def _cutmix_rectangle(
 
 def _mirrored(uniform: Tensor) -> Tensor:
     return uniform[:, 4] < 0.5
+
+
+def _product_dtype(device: torch.device) -> torch.dtype:
+    """The precision in which autocast computes products. Bytes are converted to it in one pass."""
+    is_enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if is_enabled else torch.float32
 
 
 def _interpolation(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from training.devices import best_device
 from training.errors import UserError
 
 DECODING_TIMEOUT = timedelta(days=1)
@@ -95,11 +96,11 @@ def join_workers() -> Iterator[Workers]:
     The process trains on a GPU if the machine has one. Raises UserError if there are more processes
     than GPUs.
     """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Workers(device=best_device())
+        return
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield Workers(device=device)
-        return
     if device.type == "cuda":
         if local_rank >= (num_gpus := torch.cuda.device_count()):
             raise UserError(

@@ -9,7 +9,6 @@ from typing import Any
 
 from training.errors import UserError
 from training.files import write_atomically
-from training.plotting import plt, save_figure
 
 LOG_FILE, CURVE_FILE, TENSORBOARD_FOLDER = "log.jsonl", "learning-curve.png", "tensorboard"
 
@@ -37,10 +36,14 @@ class Epoch:
 
 
 def write_log(lines: Sequence[Epoch], directory: Path) -> None:
-    """Write log.jsonl and the learning curve."""
+    """Write log.jsonl, and the learning curve if Matplotlib is installed.
+
+    A run of many hours does not fail because the picture cannot be drawn.
+    """
     text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
     write_atomically(directory / LOG_FILE, text.encode())
-    draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
+    if find_spec("matplotlib"):
+        draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
@@ -50,6 +53,8 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Draw loss, error and learning rate by epoch as PNG. `log` is the lines of log.jsonl."""
+    from training.plotting import plt, save_figure
+
     epochs = [line["epoch"] for line in log]
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")

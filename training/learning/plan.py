@@ -4,8 +4,11 @@ A `Request` holds what the user asked for. A `Plan` holds the network, the image
 directory of the results.
 """
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -96,11 +99,18 @@ def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
 def is_compiled(recipe: Recipe, device: torch.device, num_processes: int = 1) -> bool:
     """Whether torch.compile compiles the network.
 
-    If the setting is `auto`, it does so on one GPU. Compiling on several GPUs has not been tried.
+    If the setting is `auto`, it does so on one GPU, if Triton and a C compiler are installed: torch
+    needs both for that. Compiling on several GPUs has not been tried.
     """
     if recipe.compilation != "auto":
         return recipe.compilation == "on"
-    return device.type == "cuda" and num_processes == 1
+    return device.type == "cuda" and num_processes == 1 and can_compile_for_gpu()
+
+
+def can_compile_for_gpu() -> bool:
+    """Whether this machine has what torch.compile needs for a GPU."""
+    compilers = (os.environ.get("CC") or "cc", "gcc", "clang")
+    return find_spec("triton") is not None and any(map(shutil.which, compilers))
 
 
 def executed_recipe(plan: Plan, workers: Workers) -> Recipe:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.data.loader import keep_on_device
 from training.learning.checkpoint import (
     TrainingError,
     damaged,
@@ -49,6 +50,8 @@ class Run:
         self.workers = workers
         self.device = training_device(plan, workers)
         self.colour_axes = colour_axes.to(self.device)
+        self.train_canvases = keep_on_device(plan.train.canvases, self.device)
+        """The canvases of the training images, (N, R, R, 3) uint8: on the GPU if they fit."""
         self._whole_network = network.to(self.device).to(memory_format=torch.channels_last)
         self.network: AlexNet | TowerParallel = self._whole_network
         """The module whose weights the optimizer changes."""

@@ -50,7 +50,7 @@ def read_batches(run: Run) -> Generator[Batch, None, None]:
     left = order.split(recipe.batch_size)[first:]
     parts = [run.workers.part(len(chosen)) for chosen in left]
     own = [chosen[part.start : part.end] for chosen, part in zip(left, parts, strict=True)]  # (B,)
-    with closing(batches(train.canvases, own, run.device)) as canvas_batches:
+    with closing(batches(run.train_canvases, own, run.device)) as canvas_batches:
         steps = zip(canvas_batches, left, parts, own, strict=True)
         for step, (canvases, chosen, part, positions) in enumerate(steps, first):
             draws = Draws.of(recipe, len(chosen), epoch, step)

@@ -144,8 +144,6 @@ def test_a_neighbourhood_is_the_mean_direction_of_the_nearest_items() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_learns_equally_good_codes() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     encoder = fit(FEATURES, QUICK, device="gpu")
     distances = hamming(encoder.encode(FEATURES), encoder.encode(FEATURES))
     is_own = GROUPS[:, None] == GROUPS

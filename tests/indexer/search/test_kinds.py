@@ -40,7 +40,7 @@ def test_a_kind_that_does_not_fit_is_chosen_with_a_warning_of_what_it_needs() ->
         choice = choose(requested, 1_000_000, GB)
         assert choice.kind == "ivf-sq8"
         assert choice.warning is not None
-        assert "ivf-sq8 needs about 8.3 GB, more than the 1.0 GB of --memory" in choice.warning
+        assert "ivf-sq8 needs about 8.3 GB of memory but --memory allows 1.0 GB" in choice.warning
     assert choose("hnsw-fp16", 10, GB).kind == "hnsw-fp16"
 
 

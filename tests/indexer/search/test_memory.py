@@ -42,7 +42,7 @@ def test_a_size_is_written_in_the_unit_that_suits_it(num_bytes: int, text: str) 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "4 apples", "0", "1.5.2GB", "nan", "1e999GB"])
 def test_a_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(
-        UserError, match=r"--memory takes a size such as 4GB, 512MB or 1\.5GiB, got"
+        UserError, match=r"--memory must be a size such as 4GB, 512MB or 1\.5GiB, got"
     ):
         parse_memory(text)
 

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
@@ -38,8 +37,6 @@ def test_the_same_items_make_the_same_structure(own_flat: Path, tmp_path: Path) 
 def test_a_structure_made_on_a_gpu_is_searched_there_and_on_a_cpu(
     own_flat: Path, kind: SearchKind
 ) -> None:
-    if not faiss.get_num_gpus():
-        pytest.skip("needs a GPU")
     with IndexWriter.open(own_flat) as writer:
         update_search(writer, kind=kind, device="gpu")
         writer.commit()

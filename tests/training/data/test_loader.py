@@ -4,14 +4,16 @@ import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from training.data import loader
 from training.data.images import Pixels, centre
-from training.data.loader import batches, squares
+from training.data.loader import batches, keep_on_device, squares
 
 CPU = torch.device("cpu")
 CHOSEN = [[3, 0, 19], [7], [2, 2, 5, 18], [], [19, 1]]
@@ -34,13 +36,48 @@ def test_each_batch_holds_its_own_images_in_order(is_mapped: bool, tmp_path: Pat
         np.testing.assert_array_equal(batch.numpy(), canvases[positions])
 
 
-def test_a_batch_is_a_copy_that_may_be_written_to() -> None:
+@pytest.mark.parametrize("is_on_device", [False, True])
+def test_a_batch_is_a_copy_that_may_be_written_to(is_on_device: bool) -> None:
     canvases = random_canvases(4)
     before = canvases.copy()
-    for batch in batches(canvases, [torch.arange(4)] * 2, CPU):
+    source = torch.from_numpy(canvases) if is_on_device else canvases
+    for batch in batches(source, [torch.arange(4)] * 2, CPU):
         np.testing.assert_array_equal(batch.numpy(), before)
         batch.zero_()
     np.testing.assert_array_equal(canvases, before)
+
+
+def test_canvases_on_the_device_give_the_same_batches() -> None:
+    canvases = random_canvases(20)
+    chosen = [torch.tensor(positions, dtype=torch.int64) for positions in CHOSEN]
+    loaded = batches(torch.from_numpy(canvases), chosen, CPU)
+    for batch, positions in zip(loaded, CHOSEN, strict=True):
+        np.testing.assert_array_equal(batch.numpy(), canvases[positions])
+
+
+def test_canvases_are_not_copied_for_a_cpu_or_a_gpu_with_too_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    canvases = random_canvases(20)
+    assert keep_on_device(canvases, CPU) is canvases
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (2 * canvases.nbytes - 2, 2**40))
+    assert keep_on_device(canvases, torch.device("cuda")) is canvases
+
+
+def test_canvases_are_copied_to_a_gpu_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    canvases = random_canvases(20)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (2 * canvases.nbytes, 2**40))
+    monkeypatch.setattr(loader, "UPLOAD_BLOCK_BYTES", 3 * canvases[0].nbytes)
+    empty = torch.empty  # the copy is made in the CPU's memory here
+
+    def empty_on_the_cpu(*arguments: Any, device: torch.device, **options: Any) -> Tensor:
+        assert device.type == "cuda"
+        return empty(*arguments, **options)
+
+    monkeypatch.setattr("torch.empty", empty_on_the_cpu)
+    kept = keep_on_device(canvases, torch.device("cuda"))
+    assert isinstance(kept, Tensor)
+    np.testing.assert_array_equal(kept.numpy(), canvases)
 
 
 def test_only_a_few_batches_are_read_ahead() -> None:
@@ -81,12 +118,14 @@ def test_squares_are_cut_from_tensors_as_from_arrays(size: int) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gets_the_same_batches_in_the_same_order() -> None:
     canvases = random_canvases(500)
     chosen = [
         torch.from_numpy(np.random.default_rng(seed).permutation(500)[:64]) for seed in range(40)
     ]
-    loaded = batches(canvases, chosen, torch.device("cuda"))
-    for batch, positions in zip(loaded, chosen, strict=True):
-        np.testing.assert_array_equal(batch.cpu().numpy(), canvases[positions.numpy()])
+    gpu = torch.device("cuda")
+    kept = keep_on_device(canvases, gpu)
+    assert isinstance(kept, Tensor)
+    for source in (canvases, kept):
+        for batch, positions in zip(batches(source, chosen, gpu), chosen, strict=True):
+            np.testing.assert_array_equal(batch.cpu().numpy(), canvases[positions.numpy()])

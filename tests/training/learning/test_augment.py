@@ -112,6 +112,17 @@ def test_a_box_of_the_whole_canvas_at_its_own_size_changes_nothing() -> None:
     torch.testing.assert_close(resize_together(whole, all_of_it, mirrored, 12), whole.float())
 
 
+def test_resizing_in_bfloat16_is_as_close_as_a_pixel_can_be_stored() -> None:
+    whole, boxes = noise(20, 24), random_boxes(numbers(20), 24, min_area=0.1)
+    mirrored = torch.zeros(20, dtype=torch.bool)
+    exact = resize_together(whole, boxes, mirrored, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = resize_together(whole, boxes, mirrored, 16)
+    assert rounded.dtype == torch.bfloat16
+    # Values up to 255 are rounded to steps of 1 after each of two products.
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.01, atol=2)
+
+
 def test_half_of_the_resized_crops_are_mirrored() -> None:
     whole, uniform = canvases(500, 24), numbers(500)
     plain, mirrored = (

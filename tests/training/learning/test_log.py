@@ -124,6 +124,14 @@ def test_a_resumed_run_replaces_the_events_of_epochs_that_it_repeats(tmp_path: P
     assert read_events(tmp_path)["error/validation"] == [(1, 0.25), (2, 0.0)]
 
 
+def test_without_matplotlib_a_run_has_a_log_but_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.learning.log.find_spec", lambda _: None)
+    write_log([line(1)], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [LOG_FILE]
+
+
 @pytest.mark.parametrize("num_epochs", [1, 3])
 def test_the_learning_curve_is_a_png(num_epochs: int, tmp_path: Path) -> None:
     log = [asdict(line(epoch)) for epoch in range(1, num_epochs + 1)]
@@ -136,7 +144,7 @@ def test_the_learning_curve_shows_loss_error_in_per_cent_and_rate_by_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr("training.learning.log.save_figure", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr("training.plotting.save_figure", lambda figure, _: drawn.append(figure))
     first = replace(line(1, val_top1=0.25), learning_rate=0.1, val_loss=3.0, val_top5=0.75)
     second = replace(first, epoch=2, learning_rate=0.05, train_loss=1.0, val_top1=0.5)
     draw_learning_curve([asdict(first), asdict(second)], Path("unused.png"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.training.learning.small_plans import RECIPE, make_plan
+from training.learning import plan as plan_module
 from training.learning.distributed import Workers
 from training.learning.plan import (
     SHAPE_SETTINGS,
@@ -39,7 +40,10 @@ def test_the_precision_is_the_recipes_unless_it_is_auto() -> None:
     assert not uses_bfloat16(dataclasses.replace(RECIPE, precision="float32"), CPU)
 
 
-def test_the_network_is_compiled_as_the_recipe_says_and_with_auto_on_one_gpu() -> None:
+def test_the_network_is_compiled_as_the_recipe_says_and_with_auto_on_one_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan_module, "can_compile_for_gpu", lambda: True)
     compilations = {
         (setting, device, num_processes): is_compiled(
             dataclasses.replace(RECIPE, compilation=setting), torch.device(device), num_processes
@@ -55,6 +59,19 @@ def test_the_network_is_compiled_as_the_recipe_says_and_with_auto_on_one_gpu() -
         ("on", "cuda", 2),
         ("auto", "cuda", 1),
     }
+
+
+@pytest.mark.parametrize(
+    ("has_triton", "has_compiler"), [(True, True), (True, False), (False, True)]
+)
+def test_auto_compiles_only_with_triton_and_a_compiler(
+    has_triton: bool, has_compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "find_spec", lambda _: "triton" if has_triton else None)
+    compiler = "/usr/bin/gcc" if has_compiler else None
+    monkeypatch.setattr("shutil.which", lambda name: compiler if name == "gcc" else None)
+    recipe = dataclasses.replace(RECIPE, compilation="auto")
+    assert is_compiled(recipe, torch.device("cuda")) == (has_triton and has_compiler)
 
 
 def test_towers_train_on_their_first_device_and_other_networks_on_the_processes_own() -> None:

@@ -238,8 +238,8 @@ def test_a_run_is_not_resumed_on_tower_devices_if_it_began_without(
 @pytest.mark.parametrize(
     ("devices", "complaint"),
     [
-        (("gpu0", "gpu1"), "--tower-devices names gpu0, which is not a device to train on"),
-        (("cpu", "meta"), "--tower-devices names meta, which is not a device to train on"),
+        (("gpu0", "gpu1"), "--tower-devices names gpu0, but that is not a device for training"),
+        (("cpu", "meta"), "--tower-devices names meta, but that is not a device for training"),
         (("cuda:0", "cuda:99"), "GPUs; pass other devices, or cpu,cpu"),
         (("cpu",), "needs exactly two devices"),
     ],

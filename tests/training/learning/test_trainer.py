@@ -31,6 +31,7 @@ from training.learning.log import CURVE_FILE
 from training.learning.optimizer import set_rate
 from training.learning.run import Run
 from training.learning.step import Batch
+from training.learning.trainer import tf32_products
 from training.network.alexnet import AlexNet
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -82,6 +83,14 @@ def test_a_run_learns_colours(finished: Finished) -> None:
         logits, _ = finished.network(torch.from_numpy(HELD_OUT.canvases[:, 5:72, 5:72]))
     assert torch.equal(logits.argmax(1), HELD_OUT.targets)
     assert not finished.network.training
+
+
+def test_products_use_tf32_only_while_a_network_is_trained() -> None:
+    products = torch.backends.cuda.matmul
+    before = products.allow_tf32
+    with tf32_products():
+        assert products.allow_tf32
+    assert products.allow_tf32 == before
 
 
 def test_every_epoch_shows_every_image_once_in_another_order(finished: Finished) -> None:

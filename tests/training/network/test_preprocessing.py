@@ -114,7 +114,6 @@ def test_the_images_are_read_in_small_batches(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_statistics_to_the_last_bit(
     canvases: Pixels, statistics: PixelStatistics
 ) -> None:

@@ -1,0 +1,1 @@
+"""Everything that a machine with one GPU should prove about Lookalike, in 25 minutes."""

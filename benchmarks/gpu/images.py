@@ -1,0 +1,55 @@
+"""The images that the GPU benchmark trains on: the user's, or made-up ones of one colour."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.job import Job
+from training.data.cache import cached_canvases
+from training.data.datasets import class_names, open_dataset
+from training.data.images import canvas_px
+from training.learning.plan import Split
+from training.parallel import num_cores
+
+NUM_MADE_UP = 64
+
+
+class Images(NamedTuple):
+    """The decoded images of a data set."""
+
+    train: Split
+    held_out: Split
+    is_made_up: bool
+
+
+def read_images(job: Job, image_size: int) -> Images:
+    """Decode the images of `job.data` for a network that sees squares of `image_size`.
+
+    Without `job.data`, the images are made up. The canvases stay in the job's folder, so the next
+    call does not decode them again.
+    """
+    if job.data is None:
+        return Images(made_up(image_size, seed=0), made_up(image_size, seed=1), is_made_up=True)
+    dataset = open_dataset(str(job.data))
+    parts = []
+    for part in ("train", "held-out"):
+        file = job.workdir / f"{part}-{image_size}.u8"
+        examples, num_threads = dataset.part(part), num_cores()
+        canvases = cached_canvases(
+            str(job.data), examples, image_size, file, num_threads=num_threads
+        )
+        names = class_names(examples)
+        targets = [names.index(str(example.label)) for example in canvases.examples]
+        parts.append(Split(canvases.pixels, torch.tensor(targets)))
+    train, held_out = parts
+    return Images(train, held_out, is_made_up=False)
+
+
+def made_up(image_size: int, seed: int) -> Split:
+    """Canvases of ten classes. A class is a brightness, and noise is added to it."""
+    side = canvas_px(image_size)
+    targets = np.arange(NUM_MADE_UP) % 10
+    noise = np.random.default_rng(seed).integers(-10, 10, (NUM_MADE_UP, side, side, 3))
+    canvases = (25 * targets[:, None, None, None] + 12 + noise).clip(0, 255).astype(np.uint8)
+    return Split(canvases, torch.from_numpy(targets))

@@ -1,0 +1,67 @@
+"""The device that FAISS searches on: the CPU, or a GPU that FAISS can really use."""
+
+import subprocess
+import sys
+from functools import cache
+
+import faiss
+
+from training.devices import Device
+from training.errors import UserError
+from training.progress import console
+
+PROBE = """
+import faiss
+import numpy as np
+index = faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), 8)
+vectors = np.eye(8, dtype=np.float32)
+index.add(vectors)
+assert (index.search(vectors, 1)[1][:, 0] == range(8)).all()
+"""
+PROBE_TIMEOUT_S = 60
+
+
+def resolve_search_device(device: Device) -> Device:
+    """Choose the CPU or a GPU; raises UserError for `gpu` if FAISS cannot use a GPU."""
+    if device == "cpu":
+        return "cpu"
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
+        problem = gpu_problem()
+        if problem is None:
+            return "gpu"
+        if device == "gpu":
+            raise UserError(f"{problem}; pass --device cpu")
+        _print_once(f"The CPU searches, because {problem}")
+        return "cpu"
+    if device == "gpu":
+        raise UserError(
+            "a GPU was asked for but FAISS finds none here; "
+            "pass --device cpu, or install faiss-gpu on a machine with an NVIDIA GPU"
+        )
+    return "cpu"
+
+
+@cache
+def gpu_problem() -> str | None:
+    """Why FAISS cannot search on the GPU that it sees, or None.
+
+    FAISS is tried in another process, because it ends the process if it has no kernels for a GPU.
+    Torch's CUDA libraries are loaded there too if they are loaded here.
+    """
+    preload = "import torch\n" if "torch" in sys.modules else ""
+    command = [sys.executable, "-c", preload + PROBE]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"FAISS did not answer a search on the GPU within {PROBE_TIMEOUT_S} s"
+    if done.returncode == 0:
+        return None
+    reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+    return f"FAISS {faiss.__version__} cannot search on the GPU ({reason[:200]})"
+
+
+@cache
+def _print_once(text: str) -> None:
+    console.print(text)
