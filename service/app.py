@@ -15,8 +15,8 @@ from service.settings import Settings
 DESCRIPTION = """
 Classify images, and find the indexed images that look like them.
 
-Every error is an `application/problem+json` (RFC 9457). Its `detail` says what was expected, what
-was received and what to do.
+The content type of every error is `application/problem+json` (RFC 9457). Its `detail` says what was
+expected, what was received and what to do.
 """
 
 

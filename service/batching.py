@@ -1,7 +1,7 @@
-"""Micro-batching: images that arrive while the network is busy go through it together.
+"""Micro-batching: images that arrive while the network is busy form the next batch.
 
-A lone image runs at once: nothing waits for a batch to fill. One thread owns the network, because
-one batch already uses every core.
+If the network is idle, an image is processed immediately: the batcher does not wait for a full
+batch. Only one thread uses the network, because one batch already uses every core.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from training.data.images import Pixels
 from training.errors import UserError
 
 FIRST_IMAGE_S = 0.05
-"""Time per image that is assumed before any image has been timed."""
+"""Assumed time per image until the first batch has been measured."""
 NEWEST_SHARE = 0.2
-"""Share of the newest batch in the moving average of the time per image."""
+"""Weight of the newest batch in the moving average of the time per image."""
 
 
 class Overloaded(UserError):
-    """The images cannot be taken now because too many are waiting.
+    """The images are refused because too many images are waiting.
 
-    They may be sent again after `retry_s` seconds.
+    The client may send them again after `retry_s` seconds.
     """
 
     def __init__(self, num_waiting: int, max_waiting: int, retry_s: int):
@@ -48,9 +48,9 @@ class _Waiting:
 
 
 class Batcher:
-    """Sends the images of many requests through `network` in batches of at most `max_batch`.
+    """Runs `network` on the images of many requests, in batches of at most `max_batch` images.
 
-    An async context manager, which must be entered before `embed` is awaited. `clock` returns
+    A batcher is an async context manager. Enter it before you await `embed`. `clock` returns
     seconds.
     """
 
@@ -81,14 +81,15 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        """Number of images that have been admitted and not answered."""
+        """Number of images that are admitted but not answered yet."""
         return self._num_admitted
 
     @contextmanager
     def admit(self, num_images: int) -> Iterator[None]:
-        """Count images as waiting, from before they are decoded until they are answered.
+        """Count images as waiting inside the `with` block.
 
-        Raises Overloaded if more than `max_waiting` images would be waiting.
+        The block starts before the images are decoded and ends when they are answered. Raises
+        Overloaded if more than `max_waiting` images would be waiting.
         """
         if self._num_admitted + num_images > self._max_waiting:
             retry_s = max(1, math.ceil(self._num_admitted * self._image_s))
@@ -100,9 +101,9 @@ class Batcher:
             self._num_admitted -= num_images
 
     async def embed(self, squares: Sequence[Pixels]) -> Embedding:
-        """Logits and features of squares (S, S, 3), in their order.
+        """The logits and features of squares (S, S, 3), in the order of the squares.
 
-        A batch may contain other requests' squares.
+        A batch may also contain squares of other requests.
         """
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(square, loop.create_future()) for square in squares]
@@ -120,7 +121,7 @@ class Batcher:
             batch = [await self._queue.get()]
             while len(batch) < self._max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            # An answer that is done already belongs to a request that was cancelled.
+            # If an answer is already done, its request was cancelled.
             batch = [one for one in batch if not one.answer.done()]
             if not batch:
                 continue
@@ -130,9 +131,9 @@ class Batcher:
                 _settle(one.answer, answer)
 
     def _forward(self, squares: Sequence[Pixels]) -> Sequence[Embedding | Exception]:
-        """Run one batch, in the network's thread.
+        """Run one batch. The network's thread calls this.
 
-        Returns one answer per square; if the batch fails, its error each time.
+        Returns one answer per square. If the batch fails, each answer is the error.
         """
         start_s = self._clock()
         try:

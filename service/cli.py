@@ -21,17 +21,17 @@ def serve(
         str,
         typer.Option(
             envvar="LOOKALIKE_HOST",
-            help="Address to listen on; 0.0.0.0 listens on every network.",
+            help="Address to listen on. 0.0.0.0 means every network of this machine.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
         int,
-        typer.Option(envvar="LOOKALIKE_PORT", help="Port to listen on; 0 takes any free port."),
+        typer.Option(envvar="LOOKALIKE_PORT", help="Port to listen on. 0 means any free port."),
     ] = 8000,
 ) -> None:
-    """Serve an index and its model: a web page, and an API that /docs describes.
+    """Serve an index and its model with a web page and an HTTP API. /docs describes the API.
 
-    Other settings are environment variables: LOOKALIKE_...
+    Environment variables LOOKALIKE_... change the other settings.
     """
     # Imported here, so that `lookalike --help` starts fast.
     from indexer.opening import open_index

@@ -20,14 +20,14 @@ from training.progress import console
 app = typer.Typer()
 
 QUICK_IMAGE_SIZE = 128
-"""Trains three times as fast as the recipes' 224 pixels: minutes for a few thousand images on a
-CPU."""
+"""Default side of the square, in pixels. Training is three times as fast as with the recipes' 224
+pixels. A few thousand images take minutes on a CPU."""
 FIGURE_FILES = ("figure-3.png", "figure-4.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of the demo. `result` is the directory that it writes to."""
+    """One step of the demo. It writes to the directory `result`."""
 
     title: str
     result: Path
@@ -51,15 +51,16 @@ def demo(
     ] = True,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on. 0 means any free port.")
     ] = 8000,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images; the recipe's number by default.")
+        int | None,
+        typer.Option(help="Number of passes over the images. The default depends on the recipe."),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the square that the network sees, in pixels; by default 128, "
+            help="Side of the square that the network sees, in pixels. The default is 128, "
             "and 67 for digits."
         ),
     ] = None,
@@ -78,7 +79,7 @@ def demo(
         console.print(f"Step 5: Serve {index}")
         serve_index(index, host=host, port=port)
     else:
-        console.print(f"Serve them with: lookalike serve {index}")
+        console.print(f"To serve the index, run: lookalike serve {index}")
 
 
 def _steps(data: str, workdir: Path, epochs: int | None, image_size: int | None) -> list[Step]:
@@ -113,14 +114,17 @@ def _steps(data: str, workdir: Path, epochs: int | None, image_size: int | None)
 
 def _run(number: int, step: Step) -> None:
     if step.is_done():
-        console.print(f"Step {number}: {step.title}: done before, in {step.result}")
+        console.print(f"Step {number}: {step.title}: already done, in {step.result}")
         return
     console.print(f"Step {number}: {step.title}, into {step.result}")
     step.make()
 
 
 def _check_same_data(model: Path, data: str) -> None:
-    """Refuse a working directory that was made from other data: its steps would count as done."""
+    """Raise UserError if the working directory was made from other data.
+
+    Its steps would wrongly count as done.
+    """
     if not (model / CARD_FILE).exists():
         return
     trained_on = str(read_card(model).data["name"])
@@ -164,7 +168,8 @@ def _encode(index: Path) -> None:
     num_items = read_manifest(index).num_items
     if num_items < MIN_ITEMS:
         console.print(
-            f"No codes: the index has {num_items} images, and learning codes takes {MIN_ITEMS}"
+            f"No codes: the index has {num_items} images, "
+            f"but learning codes needs at least {MIN_ITEMS}"
         )
         return
     from indexer.learned.encode import encode

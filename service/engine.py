@@ -1,7 +1,7 @@
-"""The parts that all requests share: the open index, the batcher in front of the network, threads.
+"""The engine of the service: an open index, a batcher for the network, and threads.
 
-The engine knows nothing of HTTP. Its errors are UserErrors, which service/api/problems.py turns
-into responses.
+All requests share one engine. The engine does not depend on HTTP. It raises UserErrors, and
+service/api/problems.py turns them into responses.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Search:
 class Engine:
     """Answers queries with the network and the index.
 
-    Its batcher and threads run while `running` is entered.
+    The batcher and the threads run inside `async with engine.running()`.
     """
 
     def __init__(self, opened: OpenIndex, settings: Settings):
@@ -55,7 +55,7 @@ class Engine:
         self.probe = opened.probe
         self.map = Map.load(opened.index)
         self.metrics = _available_metrics(opened.searcher)
-        """The metrics that the index can be searched by."""
+        """The metrics that the index supports."""
         self.batcher = Batcher(
             opened.embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting
         )
@@ -70,9 +70,10 @@ class Engine:
                 self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def embed(self, files: Sequence[BinaryIO]) -> Embedding:
-        """Logits and features of image files.
+        """The logits and features of image files.
 
-        Raises QueryImageError for the first unreadable file, Overloaded if too many images wait.
+        Raises QueryImageError for the first image that cannot be used, and Overloaded if too many
+        images are waiting.
         """
         with self.batcher.admit(len(files)):
             return await self._embed(files)
@@ -80,22 +81,20 @@ class Engine:
     async def classify(
         self, files: Sequence[BinaryIO], k: int, by: By = "classes"
     ) -> list[list[ClassScore]]:
-        """The `k` likeliest classes of each image file, likeliest first.
+        """The `k` most probable classes of each image file, most probable first.
 
-        Raises KTooLargeError, NoProbeError for `by="items"` without a probe, and what `embed`
-        raises.
+        Raises KTooLargeError, and the errors of `embed`. With `by="items"`, raises NoProbeError if
+        the index has no probe.
         """
         self._check_k(k)
         classifier = self.opened.classifier(by)
         return classifier.scores(await self.embed(files), k)
 
     def resolve(self, search: Search) -> Search:
-        """Check a search and fill in its defaults.
-
-        An empty label means all items.
+        """Check a search and fill in its defaults. An empty label means all items.
 
         Raises KTooLargeError, MetricUnavailableError, HammingOnlyError or UnknownLabelError. The
-        first check of a label reads all labels of the index, so call this in a thread.
+        first check of a label reads all labels of the index, so call this method in a thread.
         """
         self._check_k(search.k)
         if search.metric not in self.metrics:
@@ -104,9 +103,9 @@ class Engine:
         return replace(search, rerank=rerank, label=self.known_label(search.label))
 
     async def search(self, files: Sequence[BinaryIO], search: Search) -> list[list[Match]]:
-        """The nearest items of each image file, for a search that `resolve` returned.
+        """The nearest items of each image file. `search` must come from `resolve`.
 
-        Raises what `embed` raises.
+        Raises the errors of `embed`.
         """
         with self.batcher.admit(len(files)):
             embedding = await self._embed(files)
@@ -122,7 +121,10 @@ class Engine:
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
     def known_label(self, label: str | None) -> str | None:
-        """The label, None for all items; raises UnknownLabelError if no item has it."""
+        """The label, or None if it is empty, which means all items.
+
+        Raises UnknownLabelError if no item has this label.
+        """
         label = label or None
         self.opened.check_label(label)
         return label
@@ -134,7 +136,7 @@ class Engine:
     async def _embed(self, files: Sequence[BinaryIO]) -> Embedding:
         loop = asyncio.get_running_loop()
         decoding = (loop.run_in_executor(self._threads, self._decode, file) for file in files)
-        # All are awaited even if one fails, because the files are closed after the answer.
+        # Wait for all images even if one fails, because the files are closed after the answer.
         decoded = await asyncio.gather(*decoding, return_exceptions=True)
         squares = []
         for position, square in enumerate(decoded):
@@ -153,7 +155,7 @@ class Engine:
 class QueryImageError(ImageError):
     """One image of a query cannot be used.
 
-    `position` is its position among the images of the query.
+    `position` is the position of the image in the query.
     """
 
     def __init__(self, position: int, error: ImageError):
@@ -169,7 +171,7 @@ class KTooLargeError(UserError):
 
 
 class MetricUnavailableError(UserError):
-    """The index cannot be searched by this metric."""
+    """The index does not support this metric."""
 
     def __init__(self, metric: QueryMetric, available: Sequence[QueryMetric]):
         super().__init__(
@@ -180,9 +182,9 @@ class MetricUnavailableError(UserError):
 
 
 def _available_metrics(searcher: Searcher) -> tuple[QueryMetric, ...]:
-    """The metrics that the index can be searched by.
+    """The metrics that the index supports.
 
-    Damaged codes leave the distances between features.
+    If the codes are damaged, only the metrics that compare features are left.
     """
     if not searcher.index.manifest.has_codes:
         return METRICS
@@ -190,6 +192,6 @@ def _available_metrics(searcher: Searcher) -> tuple[QueryMetric, ...]:
         _ = searcher.code_search
     except IndexDirectoryError as error:
         others = " and ".join(METRICS)
-        logger.warning("%s; without codes the index is searched by %s only", error, others)
+        logger.warning("%s; without codes, the index supports only %s", error, others)
         return METRICS
     return QUERY_METRICS

@@ -1,6 +1,7 @@
-"""uvicorn on a socket that is bound beforehand.
+"""The HTTP server: uvicorn with a socket that is already bound.
 
-It reports when it listens, and drains when it is asked to stop.
+The server reports when it accepts connections. When it is asked to stop, it drains
+before it closes its connections.
 """
 
 import asyncio
@@ -16,7 +17,10 @@ from training.errors import UserError
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind a TCP socket to this address without listening yet; raises UserError."""
+    """Bind a TCP socket to this address, but do not listen yet.
+
+    Raises UserError if the address cannot be used.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -31,10 +35,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Calls `on_listening` when connections are accepted.
+    """A uvicorn server that calls `on_listening` when it accepts connections.
 
-    On SIGTERM or Ctrl-C, /readyz answers 503, and new requests are still taken for `drain_s`.
-    Requests under way may finish.
+    After SIGTERM or Ctrl-C, /readyz answers 503, and new requests are still accepted for `drain_s`
+    seconds. Then unfinished requests have `shutdown_s` seconds to finish.
     """
 
     def __init__(self, app: FastAPI, on_listening: Callable[[], None]):
@@ -64,7 +68,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # After draining, uvicorn raises the signal that stopped it again. Here that is a clean end.
+        # After the shutdown, uvicorn raises SIGINT or SIGTERM a second time. These handlers ignore
+        # it, so that the process ends normally.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         super().run(sockets)

@@ -1,6 +1,6 @@
-"""The settings of the service.
+"""The settings of the service. They are read from environment variables.
 
-Each is set by an environment variable: LOOKALIKE_ and its name in capitals.
+The variable of a setting is LOOKALIKE_ and the name in capitals, for example LOOKALIKE_MAX_K.
 """
 
 from typing import Any, Self
@@ -18,7 +18,7 @@ PREFIX = "LOOKALIKE_"
 class Settings(BaseSettings):
     """The settings of the service.
 
-    `read_settings` reads them and turns their errors into UserErrors.
+    Create them with `read_settings`, which raises a UserError for a wrong value.
     """
 
     model_config = SettingsConfigDict(
@@ -26,36 +26,39 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 listens on every network of this machine."""
+    """Address to listen on. 0.0.0.0 means every network of this machine."""
     port: int = Field(8000, ge=0, le=65535)
-    """Port to listen on. 0 takes any free port."""
+    """Port to listen on. 0 means any free port."""
     max_image_bytes: int = Field(20_000_000, ge=1)
     """Maximum size of one image file, in bytes."""
     max_request_bytes: int = Field(64_000_000, ge=1)
-    """Maximum size of a request body, in bytes, checked while it arrives."""
+    """Maximum size of a request body, in bytes. It is checked while the body arrives."""
     max_images: int = Field(16, ge=1)
     """Maximum number of images in one request."""
     max_pixels: int = Field(MAX_PIXELS, ge=1)
-    """Maximum number of pixels of one image, width x height, checked before it is decoded."""
+    """Maximum number of pixels of one image (width x height). It is checked before the image is
+    decoded."""
     max_k: int = Field(100, ge=6)
-    """Maximum number of classes or matches that one query may ask for. Not less than the default of
-    k."""
+    """Maximum number of classes or matches that one query may ask for. It must be at least the
+    default of k."""
     max_items: int = Field(1000, ge=100)
-    """Maximum number of items on one page of GET /items. Not less than the default of limit."""
+    """Maximum number of items on one page of GET /items. It must be at least the default of
+    limit."""
     max_batch: int = Field(32, ge=1)
-    """Maximum number of images that go through the network together."""
+    """Maximum number of images in one batch of the network."""
     max_waiting: int = Field(128, ge=1)
-    """Maximum number of images, over all requests, that are being decoded or wait for the network.
-    A request beyond that is answered with 429."""
+    """Maximum number of images that are being decoded or wait for the network, in all requests
+    together. A request that would exceed this number is answered with 429."""
     num_decoders: int = Field(default_factory=num_cores, ge=1)
     """Number of threads that decode images and search the index."""
     num_threads: int | None = Field(None, ge=1)
-    """Number of threads of the network. All cores if not set."""
+    """Number of threads that the network uses. By default, it uses all cores."""
     drain_s: float = Field(0.0, ge=0)
-    """After the service has been asked to stop: how long it still takes requests while /readyz
-    answers 503, in seconds. In that time a load balancer can send its requests elsewhere."""
+    """Time for which the service still accepts requests after it has been asked to stop, in
+    seconds. During this time /readyz answers 503, so that a load balancer can send its requests
+    elsewhere."""
     shutdown_s: int = Field(30, ge=0)
-    """After that: how long the requests under way may take before they are cut off, in seconds."""
+    """Time that unfinished requests have after `drain_s`, in seconds. Then they are cut off."""
     access_log: bool = False
     """Write a log line for every request."""
 
@@ -64,13 +67,16 @@ class Settings(BaseSettings):
         if self.max_waiting < self.max_images:
             raise ValueError(
                 f"max_waiting ({self.max_waiting}) must be at least max_images "
-                f"({self.max_images}), because a full request could never be taken"
+                f"({self.max_images}); otherwise a request of that size is always refused"
             )
         return self
 
 
 def read_settings(**given: Any) -> Settings:
-    """Read the settings from the environment. Those given here win; raises UserError."""
+    """Read the settings from the environment. The arguments take precedence.
+
+    Raises UserError if a setting is wrong.
+    """
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -17,7 +17,7 @@ GPU_DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg")
 MIN_FREE_BYTES = 2 * 2**30
 """Free memory that a GPU must have to be used.
 
-AlexNet's weights, gradients and momentum take 0.7 GiB. The activations of a batch take about as much.
+AlexNet's weights, gradients and momentum take 0.7 GiB, and the activations of a batch as much.
 """
 
 

@@ -1,4 +1,4 @@
-"""Whether the service is alive and ready, and what it serves: GET /livez, /readyz and /info."""
+"""The state of the service, and the model and index that it serves: GET /livez, /readyz, /info."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -38,11 +38,11 @@ async def livez() -> Status:
 
 @router.get("/readyz", responses=documented("draining"))
 async def readyz(engine: TheEngine) -> Status:
-    """The service accepts requests. After it has been asked to stop, the answer is 503."""
+    """The service accepts requests. When it is stopping, the status is 503."""
     if engine.is_draining:
         raise ProblemError(
             "draining",
-            "the service has been asked to stop and only finishes the requests it has; "
+            "the service is stopping and will soon accept no more requests; "
             "send new requests to another instance",
         )
     return Status(status="ready")
@@ -67,7 +67,7 @@ def info(engine: TheEngine) -> Info:
 
 
 def installed() -> dict[str, str]:
-    """The versions of those PACKAGES that are installed."""
+    """The versions of the installed packages among PACKAGES."""
     versions = {}
     for package in PACKAGES:
         try:

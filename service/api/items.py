@@ -25,7 +25,7 @@ def items(query: Annotated[ItemsQuery, Query()], engine: TheEngine, request: Req
         raise ProblemError(
             "invalid-request",
             f"limit: must be from 0 to {max_items}, got {query.limit}; "
-            "get the other items with offset",
+            "use offset to get the other items",
         )
     label = engine.known_label(query.label)
     listed = engine.index.items(label=label, limit=query.limit, offset=query.offset)
@@ -60,7 +60,7 @@ def thumbnail(
 ) -> Response:
     """Return a small JPEG of one item.
 
-    If `v` is correct, the answer may be cached for ever, because `v` changes when the image
+    If `v` is correct, the response may be cached for ever, because `v` changes when the image
     changes.
     """
     item = _item(engine, id)
@@ -75,7 +75,7 @@ def thumbnail(
 
 
 def thumbnail_address(request: Request, item: Item) -> str:
-    """The address of an item's thumbnail on this server, with the prefix of a proxy if any."""
+    """The address of an item's thumbnail. It starts with the prefix of a proxy, if there is one."""
     return f"{request.scope.get('root_path', '')}/items/{item.id}/thumbnail?v={item.sha256[:12]}"
 
 

@@ -1,4 +1,4 @@
-"""The web page, its files, and the headers that protect browsers."""
+"""The web page, its files, and the security headers of all responses."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-# Swagger UI has an inline script and inline styles. Its page shows no user's data.
+# Swagger UI has an inline script and inline styles. Its page does not show users' data.
 _DOCS_POLICY = f"{_POLICY}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
 
 router = APIRouter(include_in_schema=False)
@@ -36,8 +36,8 @@ async def page() -> FileResponse:
 class SecurityHeaders:
     """ASGI middleware that adds security headers to every response.
 
-    Only this server's own scripts and styles run, browsers do not guess content types, and caches
-    revalidate a response unless it says otherwise.
+    With these headers, browsers run only this server's scripts and styles, and do not guess content
+    types. By default, caches revalidate a response before they use it.
     """
 
     def __init__(self, app: ASGIApp):

@@ -1,6 +1,6 @@
-"""Errors as application/problem+json (RFC 9457): what was expected, what came, what to do.
+"""Error responses in the format application/problem+json (RFC 9457).
 
-A new error of the engine needs one entry in `_PROBLEM_TYPES`. A new problem type needs one in
+A new error of the engine needs an entry in `_PROBLEM_TYPES`. A new problem type needs an entry in
 `PROBLEMS`.
 """
 
@@ -48,7 +48,7 @@ ProblemType = (
         "internal-error",
     ]
 )
-"""The last part of a problem's type; the reasons of ImageError are problem types too."""
+"""The last part of the field `type`. The reasons of ImageError are problem types too."""
 
 PROBLEMS: Mapping[ProblemType, tuple[int, str]] = {
     "empty": (400, "The file is empty"),
@@ -64,17 +64,17 @@ PROBLEMS: Mapping[ProblemType, tuple[int, str]] = {
     "missing-image": (422, "The image is missing"),
     "invalid-request": (422, "The request is not valid"),
     "unknown-label": (422, "No item has this label"),
-    "unavailable-metric": (422, "This index cannot be searched by this metric"),
-    "no-probe": (422, "This index has no classifier of its items' labels"),
+    "unavailable-metric": (422, "This index does not support this metric"),
+    "no-probe": (422, "This index has no classifier for its items' labels"),
     "no-map": (404, "This index has no map of its items"),
     "unknown-item": (404, "There is no such item"),
     "not-found": (404, "There is nothing at this address"),
-    "method-not-allowed": (405, "The address does not take this method"),
+    "method-not-allowed": (405, "The address does not accept this method"),
     "overloaded": (429, "The service is busy"),
-    "draining": (503, "The service is about to stop"),
+    "draining": (503, "The service is stopping"),
     "internal-error": (500, "The service failed"),
 }
-"""The status and the title of each problem type."""
+"""The HTTP status and the title of each problem type."""
 
 _PROBLEM_TYPES: Mapping[type[UserError], ProblemType] = {
     Overloaded: "overloaded",
@@ -84,12 +84,12 @@ _PROBLEM_TYPES: Mapping[type[UserError], ProblemType] = {
     MetricUnavailableError: "unavailable-metric",
     NoProbeError: "no-probe",
 }
-"""The problem type of each error of a query. Every other exception is an internal error, whose text
-is not sent."""
+"""The problem type of each error that a query can raise. All other exceptions are internal errors,
+and their texts are not sent."""
 
 
 class Problem(BaseModel):
-    """An error, in the form of RFC 9457."""
+    """An error in the format of RFC 9457."""
 
     type: str = Field(examples=["urn:lookalike:problem:too-many-pixels"])
     title: str = Field(examples=["The image has too many pixels"])
@@ -108,7 +108,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem. The problem type decides the status and the title."""
+    """An error that ends a request with a problem. The type determines the status and the title."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class ProblemError(Exception):
         detail, headers = str(error), None
         if isinstance(error, Overloaded):
             headers = {"Retry-After": str(error.retry_s)}
-        if isinstance(error, NoProbeError):  # its own text names the directory on the server
+        if isinstance(error, NoProbeError):  # its text contains a path of the server
             detail = (
                 "by: items needs a probe of the items' labels, but the index that is served has "
                 "none; fit one with `lookalike index probe INDEX` and start the service again, "
@@ -162,7 +162,10 @@ class ProblemResponse(JSONResponse):
 
 
 def install(app: FastAPI) -> None:
-    """Make the app answer every error with a problem, including the errors of its frameworks."""
+    """Make the app answer every error with a problem.
+
+    This includes the errors that FastAPI and Starlette raise.
+    """
     app.add_exception_handler(ProblemError, _on_problem)
     for error_class in _PROBLEM_TYPES:
         app.add_exception_handler(error_class, _on_user_error)
@@ -173,7 +176,7 @@ def install(app: FastAPI) -> None:
 
 
 def documented(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
-    """Describe these problems to OpenAPI, as FastAPI's `responses`."""
+    """The descriptions of these problems for FastAPI's argument `responses`."""
     titles: dict[int, list[str]] = {}
     for type in types:
         status, title = PROBLEMS[type]
@@ -212,7 +215,7 @@ async def _on_http(request: Request, error: Exception) -> ProblemResponse:
         return ProblemResponse.of(ProblemError("not-found", detail))
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{address}: this address takes only {allowed or 'another method'}; see /docs"
+        detail = f"{address}: this address accepts only {allowed or 'another method'}; see /docs"
         return ProblemResponse.of(ProblemError("method-not-allowed", detail, headers=error.headers))
     problem = Problem(
         type="about:blank",
@@ -224,12 +227,12 @@ async def _on_http(request: Request, error: Exception) -> ProblemResponse:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> ProblemResponse:
-    detail = "the connection was closed before the whole request had arrived; send it again"
+    detail = "the connection was closed before the request was complete; send the request again"
     return ProblemResponse.of(ProblemError("malformed-upload", detail))
 
 
 async def _on_crash(request: Request, error: Exception) -> ProblemResponse:
-    # The exception's text may quote a path or a query, so it is not sent. The server logs it.
+    # The exception's text may contain a path or a query, so it is not sent. The server logs it.
     logger.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
     problem = ProblemError(
         "internal-error",
@@ -240,13 +243,13 @@ async def _on_crash(request: Request, error: Exception) -> ProblemResponse:
 
 
 def _enumerated(titles: list[str]) -> str:
-    """One description of several titles: `The file is empty; the upload is malformed`."""
+    """Join titles into one description: `The file is empty; the upload is malformed`."""
     first, *others = titles
     return "; ".join([first, *(f"{title[0].lower()}{title[1:]}" for title in others)])
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as text: `k: Input should be greater than ... 1, got '0'`."""
+    """The text of a pydantic error: `k: Input should be greater than ... 1, got '0'`."""
     name = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such parameter; /docs lists the parameters"

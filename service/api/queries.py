@@ -1,4 +1,4 @@
-"""Queries by uploaded images: POST /classify, /similar and /features."""
+"""Queries with uploaded images: POST /classify, /similar and /features."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Requests and answers as pydantic models, which OpenAPI and /docs describe."""
+"""The requests and answers of the API, as pydantic models. /docs shows them."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QueryMetric
 MAX_ID = 2**63 - 1
 MAX_RERANK = 10_000
 MODEL_ID = "3fa9c2d1e5b7a8f60912b4c3d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708"
-"""The model id of the examples."""
+"""The model id in the examples."""
 
 
 class Query(BaseModel):
@@ -23,12 +23,13 @@ class ClassifyQuery(Query):
     k: int = Field(
         5,
         ge=1,
-        description="Number of classes, likeliest first. At most `limits.max_k` of /info.",
+        description="Number of classes. The most probable class comes first. The maximum is "
+        "`limits.max_k` of /info.",
     )
     by: By = Field(
         "classes",
-        description="Source of the class names: the network's classes, or the labels of the "
-        "indexed items (`index.probe` of /info).",
+        description="Source of the class names. `classes`: the classes of the network. `items`: "
+        "the labels of the indexed items, predicted by the probe (`index.probe` of /info).",
     )
 
 
@@ -36,30 +37,31 @@ class SimilarQuery(Query):
     k: int = Field(
         6,
         ge=1,
-        description="Number of matches, nearest first. At most `limits.max_k` of /info. "
-        "An index with fewer items returns all of them.",
+        description="Number of matches. The nearest match comes first. The maximum is "
+        "`limits.max_k` of /info. If the index has fewer items, the answer contains all of them.",
     )
     metric: QueryMetric = Field(
         "euclidean",
         description="How the distance is measured. `euclidean`: between features, as in the paper. "
-        "`cosine`: 1 - cosine of the features. `hamming`: the search takes the nearest binary "
-        "codes by Hamming distance, and then ranks their items by Euclidean distance. "
+        "`cosine`: 1 - cosine of the features. `hamming`: between binary codes. The items with the "
+        "nearest codes are then ranked again by Euclidean distance (see `rerank`). "
         "`index.metrics` of /info lists the metrics that the index supports.",
     )
     rerank: int | None = Field(
         None,
         ge=0,
         le=MAX_RERANK,
-        description="Only with `hamming`: number of nearest codes that are ranked by Euclidean "
-        f"distance, {DEFAULT_RERANK} by default. With 0, the number of bits that differ decides.",
+        description="Only with `hamming`: number of nearest codes that are ranked again by "
+        f"Euclidean distance. The default is {DEFAULT_RERANK}. With 0, items are ranked by their "
+        "codes only.",
     )
     flips: int | None = Field(
         None,
         ge=0,
         le=MAX_FLIPS,
-        description="Only with `hamming`: look only at items whose short address differs in at "
-        "most this many bits. The search time then does not grow with the index, and some matches "
-        "may be missed. Without it, or with a label, all items are compared.",
+        description="Only with `hamming`: search only items whose short address differs in at "
+        "most this many bits. The search time then hardly depends on the size of the index, but "
+        "some matches may be missed. By default, or with a label, all items are compared.",
     )
     label: str | None = Field(
         None, description="Search only the items with this label.", examples=["dress"]
@@ -73,7 +75,7 @@ class ItemsQuery(Query):
     limit: int = Field(
         100,
         ge=0,
-        description="Maximum number of items. At most `limits.max_items` of /info.",
+        description="Maximum number of items on the page, at most `limits.max_items` of /info.",
     )
     offset: int = Field(0, ge=0, le=MAX_ID, description="Number of items to skip.")
 
@@ -82,8 +84,8 @@ class ClassProbability(BaseModel):
     name: str = Field(examples=["dress"])
     index: int = Field(
         examples=[0],
-        description="Position of the class among the network's classes, or of the label among "
-        "the probe's labels.",
+        description="Position of the class in the classes of the network. With `by=items`, "
+        "position of the label in the labels of the probe.",
     )
     probability: float = Field(examples=[0.93], description="Softmax over all classes.")
 
@@ -109,8 +111,8 @@ class SimilarItem(BaseModel):
     label: str | None = Field(examples=["dress"])
     distance: float = Field(
         examples=[31.8],
-        description="Distance between the features. With `hamming` and `rerank=0`, the number of "
-        "bits that differ.",
+        description="Distance between the features. With `hamming` and `rerank=0`, it is the "
+        "number of bits that differ.",
     )
     thumbnail: str = Field(
         examples=["/items/42/thumbnail?v=9f86d081884c"], description="The address of a small JPEG."
@@ -125,14 +127,14 @@ class SearchedImage(BaseModel):
 class Similarity(BaseModel):
     model: str = Field(examples=[MODEL_ID])
     index: str = Field(
-        examples=["photos"], description="The name of the directory of the index that was searched."
+        examples=["photos"], description="The directory name of the index that was searched."
     )
     commit: int = Field(examples=[7], description="The commit of the index that was searched.")
     metric: QueryMetric
     rerank: int | None = Field(
         examples=[None],
-        description="With `hamming`: number of nearest codes that were ranked by Euclidean "
-        "distance. Otherwise null.",
+        description="With `hamming`: number of nearest codes that were ranked again by Euclidean "
+        "distance. With the other metrics, it is null.",
     )
     results: list[SearchedImage] = Field(
         description="One result per image, in the order of the uploaded images."
@@ -175,7 +177,7 @@ class Items(BaseModel):
 class ItemMap(BaseModel):
     """The positions of the items in two dimensions.
 
-    Items that were added after the map was made, or that are not in its sample, are missing.
+    An item is missing if it was added after the map was made, or if it is not in the sample.
     """
 
     index: str = Field(examples=["photos"], description="The name of the index's directory.")
@@ -186,8 +188,8 @@ class ItemMap(BaseModel):
     )
     items: list[tuple[int, float, float, int | None]] = Field(
         examples=[[[42, 0.3141, 0.2718, 0], [43, 0.5772, 1.0, None]]],
-        description="At most 20,000 items, each as [id, x, y, position of its label in `labels`, "
-        "or null]. x and y are from 0 to 1; y grows downwards.",
+        description="At most 20,000 items. Each item is [id, x, y, label]. The label is a position "
+        "in `labels`, or null. x and y are from 0 to 1, and y increases downwards.",
     )
 
 
@@ -206,12 +208,12 @@ class ModelInfo(BaseModel):
 class ProbeInfo(BaseModel):
     """The classifier behind /classify?by=items.
 
-    It does not know items that were added after it was fitted.
+    Items that were added after it was fitted are not taken into account.
     """
 
     labels: list[str] = Field(
         examples=[["dress", "hat"]],
-        description="The labels that the probe can predict, at most 1000.",
+        description="The labels that the probe can predict. There are at most 1000.",
     )
     num_items: int = Field(
         examples=[3456], description="Number of items with a label when the probe was fitted."
@@ -225,14 +227,14 @@ class ProbeInfo(BaseModel):
     )
     vote_euclidean: float | None = Field(
         examples=[0.82],
-        description="Accuracy of a vote of the five nearest items' labels, on the same items.",
+        description="Accuracy on the same items if the labels of the five nearest items vote.",
     )
     vote_cosine: float | None = Field(
-        examples=[0.84], description="Accuracy of the same vote with cosine distance."
+        examples=[0.84], description="Accuracy of the same vote, but with cosine distance."
     )
     chance: float | None = Field(
         examples=[0.1],
-        description="Accuracy of always naming the most frequent label, on the same items.",
+        description="Accuracy on the same items if the answer is always the most frequent label.",
     )
 
 
@@ -251,7 +253,8 @@ class IndexInfo(BaseModel):
         examples=[MODEL_ID], description="The id of the model that the index was built with."
     )
     kind: str = Field(
-        examples=["flat"], description="The kind of search structure. `flat` searches exactly."
+        examples=["flat"],
+        description="The kind of search structure. With `flat`, searches are exact.",
     )
     recall_at_10: dict[QueryMetric, float] = Field(
         examples=[{"euclidean": 0.97, "cosine": 0.96}],
@@ -264,7 +267,7 @@ class IndexInfo(BaseModel):
         examples=[{"dress": 350, "hat": 171}],
         description="The 1000 most frequent labels, each with its number of items.",
     )
-    metrics: list[QueryMetric] = Field(description="The metrics that the index can be searched by.")
+    metrics: list[QueryMetric] = Field(description="The metrics that the index supports.")
     probe: ProbeInfo | None = Field(
         description="The classifier behind /classify?by=items. Null if no probe has been fitted."
     )

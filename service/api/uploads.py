@@ -1,4 +1,4 @@
-"""Reading uploads safely: bytes are counted while they arrive, and large files wait on the disk."""
+"""Read uploads. Bytes are counted while they arrive, and large files are kept on the disk."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from service.settings import Settings
 FIELD = "image"
 MAX_FILENAME_CHARACTERS = 255
 LINGER_S = 5.0
-"""The rest of a refused request is read for at most this time, in seconds."""
+"""Maximum time for which the rest of a refused request is read, in seconds."""
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -42,18 +42,18 @@ BODY: dict[str, Any] = {
         },
     }
 }
-"""Describes an upload to OpenAPI, as FastAPI's `openapi_extra`."""
+"""The description of an upload for FastAPI's argument `openapi_extra`."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of a request, not decoded.
+    """One file of a request. It is not decoded yet.
 
-    `filename` comes from the user: show it, but never open it.
+    `filename` comes from the user. It may be shown, but never used as a path.
     """
 
     filename: str
-    """Short and printable, without folders."""
+    """A short and printable name without folders."""
     file: BinaryIO
 
 
@@ -62,7 +62,7 @@ class BodyLimit:
 
     If the Content-Length is too large, the request is refused before its body arrives. Most clients
     read the answer only after they have sent everything. If the connection were closed before that,
-    they would lose the answer. So the rest of the body is read for LINGER_S and thrown away.
+    they would lose the answer. So the rest of the body is read for LINGER_S and discarded.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int):
@@ -94,7 +94,7 @@ class BodyLimit:
 
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self.max_bytes:
-            # A client that sends `Expect` waits for this answer before it sends anything.
+            # A client that sends `Expect` waits for this answer before it sends the body.
             must_linger = "expect" not in headers
             response = ProblemResponse.of(self._too_large(f"{int(announced):,}"))
             return await response(scope, receive, send_lingering)
@@ -110,21 +110,22 @@ class BodyLimit:
 
 
 async def read_uploads(request: Request, engine: TheEngine) -> AsyncIterator[list[Upload]]:
-    """Read the files of field `image`, which stay open until the request has been answered.
+    """Read the files of the field `image`. They stay open until the request has been answered.
 
-    Raises ProblemError, also for an image that the engine cannot use: the problem names its file.
+    Raises ProblemError for a wrong request. Turns a QueryImageError of the engine into a
+    ProblemError that contains the file name.
     """
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         raise ProblemError(
             "not-an-upload",
-            f"the images must come as multipart/form-data in the field {FIELD!r}, "
+            f"the images must be sent as multipart/form-data in the field {FIELD!r}, "
             f"but the content type is {content_type or 'missing'}; "
             f"for example: curl -F {FIELD}=@cat.jpg",
         )
     try:
         form = await request.form()
-    except HTTPException as error:  # from the parser
+    except HTTPException as error:  # raised by the parser
         raise ProblemError(
             "malformed-upload",
             f"{error.detail.rstrip('.')}; send multipart/form-data, "
@@ -145,10 +146,10 @@ Uploads = Annotated[list[Upload], Depends(read_uploads)]
 
 
 async def _discard_rest(receive: Receive) -> None:
-    """Read a request to its end, for at most LINGER_S.
+    """Read the rest of a request for at most LINGER_S and discard it.
 
-    The limit is a time, not a number of bytes: a fast client that sends more than a limit would see
-    its connection reset, and a reset can overtake the answer.
+    The limit is a time, not a number of bytes. If a fast client sent more bytes than a limit, its
+    connection would be reset. The reset can arrive before the answer.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
@@ -162,7 +163,7 @@ def _uploads(form: FormData, settings: Settings) -> list[Upload]:
     if not files:
         raise ProblemError(
             "missing-image",
-            f"the form must have a file in the field {FIELD!r}, but {_received(form, values)}",
+            f"the form must contain a file in the field {FIELD!r}, but {_received(form, values)}",
         )
     if len(files) < len(values):
         raise ProblemError(
@@ -191,17 +192,17 @@ def _uploads(form: FormData, settings: Settings) -> list[Upload]:
 
 
 def _received(form: FormData, values: Sequence[object]) -> str:
-    """A description of a form that has no file."""
+    """Describe a form that contains no file."""
     if values:
-        return "it came as text, without a file name"
+        return "the field is text without a file name"
     names = ", ".join(repr(name[:50]) for name in list(form)[:5])
-    return f"it has {names}" if names else "it has no complete field"
+    return f"it contains {names}" if names else "it contains no complete field"
 
 
 def _shown_name(filename: str | None, number: int) -> str:
     """The last part of a user's file name, printable and short.
 
-    `image 3` for the third file if nothing is left.
+    If nothing is left, the name of the third file is `image 3`.
     """
     name = PurePosixPath((filename or "").replace("\\", "/")).name
     printable = "".join(character for character in name if character.isprintable())

@@ -1,9 +1,9 @@
-// Calls of the service's API, and what is sent to it.
+// Requests to the service's API.
 
 const LARGE_BYTES = 1_000_000;
 const JPEG_QUALITY = 0.95;
 
-/** An error to show: a title, and a sentence that helps. */
+/** An error for the user. It has a title, and a sentence that says what to do. */
 export class Problem extends Error {
   constructor(title, detail) {
     super(detail);
@@ -39,7 +39,7 @@ export function post(address, { blob, name }, signal) {
 /**
  * Random items: `numRuns` runs of `runLength` neighbouring items, with one request per run.
  *
- * `total` is the number of items, of one label if a label is given.
+ * `total` is the number of items. If a label is given, it is the number of items with this label.
  */
 export async function randomItems(total, label, numRuns, runLength) {
   async function list(offset, limit) {
@@ -57,8 +57,9 @@ export async function randomItems(total, label, numRuns, runLength) {
 /**
  * The file to send for a picture. A large file is scaled down to `sidePx` pixels on its short side.
  *
- * It becomes an upright JPEG on white, as the service would decode it. A file that the browser
- * cannot read is sent as it is, because the service reads more kinds of image.
+ * The result is an upright JPEG with a white background, because the service decodes images in the
+ * same way. A file that the browser cannot read is not changed, because the service can read more
+ * kinds of image.
  */
 export async function scaledDown(file, sidePx) {
   if (file.size <= LARGE_BYTES) return file;

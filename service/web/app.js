@@ -1,5 +1,5 @@
-// The page. It sends one picture at a time to /classify and /similar, and shows the answers.
-// File names, paths and labels are users' data: they enter the page as text only, never as HTML.
+// The main script. It sends one picture at a time to /classify and /similar, and shows the answers.
+// File names, paths and labels come from users, so they are inserted as text only, never as HTML.
 
 import { Problem, call, getJson, post, randomItems, scaledDown } from "./api.js";
 import { appendBar, counted, distanceText, element, naturally, percent } from "./elements.js";
@@ -9,13 +9,13 @@ import { ItemMap } from "./map.js";
 const NUM_CLASSES = 5;
 const NUM_MATCHES = 12;
 const EXAMPLES = { numRuns: 3, runLength: 4 }; // one request per run of neighbouring items
-const SIDES_SENT = 4; // a scaled picture has this many times the network's pixels per side
-const METRIC_NAMES = { euclidean: "Euclidean", cosine: "cosine", hamming: "codes, Hamming" };
+const SIDES_SENT = 4; // short side of a scaled picture, as a multiple of the network's image size
+const METRIC_NAMES = { euclidean: "Euclidean", cosine: "Cosine", hamming: "Hamming (codes)" };
 
 const $ = (id) => document.getElementById(id);
 
 let info = null; // the answer of /info; the page also works without it
-let picture = null; // {blob, name} of the last picture that was answered
+let picture = null; // the last picture that has an answer, as {blob, name}
 let map = null; // the ItemMap, after it has been opened
 let cards = []; // the items whose cards are shown
 let asking = new AbortController(); // stops the current query when the next one starts
@@ -34,7 +34,7 @@ function similarAddress() {
   return `similar?${query}`;
 }
 
-/** Run one query. A later query stops it silently. */
+/** Run one query. A later query stops it without an error message. */
 async function ask(query) {
   asking.abort();
   const current = (asking = new AbortController());
@@ -54,7 +54,7 @@ function askAboutFile(file) {
   return ask((signal) => askBoth({ blob: file, name: file.name || "pasted picture" }, signal));
 }
 
-/** Make the thumbnail of an indexed image the next picture. */
+/** Use the thumbnail of an indexed image as the next picture. */
 function askAboutItem(item) {
   if ($("drop").getBoundingClientRect().top < 0) window.scrollTo({ top: 0, behavior: "smooth" });
   return ask(async (signal) => {
@@ -129,7 +129,7 @@ function showPicture(blob, name) {
   };
   preview.src = URL.createObjectURL(blob);
   preview.alt = `Your picture, ${name}`;
-  document.querySelector("#invitation strong").textContent = "Choose another";
+  document.querySelector("#invitation strong").textContent = "Choose another picture";
   $("filename").textContent = name;
   $("filename").hidden = false;
 }
@@ -148,10 +148,11 @@ function showClasses(classes) {
 }
 
 function showMatches(matches) {
-  $("matches-title").textContent = "What it looks like";
-  $("matches-note").textContent = "Nearest first, with distances. Click an image to search by it.";
+  $("matches-title").textContent = "Most similar images";
+  $("matches-note").textContent =
+    "Nearest image first, with its distance. Click an image to find similar images.";
   $("shuffle").hidden = true;
-  // The clicked card disappears, so keyboards and screen readers continue at the heading.
+  // The clicked card disappears, so the focus moves to the heading.
   if ($("grid").contains(document.activeElement)) $("matches-title").focus({ preventScroll: true });
   showCards(matches, "Nothing is indexed yet.");
 }
@@ -204,7 +205,7 @@ function showProblem(error) {
   if (error.name === "AbortError") return;
   if (!(error instanceof Problem)) console.error(error);
   $("problem-title").textContent = error.title ?? "Something went wrong";
-  const unexpected = "The page has an unexpected problem. Load it again.";
+  const unexpected = "An unexpected error has occurred. Load the page again.";
   $("problem-detail").textContent = error instanceof Problem ? error.message : unexpected;
   $("problem").hidden = false;
   if (!picture) $("classes").hidden = true;
@@ -254,7 +255,7 @@ async function showExamples() {
   const ofLabels = num_labels && !label ? `, ${counted(num_labels, "label")}` : "";
   $("matches-title").textContent = "In the index";
   const contents = `${counted(total, "image")}${ofLabels}`;
-  $("matches-note").textContent = `${contents}. Click an image to search by it.`;
+  $("matches-note").textContent = `${contents}. Click an image to find similar images.`;
   showCards(items, "Nothing is indexed yet.");
   $("shuffle").hidden = total <= EXAMPLES.numRuns * EXAMPLES.runLength;
 }

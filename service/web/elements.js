@@ -1,5 +1,5 @@
-// Elements of the page, and the form of numbers and names.
-// Text enters the page as text only, never as HTML.
+// Functions that create elements of the page, and that format numbers and names.
+// Texts are inserted as text only, never as HTML.
 
 const SMALL_PX = 64;
 
@@ -15,7 +15,7 @@ export function element(tag, className, text) {
   return made;
 }
 
-/** A decorative image: the text beside it describes it. */
+/** An image without a description, because the text beside it describes it. */
 export function thumbnail(address) {
   const image = element("img");
   image.alt = "";
@@ -25,7 +25,7 @@ export function thumbnail(address) {
   return image;
 }
 
-/** Append an empty bar of a class's probability. */
+/** Append an empty bar for the probability of a class. */
 export function appendBar(bars) {
   const bar = element("li");
   const track = element("span", "track");
@@ -33,7 +33,7 @@ export function appendBar(bars) {
   fill.style.width = "0";
   bar.append(element("span", "name"), element("span", "percent"), track);
   bars.append(bar);
-  bar.getBoundingClientRect(); // lays it out with width 0, so that its growth is animated
+  bar.getBoundingClientRect(); // computes the layout with width 0, so that the growth is animated
   return bar;
 }
 

@@ -1,11 +1,11 @@
 // The map: one dot per item, with similar items near each other. Pointing at a dot shows its
-// picture, and a click searches by it. The map needs eyes and a pointer; the cards give keyboards
-// and screen readers the same.
+// picture. A click on it searches for similar images. The map works only for people who can see it
+// and use a pointer. The cards offer the same search to keyboards and screen readers.
 
 import { element, naturally, thumbnail, whole } from "./elements.js";
 
-const NUM_COLOURS = 20; // the most frequent labels have a colour; all others share grey
-const REACH_PX = 24; // a pointer within this distance of a dot points at it
+const NUM_COLOURS = 20; // the most frequent labels have a colour; the other labels are grey
+const REACH_PX = 24; // the pointer points at a dot if the distance is at most this
 const MARGIN_PX = 22;
 const TURN = 2 * Math.PI;
 
@@ -17,11 +17,11 @@ export class ItemMap {
   #bounds = {}; // [minimum, maximum] of x and of y
   #numColours = 0;
   #matches = new Set(); // ids of the items with a ring
-  #label = ""; // the only label in full colour; if empty, all labels are
+  #label = ""; // the only label in full colour; if it is empty, all labels are in full colour
   #shown = null; // the spot whose picture is shown
-  #pointer = ""; // the kind of pointer that pressed last: mouse, touch or pen
+  #pointer = ""; // the kind of the pointer that was pressed last: mouse, touch or pen
 
-  /** `root` contains the map's elements. `pick(id)` is called when a dot is chosen. */
+  /** `root` contains the map's elements. `pick(id)` is called when the user chooses a dot. */
   constructor(root, pick) {
     this.#canvas = root.querySelector("canvas");
     this.#tip = root.querySelector(".tip");
@@ -34,7 +34,7 @@ export class ItemMap {
     canvas.addEventListener("pointerdown", (event) => (this.#pointer = event.pointerType));
     canvas.addEventListener("click", (event) => {
       const spot = this.#nearest(event);
-      // A finger cannot hover, so its first tap shows the picture.
+      // A finger cannot hover, so the first tap on a dot shows its picture.
       const isFirstTap = this.#pointer === "touch" && spot !== this.#shown;
       const isPicked = spot && !isFirstTap;
       // The picture of a picked dot would hide its neighbours.
@@ -68,15 +68,15 @@ export class ItemMap {
     const sample = items.length < num_items ? `${numShown} of the ${numIndexed} images. ` : "";
     this.#note.textContent =
       `${sample}Similar images are near each other. ` +
-      "Point at a dot to see its picture, click it to search by it.";
+      "Point at a dot to see its picture. Click it to find similar images.";
     const description = `Map of ${numShown} images: one dot per image, coloured by label`;
     this.#canvas.setAttribute("aria-label", description);
     this.#draw();
   }
 
   /**
-   * Draw rings around these items. Only they are in full colour. If there are none, only the items
-   * of the label are; without a label, all items are.
+   * Draw rings around these items, and draw only them in full colour. If `ids` is empty, the items
+   * with this label are in full colour. If `label` is empty too, all items are in full colour.
    */
   highlight(ids, label) {
     this.#matches = new Set(ids);
@@ -84,7 +84,7 @@ export class ItemMap {
     this.#draw();
   }
 
-  /** The function from x and y to pixels. The map fills the canvas and keeps its proportions. */
+  /** A function from x and y to pixels. The map fills the canvas and keeps its proportions. */
   #scale() {
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     const [[left, right], [top, bottom]] = [this.#bounds.x, this.#bounds.y];
@@ -115,7 +115,7 @@ export class ItemMap {
     this.#tip.hidden = !spot;
     this.#canvas.style.cursor = spot ? "pointer" : "";
     if (spot) {
-      // A new image element: the old one would show its picture until the next is loaded.
+      // Use a new image element. The old one would show its picture until the new one is loaded.
       this.#tip.querySelector(".frame").replaceChildren(thumbnail(`items/${spot.id}/thumbnail`));
       this.#tip.querySelector(".label").textContent = spot.label ?? "no label";
       this.#placeTip(...this.#scale()(spot));
@@ -170,7 +170,7 @@ export class ItemMap {
     }
   }
 
-  /** The spots in full colour, or the other spots, as [colour, spots] with grey first. */
+  /** The spots in full colour, or the other spots, as [colour, spots]. Grey comes first. */
   #byColour(isLit) {
     const groups = new Map();
     for (const spot of this.#spots) {
@@ -184,7 +184,7 @@ export class ItemMap {
   }
 }
 
-/** The hues are spread evenly over the colour circle. Neighbours also differ in lightness. */
+/** The hues are evenly spread over the colour circle. Neighbours also differ in lightness. */
 function colourOf(number, numColours) {
   const [pale, strong] = darkness.matches ? [0.83, 0.66] : [0.68, 0.5];
   return `oklch(${number % 2 ? pale : strong} 0.15 ${25 + (360 * number) / numColours})`;

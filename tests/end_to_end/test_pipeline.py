@@ -108,7 +108,7 @@ def test_a_second_demo_repeats_no_step(demo: Path) -> None:
     before = written(demo)
     done = lookalike("demo", "--workdir", demo, "--no-serve")
     assert done.returncode == 0
-    assert done.stderr.count("done before") == 4
+    assert done.stderr.count("already done") == 4
     assert written(demo) == before
 
 

@@ -26,11 +26,11 @@ def workdir(tmp_path: Path, tiny_model: Path, colour_folder: Path) -> Path:
 
 
 def steps(workdir: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> list[bool]:
-    """Run the demo. Returns for each step whether it was done before."""
+    """Run the demo. Returns for each step whether it was already done."""
     capsys.readouterr()
     demo(str(data), workdir, serve=False)
     printed = " ".join(capsys.readouterr().err.split())
-    return ["done before" in step for step in printed.split("Step ")[1:]]
+    return ["already done" in step for step in printed.split("Step ")[1:]]
 
 
 def test_the_demo_makes_only_what_is_missing(
@@ -58,7 +58,7 @@ def test_an_index_too_small_for_codes_is_served_without_them(
     workdir: Path, colour_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demo(str(colour_folder), workdir, serve=False)
-    assert "the index has 18 images, and learning codes takes 64" in " ".join(
+    assert "the index has 18 images, but learning codes needs at least 64" in " ".join(
         capsys.readouterr().err.split()
     )
     assert Index.open(workdir / "index").codes is None
