@@ -33,7 +33,7 @@ FROM python:3.11-slim-bookworm AS base
 # A new volume takes the owner of the directory that it is mounted on. So /data, /data/model and /data/index exist
 # here and belong to the user.
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin lookalike \
-    && install -d -o lookalike -g lookalike /data /data/model /data/index
+    && install -d -o lookalike -g lookalike /data /data/model /data/index /cache
 ENV PATH=/opt/lookalike/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 WORKDIR /data
 VOLUME /data

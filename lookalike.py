@@ -27,16 +27,20 @@ MODULES = {
     "export": "training.cli",
     "import": "training.cli",
     "figures": "indexer.cli",
+    "report": "indexer.cli",
     "index": "indexer.cli",
     "classify": "indexer.cli",
     "search": "indexer.cli",
     "serve": "service.cli",
 }
-"""The module of each command. Its `app` contains the command."""
+"""The module that defines each command. The command belongs to the `app` of this module."""
 LIBRARIES_OF_FULL = frozenset(
-    {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "pyarrow", "faiss"}
+    {
+        *("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn"),
+        *("matplotlib", "pyarrow", "filelock", "faiss"),
+    }
 )
-"""Libraries of the extra `full`. Of these, the extra `service` installs only faiss."""
+"""Libraries that the extra `full` installs. The extra `service` installs only faiss."""
 
 
 def open_index(
@@ -44,10 +48,10 @@ def open_index(
 ) -> "OpenIndex":
     """Open an index for queries.
 
-    The methods `similar`, `classify` and `features` of the result accept images. `model` is a
-    model directory. The default is the copy of the model in the index. It must be the model that
-    the index was built with. Queries are embedded on the CPU. The index is searched on `device`.
-    Raises training.errors.UserError.
+    The methods `similar`, `classify` and `features` of the result accept images. `model` is the
+    directory of the model that the index was built with. Without it, the copy of the model in the
+    index is used. The features of the query images are computed on the CPU. The index is searched
+    on `device`. Raises training.errors.UserError.
     """
     from indexer.opening import open_index as open_directory
 
@@ -57,8 +61,8 @@ def open_index(
 def main() -> None:
     """Run the command that `sys.argv` names.
 
-    An error that the user can correct is printed as one line on the standard error, and the exit
-    status is 1.
+    If an error occurs that the user can correct, it is printed as one line on standard error, and
+    the exit status is 1.
     """
     try:
         _make_app(sys.argv[1] if len(sys.argv) > 1 else "")()
@@ -79,7 +83,10 @@ def main() -> None:
 
 
 def _make_app(command: str) -> typer.Typer:
-    """The app with the module of `command`. If there is no such command, it has all modules."""
+    """Make the app from the module that defines `command`.
+
+    If no command has this name, make the app from all modules.
+    """
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,

@@ -61,6 +61,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("demo", "demo", 2),
+    Benchmark("demo_photos", "demo_photos", 2, "{clothing}/validation"),
     Benchmark("service_start", "service_start", 2),
     Benchmark("index_growth", "index_growth", 8, "{workdir}/growth --kind flat"),
     Benchmark("index_crashes", "index_crashes", 10, "--kills 200"),
@@ -76,6 +77,7 @@ BENCHMARKS = (
     Benchmark("duplicates", "duplicates", 8, "{model} {clothing} {imagenette}/val --images 75"),
     Benchmark("training_accuracy", "training_accuracy", 4, "{model} {imagenette}/val"),
     Benchmark("look_alikes", "look_alikes", 6, "{model} {index} {imagenette}/val"),
+    Benchmark("mislabelled", "mislabelled", 3, "{index}"),
     Benchmark(
         "indexing",
         "indexing",

@@ -107,7 +107,7 @@ def _do_job(
 ) -> None:
     """Do a job in this process. Send a message when it begins, and a report at the end."""
     # With batches of one image, a feature does not depend on which images remain.
-    pipeline.BATCH_SIZE["cpu"] = 1
+    pipeline.BATCH_SIZES["cpu"] = 1
     pipeline.COMMIT_INTERVAL_S = 0.0  # a commit after each batch
     # Several FAISS threads wait for each other. On a busy machine, this takes seconds.
     searcher.NUM_CORES = 1

@@ -8,10 +8,12 @@ starts in an empty directory. Before the second run, all steps are done.
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
@@ -29,7 +31,7 @@ def main() -> None:
     ).parse_args()
     with TemporaryDirectory() as scratch:
         workdir = Path(scratch, "demo")
-        first_s, again_s = _time_to_answer(workdir), _time_to_answer(workdir)
+        first_s, again_s = time_to_answer(workdir), time_to_answer(workdir)
         metrics = read_card(workdir / "model").metrics
         opened = open_index(workdir / "index")
         precision = precision_of_look_alikes(held_out_examples("digits"), opened, k=6)
@@ -43,11 +45,17 @@ def main() -> None:
         record("demo", figures, model=workdir / "model")
 
 
-def _time_to_answer(workdir: Path) -> float:
+def time_to_answer(
+    workdir: Path, options: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> float:
     """Seconds from the start of `lookalike demo` to its first answer to a request."""
     started = time.perf_counter()
-    command = [sys.executable, "lookalike.py", "demo", "--workdir", str(workdir), "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "lookalike.py", "demo", *options]
+    command += ["--workdir", str(workdir), "--port", "0"]
+    environment = {**os.environ, **(variables or {})}
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         urls = (re.search(r"http://\S+", line) for line in process.stdout)
         url = next(match[0] for match in urls if match)

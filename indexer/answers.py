@@ -50,10 +50,10 @@ def embed_images(
     *,
     skip_unreadable: Callable[[int, ImageError], None] | None = None,
 ) -> Iterator[EmbeddedBatch]:
-    """Decode and embed images in order, BATCH_SIZE at a time. One thread per core decodes.
+    """Decode and embed images in order, BATCH_SIZE at a time. Decoding uses one thread per core.
 
     An unreadable image raises ImageError. If `skip_unreadable` is given, such an image is left out
-    instead, and `skip_unreadable` is called with its position and the error.
+    instead, and `skip_unreadable` is called with the image's position and the error.
     """
 
     def read(image: QueryImage) -> Pixels | ImageError:
@@ -107,7 +107,7 @@ class Classifier:
 def without_itself(matches: Sequence[Match], example: Example, k: int) -> list[Match]:
     """The `k` nearest matches of an indexed image, except the image itself.
 
-    Pass its k + 1 nearest matches, because the image itself is usually one of them.
+    `matches` must be the k + 1 nearest matches, because the image itself is usually one of them.
     """
     return [match for match in matches if match.path != example.path][:k]
 
@@ -116,7 +116,7 @@ def _to_square(image: QueryImage, size: int) -> Pixels:
     """The square that the network sees for one query; raises ImageError."""
     if isinstance(image, Image.Image):
         # Pillow decodes an opened file when its pixels are first used. Two threads must not do
-        # this to the same image, and a list of queries may hold an image twice.
+        # this to the same image, and a list of queries may contain an image twice.
         with _pillow_lock:
             return to_square(from_pillow(image), size)
     if isinstance(image, np.ndarray):

@@ -1,4 +1,4 @@
-"""The commands `lookalike search`, `classify` and `figures`, and the group `lookalike index`."""
+"""`lookalike search`, `classify`, `figures`, `report`, and the group `lookalike index`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -166,6 +166,36 @@ def figures(
 
     for file in draw_figures(model, index, out, data=data, ablation=ablation):
         console.print(f"Drew {file}")
+
+
+@app.command()
+def report(
+    index: IndexDirectory,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write the report to this file, with pictures."),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Labelled images that are not in INDEX. The answers for them are measured too.",
+        ),
+    ] = None,
+    device: DeviceOption = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Report how good the answers of INDEX are, which labels look wrong, and what would help."""
+    from indexer.reports.collection.text import summary_lines
+    from indexer.reports.collection_report import report_collection
+
+    result = report_collection(index, out, queries=queries, device=device)
+    if as_json:
+        print_json(asdict(result))
+        return
+    for line in summary_lines(result):
+        print(line)
+    print(f"Wrote {out}" if out else "To see pictures, pass --out FILE.html")
 
 
 def _print_matches(

@@ -53,8 +53,10 @@ class Embedder:
     ):
         """Load the network; raises ModelError if the directory is not a complete model.
 
-        Pass `card` if it has been read already. `auto` uses the GPU if torch finds one. torch is
-        imported only for a GPU. `num_threads` applies to the CPU; None means all cores.
+        If the model's card has been read already, pass it as `card`. The device `auto` is a GPU if
+        torch can use one, otherwise the CPU. If the device is `cpu` or the machine has no NVIDIA
+        driver, torch is not imported. `num_threads` is the number of CPU threads that the network
+        uses; None means all cores.
         """
         self.card = read_card(model_directory) if card is None else card
         self.device: Literal["cpu", "gpu"] = resolve_device(device)
@@ -80,7 +82,7 @@ def likeliest(logits: Floats, class_names: tuple[str, ...], k: int = 5) -> list[
 
 
 class _Forward(Protocol):
-    """Squares (B, S, S, 3) -> logits (B, classes) and features (B, 4096)."""
+    """Computes logits (B, classes) and features (B, 4096) from squares (B, S, S, 3)."""
 
     def __call__(self, squares: Pixels) -> tuple[Floats, Floats]: ...
 

@@ -1,10 +1,11 @@
 """The distances that an index can be searched by.
 
-To add a distance between features, name it in Metric and describe it in DISTANCES.
+To add a distance between features, add its name to Metric and its functions to DISTANCES.
 
 The paper uses the Euclidean distance between raw features (Krizhevsky et al. 2012, section 6.1).
-Cosine distance is 1 - cosine, from 0 to 2. A feature of zeros has cosine distance 1 from every
-feature. Hamming distance is the number of bits that differ between two binary codes.
+Cosine distance is 1 - cosine, from 0 to 2. If a feature contains only zeros, its cosine distance
+from every feature is 1. Hamming distance is the number of bits that differ between two binary
+codes.
 """
 
 from collections.abc import Callable
@@ -22,15 +23,17 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 """The distances between features."""
 QueryMetric = Literal[Metric, "hamming"]
 QUERY_METRICS: tuple[QueryMetric, ...] = get_args(QueryMetric)
-"""The metrics for an index with codes. An index without codes can be searched by METRICS only."""
+"""All metrics. An index without codes can be searched only by METRICS."""
 DEFAULT_RERANK = 2000
-"""Number of nearest codes whose items are ranked by Euclidean distance."""
+"""Default of `rerank`: the number of items with the nearest codes that are ranked again by
+Euclidean distance."""
 MAX_FLIPS = 4
-"""Maximum number of address bits that may differ. With 28 bits, there are 24,158 addresses that
-differ in at most 4."""
+"""Maximum of `flips`, the number of bits in which a code's address may differ from the query's
+address (see search/code_buckets.py). For an address of 28 bits, there are 24,158 addresses that
+differ from it in at most 4 bits."""
 NOISE = 1e-12
-"""Distances below this are rounding errors and count as 0. For squared Euclidean distances, the
-limit is relative to the vectors' squared lengths."""
+"""Distances below this limit are rounding errors and are set to 0. For squared Euclidean
+distances, the limit is this number times the sum of the two vectors' squared lengths."""
 
 F = TypeVar("F", np.float32, np.float64)
 
@@ -42,15 +45,15 @@ class Distance:
     to_query: Callable[[Doubles, Doubles], Doubles]
     """True distances: query (D,), features (n, D) -> (n,)."""
     matrix: Callable[[Doubles, Doubles], Doubles]
-    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). A distance
-    that is tiny compared with the features' lengths loses its last digits."""
+    """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). The last
+    digits of a distance are wrong if it is tiny compared with the features' lengths."""
     scan: Callable[[Floats, Floats, Floats, int], tuple[Floats, Rows]]
     """The k nearest features by a fast float32 scan: queries (Q, D), features (n, D), the features'
-    lengths (n,), k -> keys and positions, (Q, min(k, n)) each. The keys are not distances. They
-    only give the order of the features for one query."""
+    lengths (n,), k -> keys and positions, (Q, min(k, n)) each. The keys are not distances. For one
+    query, they have the same order as the distances."""
     as_euclidean: Callable[[Floats], Floats]
-    """Features (n, D) -> vectors (n, D) whose Euclidean distances have the same order. A FAISS
-    structure stores these vectors."""
+    """Convert features (n, D) to vectors (n, D). The Euclidean distances between these vectors have
+    the same order as this distance between the features. A FAISS structure stores the vectors."""
 
 
 def unit(vectors: npt.NDArray[F]) -> npt.NDArray[F]:
@@ -136,11 +139,11 @@ def parse_metric(text: str) -> QueryMetric:
 
 
 def resolve_rerank(metric: QueryMetric, rerank: int | None, flips: int | None) -> int | None:
-    """The number of nearest codes that are ranked again by Euclidean distance.
+    """The number of items with the nearest codes that are ranked again by Euclidean distance.
 
-    For hamming, the default is DEFAULT_RERANK. For the other metrics, the result is None. Raises
-    HammingOnlyError if `rerank` or `flips` is given for another metric, and UserError if one of
-    them is out of range.
+    If the metric is hamming, the result is `rerank`, or DEFAULT_RERANK if `rerank` is None. For the
+    other metrics, the result is None. Raises HammingOnlyError if `rerank` or `flips` is given for a
+    metric other than hamming. Raises UserError if `rerank` or `flips` is out of range.
     """
     if metric != "hamming":
         for name, value in (("rerank", rerank), ("flips", flips)):
@@ -155,7 +158,7 @@ def resolve_rerank(metric: QueryMetric, rerank: int | None, flips: int | None) -
 
 
 class HammingOnlyError(UserError):
-    """An option of the search by codes was given for a distance between features."""
+    """`rerank` or `flips` was given for a metric other than hamming."""
 
     def __init__(self, option: str, value: int, metric: QueryMetric):
         super().__init__(

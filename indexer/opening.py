@@ -48,10 +48,10 @@ class OpenIndex:
 
     @cached_property
     def probe(self) -> Probe | None:
-        """The classifier of the items' labels, None if the index has none.
+        """The classifier that predicts item labels; None if the index has no probe.
 
-        Raises IndexDirectoryError if it is damaged. If several threads need it at the same time,
-        each may read it, but the result is the same.
+        Raises IndexDirectoryError if the probe is damaged. If several threads need the probe at the
+        same time, each thread may read its file, but all threads get an equal probe.
         """
         return Probe.load(self.index)
 
@@ -102,11 +102,12 @@ class OpenIndex:
         rerank: int | None = None,
         flips: int | None = None,
     ) -> list[Match] | list[list[Match]]:
-        """Find the `k` nearest items, nearest first. A list of images gives one list per image.
+        """Find the `k` nearest items, nearest first.
 
-        `Searcher.search` explains the options. Raises ImageError for an unreadable image. Raises
-        UserError for an option that is unknown, out of range or does not fit the metric. Raises
-        IndexDirectoryError for hamming if the index has no codes.
+        For a list of images, the result is one list of matches per image. `Searcher.search`
+        explains the options. Raises ImageError for an unreadable image. Raises UserError if an
+        option is unknown, is out of range or does not fit the metric. Raises IndexDirectoryError if
+        the metric is hamming and the index has no codes.
         """
         rerank = resolve_rerank(parse_metric(metric), rerank, flips)
         _check_k(k)
@@ -139,10 +140,11 @@ class OpenIndex:
     def classify(
         self, images: QueryImage | QueryImages, k: int = 5, *, by: By = "classes"
     ) -> list[ClassScore] | list[list[ClassScore]]:
-        """The `k` most probable classes, most probable first. A list gives one list per image.
+        """The `k` most probable classes of an image, most probable first.
 
-        Raises ImageError for an unreadable image, UserError for an unknown `by` or a k below 1, and
-        NoProbeError for `by="items"` if the index has no probe.
+        For a list of images, the result is one list of classes per image. Raises ImageError for an
+        unreadable image, UserError for an unknown `by` or a k below 1, and NoProbeError for
+        `by="items"` if the index has no probe.
         """
         _check_k(k)
         classifier = self.classifier(by)
@@ -192,9 +194,10 @@ def open_index(
 ) -> OpenIndex:
     """Open the current commit of an index for queries.
 
-    `model` is a model directory to use instead of the index's own copy. It must be the model that
-    the index was built with. The network runs on the CPU with `num_threads` threads; None means all
-    cores. The index is searched on `device`. Raises IndexDirectoryError or ModelError.
+    `model` is a model directory to use instead of the index's own copy. The directory must contain
+    the model that the index was built with. The network runs on the CPU with `num_threads` threads;
+    None means all cores. The index is searched on `device`. Raises IndexDirectoryError or
+    ModelError.
     """
     directory = Path(directory)
     model_directory = Path(model) if model else directory / MODEL_FOLDER
@@ -209,10 +212,10 @@ def open_index(
 
 
 def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cpu") -> Classifier:
-    """Open the network of a model directory or of an index. `by="items"` needs an index's probe.
+    """Open a classifier with the network of a model directory or of an index.
 
-    Raises IndexDirectoryError if there is no probe, and ModelError if `directory` is neither a
-    model nor an index.
+    With `by="items"`, `directory` must be an index that has a probe; otherwise raises
+    IndexDirectoryError. Raises ModelError if `directory` is neither a model nor an index.
     """
     if not is_index(directory):
         if by == "items":
@@ -251,7 +254,7 @@ def _open_embedder(
 ) -> Embedder:
     """Check that the index was built with a model, and open its network.
 
-    `name` is the name of the model in an error.
+    In an error message, `name` names the model and `remedy` says what to do.
     """
     card = read_card(model_directory)
     check_model(index.manifest, index.directory, card.id, name, remedy)

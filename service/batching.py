@@ -88,8 +88,8 @@ class Batcher:
     def admit(self, num_images: int) -> Iterator[None]:
         """Count images as waiting inside the `with` block.
 
-        The block starts before the images are decoded and ends when they are answered. Raises
-        Overloaded if more than `max_waiting` images would be waiting.
+        The caller enters the block before it decodes the images, and leaves the block when they are
+        answered. Raises Overloaded if more than `max_waiting` images would be waiting.
         """
         if self._num_admitted + num_images > self._max_waiting:
             retry_s = max(1, math.ceil(self._num_admitted * self._image_s))

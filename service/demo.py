@@ -1,8 +1,9 @@
-"""The command `lookalike demo`: train, index, encode, draw the figures and serve.
+"""The command `lookalike demo`: make a network, index, encode, draw the figures and serve.
 
 Finished steps are not repeated.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from indexer.storage.codes import MIN_ITEMS
-from indexer.storage.manifest import MANIFEST_FILE, read_manifest
+from indexer.storage.codes import MIN_CODED_ITEMS
+from indexer.storage.manifest import MANIFEST_FILE, PROBE, read_manifest
+from service.demo_start import Start, choose_start
 from training.data.skipped import SKIPPED_FILE, describe_skipped
 from training.errors import UserError
 from training.network.model import CARD_FILE, read_card
@@ -20,14 +22,14 @@ from training.progress import console
 app = typer.Typer()
 
 QUICK_IMAGE_SIZE = 128
-"""Default side of the square, in pixels. Training is three times as fast as with the recipes' 224
-pixels. A few thousand images take minutes on a CPU."""
+"""Default side of the square, in pixels. Training is three times as fast as with 224 pixels, the
+size in the recipes. Training on a few thousand images takes minutes on a CPU."""
 FIGURE_FILES = ("figure-3.png", "figure-4.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of the demo. It writes to the directory `result`."""
+    """One step of the demo. It writes to the directory or the file `result`."""
 
     title: str
     result: Path
@@ -35,81 +37,121 @@ class Step:
     make: Callable[[], None]
 
 
+# Arguments and options.
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="[DATA]", help="A folder of class folders, a CSV, tar shards, or digits."
+    ),
+]
+Workdir = Annotated[Path, typer.Option(help="Directory for the model, the index and the figures.")]
+Serve = Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the index at the end.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to listen on. 0 means any free port.")
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="imagenet|none|MODEL|FILE",
+        help="The network to start from: torchvision's ImageNet weights, none to train from "
+        "scratch, a model directory, or a weights file. By default, imagenet if the weights "
+        "are at hand or can be downloaded, and none for digits.",
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of passes over the images in training. With --init, a network is trained "
+        "only if this option is given."
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square that the network sees, in pixels. The default is 128, "
+        "and 67 for digits."
+    ),
+]
+
+
 @app.command()
 def demo(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="[DATA]", help="A folder of class folders, a CSV, tar shards, or digits."
-        ),
-    ] = "digits",
-    workdir: Annotated[
-        Path, typer.Option(help="Directory for the model, the index and the figures.")
-    ] = Path("lookalike-demo"),
-    serve: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="Serve the index at the end.")
-    ] = True,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on. 0 means any free port.")
-    ] = 8000,
-    epochs: Annotated[
-        int | None,
-        typer.Option(help="Number of passes over the images. The default depends on the recipe."),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the square that the network sees, in pixels. The default is 128, "
-            "and 67 for digits."
-        ),
-    ] = None,
+    data: Data = "digits",
+    workdir: Workdir = Path("lookalike-demo"),
+    serve: Serve = True,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    init: Init = None,
+    epochs: Epochs = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Go from a folder of images to answers in a browser.
 
-    Train a network, index the images, make binary codes, draw the figures, and serve the index.
+    Make a network, index the images, make binary codes, draw the figures, and serve the index. With
+    ImageNet weights, a network is ready at once, and it learns the names of your labels from the
+    indexed images. From scratch, a network is trained on your images.
     """
-    _check_same_data(workdir / "model", data)
-    for number, step in enumerate(_steps(data, workdir, epochs, image_size), 1):
+    start = choose_start(data, workdir, init)
+    steps = _steps(start, workdir, epochs, image_size)
+    for number, step in enumerate(steps, 1):
         _run(number, step)
     index = workdir / "index"
     if serve:
         from service.cli import serve as serve_index
 
-        console.print(f"Step 5: Serve {index}")
+        console.print(f"Step {len(steps) + 1}: Serve {index}")
         serve_index(index, host=host, port=port)
     else:
         console.print(f"To serve the index, run: lookalike serve {index}")
 
 
-def _steps(data: str, workdir: Path, epochs: int | None, image_size: int | None) -> list[Step]:
+def _steps(start: Start, workdir: Path, epochs: int | None, image_size: int | None) -> list[Step]:
     model, index, figures = workdir / "model", workdir / "index", workdir / "figures"
-    return [
-        Step(
-            title="Train a network",
-            result=model,
-            is_done=(model / CARD_FILE).exists,
-            make=lambda: _train(data, model, epochs, image_size),
+    is_trained = start.is_from_scratch or epochs is not None
+    network = Step(
+        title="Train a network" if is_trained else f"Use the network {start.init}",
+        result=model,
+        is_done=(model / CARD_FILE).exists,
+        make=lambda: (
+            _train(start, model, epochs, image_size)
+            if is_trained
+            else _use(start.init, model, image_size)
         ),
-        Step(
-            title="Index the images",
-            result=index,
-            is_done=lambda: _is_indexed(index, model),
-            make=lambda: _index(data, model, index),
-        ),
-        Step(
-            title="Make binary codes",
-            result=index,
-            is_done=lambda: read_manifest(index).has_codes,
-            make=lambda: _encode(index),
-        ),
-        Step(
-            title="Draw the figures",
-            result=figures,
-            is_done=lambda: _are_drawn(figures, index),
-            make=lambda: _draw(model, index, figures),
-        ),
-    ]
+    )
+    indexing = Step(
+        title="Index the images",
+        result=index,
+        is_done=lambda: _is_indexed(index, model),
+        make=lambda: _index(start.data, model, index),
+    )
+    probe = Step(
+        title="Learn the labels",
+        result=index,
+        is_done=lambda: PROBE in read_manifest(index).artefacts,
+        make=lambda: _fit_probe(index),
+    )
+    codes = Step(
+        title="Make binary codes",
+        result=index,
+        is_done=lambda: read_manifest(index).has_codes,
+        make=lambda: _encode(index),
+    )
+    drawing = Step(
+        title="Draw the figures",
+        result=figures,
+        is_done=lambda: _are_drawn(figures, index),
+        make=lambda: _draw(model, index, figures, None if is_trained else start.data),
+    )
+    report = workdir / "report.html"
+    judging = Step(
+        title="Report how good the answers are",
+        result=report,
+        is_done=lambda: _is_newer(report, index),
+        make=lambda: _report(index, report),
+    )
+    return [network, indexing, *([] if is_trained else [probe]), codes, drawing, judging]
 
 
 def _run(number: int, step: Step) -> None:
@@ -120,33 +162,57 @@ def _run(number: int, step: Step) -> None:
     step.make()
 
 
-def _check_same_data(model: Path, data: str) -> None:
-    """Raise UserError if the working directory was made from other data.
-
-    Its steps would wrongly count as done.
-    """
-    if not (model / CARD_FILE).exists():
-        return
-    trained_on = str(read_card(model).data["name"])
-    if trained_on != data and Path(trained_on).resolve() != Path(data).resolve():
-        raise UserError(
-            f"{model.parent} was made from {trained_on}, not {data}; "
-            "pass another --workdir, or remove that directory first"
-        )
-
-
-def _train(data: str, model: Path, epochs: int | None, image_size: int | None) -> None:
+def _train(start: Start, model: Path, epochs: int | None, image_size: int | None) -> None:
     from training.learning.request import Request
     from training.learning.session import train
 
-    if image_size is None and data != "digits":
+    if image_size is None and start.is_from_scratch and start.data != "digits":
         image_size = QUICK_IMAGE_SIZE
-    result = train(Request(data=data, out=model, epochs=epochs, image_size=image_size, resume=True))
+    request = Request(
+        data=start.data,
+        out=model,
+        epochs=epochs,
+        image_size=image_size,
+        init=start.init,
+        resume=True,
+    )
+    result = train(request)
     metrics = result.card.metrics
     skipped = describe_skipped(result.skipped, model / SKIPPED_FILE)
     console.print(
         f"Held-out images: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}; {skipped}"
     )
+
+
+def _use(init: str, model: Path, image_size: int | None) -> None:
+    """Make the model directory from a network that is already trained."""
+    if image_size is not None:
+        raise UserError(
+            f"--image-size has no effect on the trained network {init}; leave it out, or train a "
+            "network of your own with --init none"
+        )
+    if Path(init).is_dir():
+        shutil.copytree(init, model, dirs_exist_ok=True)
+        card = read_card(model)
+    else:
+        from training.network.importing import import_weights
+
+        card = import_weights(init, model)
+    console.print(f"{len(card.class_names):,} classes, {card.image_size} pixels")
+
+
+def _fit_probe(index: Path) -> None:
+    from indexer.learned.probe_fitting import make_probe
+
+    try:
+        facts = make_probe(index)
+    except UserError as error:
+        console.print(f"No probe: {error}")
+        return
+    accuracy = "too few images to measure it"
+    if facts.accuracy is not None:
+        accuracy = f"top-1 {facts.accuracy:.2%} (chance: {facts.chance:.2%})"
+    console.print(f"{len(facts.labels)} labels; held-out images: {accuracy}")
 
 
 def _is_indexed(index: Path, model: Path) -> bool:
@@ -166,10 +232,10 @@ def _index(data: str, model: Path, index: Path) -> None:
 
 def _encode(index: Path) -> None:
     num_items = read_manifest(index).num_items
-    if num_items < MIN_ITEMS:
+    if num_items < MIN_CODED_ITEMS:
         console.print(
             f"No codes: the index has {num_items} images, "
-            f"but learning codes needs at least {MIN_ITEMS}"
+            f"but learning codes needs at least {MIN_CODED_ITEMS}"
         )
         return
     from indexer.learned.encode import encode
@@ -179,13 +245,25 @@ def _encode(index: Path) -> None:
 
 
 def _are_drawn(figures: Path, index: Path) -> bool:
-    """Whether all figures exist and are not older than the index."""
-    files = [figures / name for name in FIGURE_FILES]
+    return all(_is_newer(figures / name, index) for name in FIGURE_FILES)
+
+
+def _is_newer(file: Path, index: Path) -> bool:
+    """Whether a file exists and is not older than the index."""
     made_at = (index / MANIFEST_FILE).stat().st_mtime
-    return all(file.exists() and file.stat().st_mtime >= made_at for file in files)
+    return file.exists() and file.stat().st_mtime >= made_at
 
 
-def _draw(model: Path, index: Path, figures: Path) -> None:
+def _draw(model: Path, index: Path, figures: Path, data: str | None) -> None:
+    """Draw the figures. If `data` is None, Figure 4 shows the held-out images of the training."""
     from indexer.reports.figures import draw_figures
 
-    draw_figures(model, index, figures)
+    draw_figures(model, index, figures, data=data)
+
+
+def _report(index: Path, file: Path) -> None:
+    from indexer.reports.collection.text import summary_lines
+    from indexer.reports.collection_report import report_collection
+
+    for line in summary_lines(report_collection(index, file)):
+        console.print(line)

@@ -121,7 +121,7 @@ class Engine:
             return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
     def known_label(self, label: str | None) -> str | None:
-        """The label, or None if it is empty, which means all items.
+        """The label. If it is empty, the result is None, which means all items.
 
         Raises UnknownLabelError if no item has this label.
         """
@@ -136,7 +136,7 @@ class Engine:
     async def _embed(self, files: Sequence[BinaryIO]) -> Embedding:
         loop = asyncio.get_running_loop()
         decoding = (loop.run_in_executor(self._threads, self._decode, file) for file in files)
-        # Wait for all images even if one fails, because the files are closed after the answer.
+        # Wait for all images even if one fails, because the answer closes the files of all images.
         decoded = await asyncio.gather(*decoding, return_exceptions=True)
         squares = []
         for position, square in enumerate(decoded):

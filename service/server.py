@@ -1,7 +1,7 @@
 """The HTTP server: uvicorn with a socket that is already bound.
 
-The server reports when it accepts connections. When it is asked to stop, it drains
-before it closes its connections.
+The server reports when it starts to accept connections. When it is asked to stop, it still answers
+requests for some time before it closes its connections.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that calls `on_listening` when it accepts connections.
+    """A uvicorn server that calls `on_listening` when it starts to accept connections.
 
     After SIGTERM or Ctrl-C, /readyz answers 503, and new requests are still accepted for `drain_s`
     seconds. Then unfinished requests have `shutdown_s` seconds to finish.

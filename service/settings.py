@@ -55,10 +55,11 @@ class Settings(BaseSettings):
     """Number of threads that the network uses. By default, it uses all cores."""
     drain_s: float = Field(0.0, ge=0)
     """Time for which the service still accepts requests after it has been asked to stop, in
-    seconds. During this time /readyz answers 503, so that a load balancer can send its requests
-    elsewhere."""
+    seconds. During this time /readyz answers 503, so that a load balancer can send its requests to
+    other instances."""
     shutdown_s: int = Field(30, ge=0)
-    """Time that unfinished requests have after `drain_s`, in seconds. Then they are cut off."""
+    """Time that unfinished requests have after `drain_s`, in seconds. After this time, they
+    are cancelled."""
     access_log: bool = False
     """Write a log line for every request."""
 
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
 
 
 def read_settings(**given: Any) -> Settings:
-    """Read the settings from the environment. The arguments take precedence.
+    """Read the settings from the environment. An argument replaces the value of its variable.
 
     Raises UserError if a setting is wrong.
     """

@@ -20,6 +20,9 @@ NUM_IMAGES_PER_COLOUR = 6
 BESIDE_THE_PROJECT = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED_DATA = Path(os.environ.get("LOOKALIKE_SHARED_DATA", BESIDE_THE_PROJECT))
 
+# No test downloads the ImageNet weights, or uses those of this machine.
+os.environ["LOOKALIKE_WEIGHTS_URL"] = "/nonexistent/alexnet-owt-7be5be79.pth"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked `gpu` without a GPU, before their fixtures are made."""

@@ -82,10 +82,11 @@ RecipeOption = Annotated[
 ]
 Resume = Annotated[bool, typer.Option(help="Continue the unfinished run in --out.")]
 Init = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="A model directory to fine-tune. "
-        "If the classes differ, the last layer is initialised again."
+        metavar="WEIGHTS",
+        help="Start from imagenet (torchvision's weights), a model directory or a weights file. "
+        "none means random weights. If the classes differ, the last layer is initialised again.",
     ),
 ]
 TowerDevices = Annotated[
@@ -254,9 +255,11 @@ def ablate(
 @app.command("import")
 def import_(
     weights: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="WEIGHTS", show_default=False, help="A .pth, .safetensors or .caffemodel file."
+            metavar="WEIGHTS",
+            show_default=False,
+            help="A .pth, .safetensors or .caffemodel file, or imagenet: torchvision's weights.",
         ),
     ],
     out: Out,

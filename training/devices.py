@@ -1,4 +1,7 @@
-"""The device that computes: the CPU or a GPU. Torch is imported only when it is needed."""
+"""Choose the device that a command computes on: the CPU or a GPU.
+
+The module imports torch only inside its functions, because importing torch takes seconds.
+"""
 
 import os
 from functools import cache
@@ -13,11 +16,12 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "gpu", "auto"]
 """The device that a command computes on. `auto` uses a GPU if there is one, otherwise the CPU."""
 GPU_DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg")
-"""Device files of NVIDIA's driver on Linux and in WSL. Without them, no GPU can be used."""
+"""Device files of NVIDIA's driver on Linux and in WSL. If none exists, no GPU can be used."""
 MIN_FREE_BYTES = 2 * 2**30
-"""Free memory that a GPU must have to be used.
+"""Minimum free memory of a GPU. With less free memory, the GPU is not used.
 
-AlexNet's weights, gradients and momentum take 0.7 GiB, and the activations of a batch as much.
+AlexNet's weights, gradients and momentum take 0.7 GiB together. The activations of a batch take
+another 0.7 GiB.
 """
 
 
@@ -40,7 +44,10 @@ def device_name(device: "torch.device") -> str:
 
 
 def resolve_device(device: Device) -> Literal["cpu", "gpu"]:
-    """Choose the CPU or a GPU; raises UserError for `gpu` if torch cannot use one."""
+    """Turn `auto` into `cpu` or `gpu`. The values `cpu` and `gpu` stay as they are.
+
+    Raises UserError if `device` is `gpu` and torch cannot use a GPU.
+    """
     if device == "cpu":
         return "cpu"
     # Importing torch takes seconds, so the driver's files are checked first.
@@ -58,9 +65,10 @@ def resolve_device(device: Device) -> Literal["cpu", "gpu"]:
 
 
 def gpu_problem() -> str | None:
-    """Why torch cannot compute on the first GPU that it sees, or None.
+    """The reason why torch cannot compute on the first GPU that it lists, or None if it can.
 
-    The GPU is tried with a small product, because a torch without kernels for a GPU still lists it.
+    The function multiplies two small matrices on the GPU. This test is needed because torch also
+    lists a GPU for which it has no kernels.
     """
     import torch
 
@@ -81,7 +89,10 @@ def gpu_problem() -> str | None:
 
 
 def _checked(device: Device) -> Literal["cpu", "gpu"]:
-    """`gpu` if the GPU works. Otherwise `cpu` for `auto`, and a UserError for `gpu`."""
+    """Return `gpu` if torch can compute on the first GPU.
+
+    If it cannot, return `cpu` for the device `auto`, and raise UserError for the device `gpu`.
+    """
     if device == "auto":
         return "gpu" if _is_usable() else "cpu"
     if problem := gpu_problem():

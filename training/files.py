@@ -23,10 +23,11 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to. If the block succeeds, replace `file` with that file.
+    """Yield the path of a temporary file. If the `with` block succeeds, it replaces `file`.
 
-    The replacement survives a power cut. After an error the temporary file is removed. If an
-    OSError has no file name, for example because the disk is full, it gets the name of `file`.
+    The new content of `file` survives a power cut. If the block fails, the temporary file is
+    removed. An OSError without a file name, such as the one for a full disk, is raised again with
+    the name of `file`.
     """
     temporary = file.with_name(f".{file.name}{TEMPORARY_SUFFIX}")
     try:
@@ -42,7 +43,10 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a folder's list of names to the disk, so that it survives a power cut."""
+    """Flush a file to the disk, so that it survives a power cut.
+
+    If `path` is a folder, the names of its files are flushed.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

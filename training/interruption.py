@@ -19,10 +19,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Record the first SIGINT or SIGTERM in a StopRequest; raise KeyboardInterrupt at the second.
+    """Record the first SIGINT or SIGTERM in a StopRequest. The second raises KeyboardInterrupt.
 
-    The earlier handlers are restored at the end. Outside the main thread nothing is changed,
-    because Python allows only the main thread to set handlers.
+    At the end of the `with` block, the previous signal handlers are restored. Outside the main
+    thread, no handler is set, because Python allows only the main thread to set handlers.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Store, print and sort the names of files and labels."""
+"""Prepare the names of files and labels for storing, printing and sorting."""
 
 import os
 import re
@@ -21,7 +21,8 @@ def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
 
     Use it to list labels for people. Class indices keep the alphabetical order of `class_names`.
     """
-    # Numbers are compared by length, then by text: int() refuses more than 4,300 digits.
+    # Two numbers are compared by their count of digits, and then digit by digit, because int()
+    # refuses more than 4,300 digits.
     pieces = [
         (text, digits.lstrip("0") or digits[:1])
         for text, digits in re.findall("([^0-9]*)([0-9]*)", name)

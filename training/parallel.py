@@ -1,4 +1,4 @@
-"""The number of usable cores, and a map in threads that runs ahead of its consumer."""
+"""Count the usable cores, and apply a function to items in threads, ahead of the consumer."""
 
 import math
 import os
@@ -12,7 +12,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Linux mounts the control groups of a container here."""
+"""The folder where Linux mounts the control groups of a container."""
 
 
 def num_cores() -> int:
@@ -27,7 +27,7 @@ def num_cores() -> int:
 
 
 def _cpu_quota() -> float:
-    """The number of cores that the container's control group allows, infinite without a quota."""
+    """The number of cores that the container's control group allows. Without a quota, infinity."""
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()  # version 2
     except (OSError, ValueError):
@@ -46,8 +46,8 @@ def map_ahead(
 ) -> Iterator[R]:
     """Apply `function` to each item in the pool's threads. The results keep the items' order.
 
-    At most `ahead` items are started before their results are taken. `pool.map` has no such limit.
-    So memory stays bounded even if the consumer is slow.
+    While the consumer uses a result, the pool works on at most `ahead` further items. So memory
+    stays bounded even if the consumer is slow. `pool.map` has no such limit.
     """
     waiting: deque[Future[R]] = deque()
     for item in items:

@@ -18,12 +18,16 @@ console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_
 
 
 class Bar:
-    """A progress bar: how many of all images are done, live figures, the rate and the time left.
+    """A progress bar with the number of finished images, the total, the rate and the time left.
 
-    It is a context manager. Nothing is shown if standard error is not a terminal.
+    It also shows the elapsed time, and a text with current values such as the loss. Use the bar as
+    a context manager. If standard error is not a terminal, nothing is shown. If `total` is None,
+    the total is shown as unknown.
     """
 
-    def __init__(self, title: str, total: int, unit: str = "images", *, is_shown: bool = True):
+    def __init__(
+        self, title: str, total: int | None, unit: str = "images", *, is_shown: bool = True
+    ):
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -54,7 +58,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, count: int = 1, text: str | None = None) -> None:
-        """Add `count` to the number of finished images. `text` replaces the live figures."""
+        """Add `count` to the number of finished images. `text` replaces the text of the bar."""
         self.num_done += count
         task = self._progress.tasks[0]
         rate = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""

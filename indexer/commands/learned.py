@@ -46,7 +46,7 @@ def encode(
 def probe(index: IndexDirectory, as_json: AsJson = False) -> None:
     """Fit a classifier of the items' labels (the probe), and store it in INDEX.
 
-    The accuracy that is printed is measured on held-out items, a fifth of all items.
+    The command prints the accuracy on held-out items, which are a fifth of all items.
 
     `classify INDEX IMAGE --by items` and `POST /classify?by=items` use the probe. Run the command
     again after items were added or removed.
@@ -84,9 +84,9 @@ def map_(
     The map is stored in INDEX. `lookalike serve` shows it on the page and at `GET /map`. Run the
     command again after items were added.
     """
-    from indexer.learned.item_map import MAX_ITEMS, make_map
+    from indexer.learned.item_map import MAX_MAPPED_ITEMS, make_map
 
-    facts, files = make_map(index, max_items=MAX_ITEMS if items is None else items)
+    facts, files = make_map(index, max_items=MAX_MAPPED_ITEMS if items is None else items)
     if as_json:
         print_json(asdict(facts) | {"files": [str(file) for file in files]})
         return

@@ -20,8 +20,8 @@ KindOption = Annotated[
     typer.Option(
         metavar="|".join(KINDS),
         show_default=False,
-        help="How to search. With auto, a small index is scanned. A larger index uses the most "
-        "precise kind that fits into the memory.",
+        help="The kind of search. With auto, a small index is scanned, and a larger index uses the "
+        "most precise kind that fits into the memory.",
     ),
 ]
 MemoryOption = Annotated[

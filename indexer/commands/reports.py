@@ -72,11 +72,12 @@ def quality(
 
     Recall compares the answers with exact search. Precision and mAP compare the labels.
     """
+    from indexer.reports.distance_choice import better_metric
     from indexer.reports.quality import measure
 
     report = measure(index, data=queries, k=k, device=device)
     if as_json:
-        print_json(asdict(report))
+        print_json(asdict(report) | {"better_metric": better_metric(report.feature_precisions)})
     else:
         _print_quality(index, queries, k, report)
 
@@ -166,6 +167,8 @@ def _describe_structure(facts: Mapping[str, Any]) -> str:
 
 
 def _print_quality(index: Path, queries: str | None, k: int, report: "QualityReport") -> None:
+    from indexer.reports.distance_choice import describe_choice
+
     print(
         f"{index} holds {report.num_items:,} items, searched as {report.kind}; "
         + (
@@ -188,6 +191,8 @@ def _print_quality(index: Path, queries: str | None, k: int, report: "QualityRep
     ):
         if count:
             print(f"{what}: {count:,}")
+    if sentence := describe_choice(report.feature_precisions, k):
+        print(sentence)
 
 
 def _print_groups(duplicates: "Duplicates", *, are_all_in_file: bool) -> None:

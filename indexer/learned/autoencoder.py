@@ -1,12 +1,12 @@
 """The autoencoder that learns binary codes from features, without labels: settings, network, loss.
 
 Krizhevsky and Hinton 2011 (ESANN) and section 6.1 of the 2012 paper propose an autoencoder for
-this. If an autoencoder only learns to reconstruct, its codes rank worse than those of ITQ, judged
-by labels. This autoencoder has five parts that make it better. benchmarks/codes.py measures the
-effect of each part:
+this purpose. If an autoencoder only learns to reconstruct features, a ranking by its codes agrees
+less well with the labels than a ranking by codes of ITQ (iterative quantization). Five properties
+make this autoencoder better. benchmarks/codes.py measures the effect of each of them:
 
-- The encoder has one hyperplane per bit. A deeper encoder memorises the items, and gives queries
-  codes far from those of similar items.
+- The encoder has one hyperplane per bit. A deeper encoder memorises the items, and the codes that
+  it gives to queries are far from the codes of similar items.
 - The decoder sees only bits and reconstructs the feature. Therefore the codes keep what
   distinguishes the items.
 - Neighbourhood bits are trained so that the share of equal bits in two codes follows the cosine
@@ -38,8 +38,8 @@ class AutoencoderSettings:
     """How an autoencoder is trained.
 
     The defaults were chosen on the features of Imagenette, with queries that are not part of the
-    training data. Two figures were compared: how well the codes rank by label, and how many
-    Euclidean neighbours they find.
+    training data. Two measures were compared: how well a ranking by codes agrees with the labels,
+    and how many Euclidean neighbours a search by codes finds.
     """
 
     num_bits: int
@@ -51,8 +51,8 @@ class AutoencoderSettings:
     batch_size: int = 1024
     """Number of items per training step."""
     learning_rate: float = 3e-3
-    """Highest learning rate of AdamW. It is reached after a tenth of the steps, and then falls to
-    almost 0."""
+    """Maximum learning rate of AdamW. The learning rate reaches it after a tenth of the steps, and
+    then falls to almost 0."""
     num_components: int = 128
     """Number of principal components of a feature that the encoder sees."""
     hidden_units: int = 256
@@ -70,8 +70,9 @@ class AutoencoderSettings:
     reconstruction_weight: float = 1.0
     """Weight of the decoder's reconstruction loss."""
     sharpness: float = 5.0
-    """Steepness of the tanh at the end of training. It is 1 at the start. With 0, no tanh is used:
-    the gradient of a bit is 1 between -1 and 1, and 0 outside."""
+    """Steepness of the tanh at the end of training. At the start, the steepness is 1. If this
+    setting is 0, no tanh is used: the gradient of a bit is 1 if the bit's input is between -1 and
+    1, and otherwise 0."""
 
     @property
     def num_neighbourhood_bits(self) -> int:
@@ -82,7 +83,7 @@ class AutoencoderSettings:
     def sharpness_at(self, step: int) -> float:
         """The steepness of the tanh at a step, which is 0 to num_steps - 1.
 
-        It grows linearly from 1.
+        The steepness grows linearly from 1.
         """
         if not self.sharpness:
             return 0.0
@@ -100,8 +101,8 @@ class Autoencoder(nn.Module):
         generator = torch.Generator().manual_seed(settings.seed)
         self._num_neighbourhood_bits = settings.num_neighbourhood_bits
         self.planes = nn.Parameter(_normal(settings.num_bits, num_components, generator))
-        # Within a batch, each bit is 1 for about half of the items. The length of a plane's vector
-        # has no effect.
+        # Because of this normalisation, each bit is 1 for about half of the items of a batch, and
+        # the length of a plane's vector has no effect.
         self.scaling = nn.BatchNorm1d(settings.num_bits, affine=False, track_running_stats=False)
         self.decoder = nn.Sequential(
             _linear(settings.num_bits, settings.hidden_units, generator),
@@ -114,8 +115,8 @@ class Autoencoder(nn.Module):
         """The neighbourhood bits and the detail bits of components (B, D).
 
         Noise (B, D) is added to the input of the neighbourhood bits. The value of a bit is -1 or 1.
-        Its gradient is the gradient of a tanh. If sharpness is 0, it is the gradient of a clamp to
-        -1..1.
+        The gradient of a bit is the gradient of a tanh. If `sharpness` is 0, it is the gradient of
+        a clamp to -1..1.
         """
         count = self._num_neighbourhood_bits
         sides = [(components + noise) @ self.planes[:count].T, components @ self.planes[count:].T]
@@ -127,10 +128,10 @@ class Autoencoder(nn.Module):
 
 
 def similarity_loss(bits: Tensor, similarities: Tensor) -> Tensor:
-    """The mean squared error between the codes' similarities and the wanted similarities.
+    """The mean squared error between the similarities of codes and the target similarities.
 
-    `bits` (B, num_bits) are -1 or 1. `similarities` (B, B) are from -1 to 1. Pairs of an item with
-    itself do not count.
+    `bits` (B, num_bits) are -1 or 1. `similarities` (B, B) are the targets, from -1 to 1. Pairs of
+    an item with itself do not count.
     """
     num_items, num_bits = bits.shape
     if not num_bits:

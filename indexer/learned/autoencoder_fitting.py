@@ -23,7 +23,7 @@ from indexer.learned.autoencoder import (
     cosine_similarities,
     similarity_loss,
 )
-from indexer.storage.codes import MIN_ITEMS, CodeFacts, Encoder
+from indexer.storage.codes import MIN_CODED_ITEMS, CodeFacts, Encoder
 from training.errors import UserError
 from training.files import replacing
 from training.progress import Bar
@@ -62,7 +62,7 @@ def fit(
     run.train(checkpoint, _fingerprint(features, settings, device))
     planes = run.network.planes.detach()  # (bits, D)
     weights = planes @ basis.T * scale  # (bits, 4096)
-    # A bit is 1 if the projection is above its mean over all items. The mean is without noise.
+    # A bit is 1 if the projection is above its mean over all items, computed without noise.
     thresholds = weights @ mean + (components @ planes.T).mean(dim=0)  # (bits,)
     facts = CodeFacts(
         num_bits=settings.num_bits,
@@ -162,10 +162,10 @@ class _Run:
 
 
 def neighbourhoods(components: Tensor, share: float) -> Tensor:
-    """The mean direction of the nearest items of each item, by cosine, (n, D).
+    """For each item, the mean direction of the items that are nearest by cosine, (n, D).
 
-    The item itself is one of them. `share` (0 to 1) is the share of all items that counts as
-    nearest.
+    The item itself is one of its nearest items. `share` (0 to 1) is the share of all items that
+    count as nearest.
     """
     directions = functional.normalize(components)
     count = max(1, round(share * len(components)))
@@ -201,10 +201,10 @@ def _blocks(features: Floats, device: torch.device) -> Iterator[Tensor]:
 
 def _check(features: Floats) -> None:
     """Raise UserError if no codes can be learned from these features."""
-    if len(features) < MIN_ITEMS:
+    if len(features) < MIN_CODED_ITEMS:
         raise UserError(
-            f"an autoencoder needs at least {MIN_ITEMS} items to learn from, got {len(features)}; "
-            "add more images, or search without codes"
+            f"an autoencoder needs at least {MIN_CODED_ITEMS} items to learn from, "
+            f"got {len(features)}; add more images, or search without codes"
         )
     if not np.isfinite(features).all():
         raise UserError(
@@ -233,12 +233,12 @@ def _write_checkpoint(file: Path, fingerprint: str, state: dict[str, Any]) -> No
 
 
 def _read_checkpoint(file: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read the state of this run. Return None if the file is missing, damaged or of another run."""
+    """Read the state of this run; None if the file is missing, damaged or from another run."""
     if not file.is_file():
         return None
     try:
         state = torch.load(file, weights_only=True)
-    except Exception:  # torch raises many types for damaged files; starting again is safe
+    except Exception:  # torch raises many types for a damaged file; starting again is safe
         return None
     is_same = isinstance(state, dict) and state.get("fingerprint") == fingerprint
     return state if is_same else None

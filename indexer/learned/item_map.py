@@ -1,8 +1,8 @@
 """The map of the items: similar items lie close together in two dimensions.
 
 The layout is computed by t-SNE (van der Maaten and Hinton 2008). The features are first scaled to
-length 1, so that their Euclidean distances have the same order as the cosine distances. PCA then
-reduces them to 50 numbers, as the authors of t-SNE do. Making a map needs scikit-learn and
+length 1, so that their Euclidean distances have the same order as the cosine distances. Then PCA
+reduces each feature to 50 numbers, as the authors of t-SNE do. Making a map needs scikit-learn and
 matplotlib, which are in the `full` extra. Reading a map needs only NumPy.
 """
 
@@ -27,8 +27,8 @@ from training.errors import UserError
 from training.naming import natural_key
 from training.progress import console
 
-MIN_ITEMS = 5
-MAX_ITEMS = 20_000
+MIN_MAPPED_ITEMS = 5
+MAX_MAPPED_ITEMS = 20_000
 """Maximum number of items on a map. A larger index is sampled."""
 NUM_COMPONENTS = 50
 PERPLEXITY = 30.0
@@ -50,12 +50,12 @@ class MapFacts:
     num_items: int
     """Number of items in the index at that commit."""
     num_shown: int
-    """Number of items on the map. It shows all items or a sample."""
+    """Number of items on the map. The map shows all items or a sample."""
 
 
 @dataclass(frozen=True)
 class Map:
-    """The positions of the items. `labels` are the labels of the items shown, in natural order."""
+    """The positions of items. `labels` are the labels of these items, in natural order."""
 
     facts: MapFacts
     labels: list[str]
@@ -86,21 +86,22 @@ class Map:
         )
 
 
-def make_map(directory: Path, *, max_items: int = MAX_ITEMS) -> tuple[MapFacts, list[Path]]:
+def make_map(directory: Path, *, max_items: int = MAX_MAPPED_ITEMS) -> tuple[MapFacts, list[Path]]:
     """Make a map of the items, and replace the earlier map; raises UserError.
 
     If the index has more than `max_items` items, the map shows a sample of them. Returns the facts
     of the map and its two files: a picture, and a JSON file with the same map.
     """
-    if not MIN_ITEMS <= max_items <= MAX_ITEMS:
+    if not MIN_MAPPED_ITEMS <= max_items <= MAX_MAPPED_ITEMS:
         raise UserError(
-            f"--items must be a number from {MIN_ITEMS} to {MAX_ITEMS:,}, got {max_items:,}"
+            f"--items must be a number from {MIN_MAPPED_ITEMS} to {MAX_MAPPED_ITEMS:,}, "
+            f"got {max_items:,}"
         )
     with IndexWriter.open(directory) as writer:
         index = writer.index
-        if len(index.rows) < MIN_ITEMS:
+        if len(index.rows) < MIN_MAPPED_ITEMS:
             raise UserError(
-                f"a map needs at least {MIN_ITEMS} items but {directory} contains "
+                f"a map needs at least {MIN_MAPPED_ITEMS} items but {directory} contains "
                 f"{len(index.rows)}; to add more, run: lookalike index add"
             )
         rows = np.sort(np.random.default_rng(SEED).permutation(index.rows)[:max_items])
@@ -136,8 +137,8 @@ def lay_out(features: Floats) -> Floats:
         # If all features are equal, PCA divides by a variance of 0.
         warnings.simplefilter("ignore", RuntimeWarning)
         reduced = pca.fit_transform(unit(features))  # (n, components)
-    # The initial points are the default of t-SNE. They are computed here, because scikit-learn
-    # fails if their spread is 0.
+    # These initial points are the same as scikit-learn's default. They are computed here, because
+    # scikit-learn fails if the points have no spread.
     start = reduced[:, :2] / max(float(reduced[:, 0].std()), tiny) * 1e-4
     tsne = TSNE(
         perplexity=min(PERPLEXITY, (num_items - 1) / 3),

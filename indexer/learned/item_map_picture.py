@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NO_LABEL = -1
 """Label number of an item that has no label."""
 MAX_COLOURS = 20
-"""Maximum number of labels with their own colour. The most frequent labels get one."""
+"""Maximum number of labels with their own colour. These are the most frequent labels."""
 MAX_NAME_LENGTH = 32
 """Maximum number of characters of a label in the legend."""
 OTHERS_COLOUR = "0.75"
@@ -32,7 +32,7 @@ def write_map_picture(
     """Draw a map and write it as PNG. `draw_map` explains the arguments."""
     figure = draw_map(points, label_numbers, labels)
     with warnings.catch_warnings():
-        # The font of matplotlib lacks the letters of some scripts. It shows boxes for them.
+        # matplotlib's font lacks the letters of some scripts, and boxes are drawn instead.
         warnings.simplefilter("ignore", UserWarning)
         figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
 

@@ -1,6 +1,6 @@
 """Logistic regression on scaled features. The weights include the scaling.
 
-It needs scikit-learn, which is in the `full` extra.
+Fitting needs scikit-learn, which is in the `full` extra.
 """
 
 import warnings
@@ -18,10 +18,10 @@ from training.network.model import NUM_FEATURES
 def fit_linear(
     features: Floats, labels: Rows, scaling: Scaling, inverse_penalty: float
 ) -> tuple[Floats, Floats]:
-    """Fit weights (labels, 4096) and bias (labels,) for features that are not scaled.
+    """Fit weights (labels, 4096) and bias (labels,) that can be applied to unscaled features.
 
-    With `length` scaling, the weights are for features that are scaled to length 1, but not
-    otherwise scaled.
+    With `length` scaling, they can be applied to features that are scaled to length 1, and not
+    scaled in any other way.
     """
     scaled, mean, divisor = scale(features, scaling)
     if len(scaled) < NUM_FEATURES:
@@ -57,7 +57,8 @@ def rotate(features: Floats) -> tuple[Doubles, Doubles]:
     """Coordinates (n, m) of features in an orthonormal basis (4096, m) of their span.
 
     m is the smaller of n and 4096. The penalty depends only on the length of the weights, and a
-    rotation does not change this length. Therefore the fit is the same. It is faster for few items.
+    rotation does not change this length. Therefore a fit to the coordinates has the same result as
+    a fit to the features. For few items, the fit to the coordinates is faster.
     """
     basis, coordinates = np.linalg.qr(features.T.astype(np.float64))
     return np.ascontiguousarray(coordinates.T), basis

@@ -1,7 +1,8 @@
 """The probe: a linear classifier that predicts the items' labels from features.
 
-It is stored in the index. It gives an index new classes, and no network has to be trained. Using a
-probe needs only NumPy. probe_fitting.py fits it.
+The probe is stored in the index. With a probe, images can be classified by the labels of the items,
+and no network has to be trained for this. Using a probe needs only NumPy. probe_fitting.py fits a
+probe.
 """
 
 from collections.abc import Mapping
@@ -47,12 +48,12 @@ class ProbeFacts:
     inverse_penalty: float
     """scikit-learn's C."""
     num_held_out: int
-    """Number of items that the accuracies are measured on."""
+    """Number of held-out items. The accuracies are measured on these items."""
     accuracy: float | None
     """Accuracy of a probe that was fitted on the items that are not held out."""
     vote_euclidean: float | None
-    """Accuracy of a vote of the five nearest items that are not held out, by Euclidean distance. If
-    two labels have equally many votes, the label with the nearest item wins."""
+    """Accuracy of a vote of the five nearest items by Euclidean distance. Held-out items do not
+    vote. If two labels have equally many votes, the label with the nearest item wins."""
     vote_cosine: float | None
     """Accuracy of the same vote, by cosine distance."""
     chance: float | None

@@ -71,14 +71,16 @@ def fit(index: Index) -> Probe:
             f"a probe needs 2 to {MAX_LABELS:,} labels but the items of {index.directory} "
             f"have {len(names):,}; {remedy}"
         )
-    rows, labels = _labelled(index, names)
+    rows, labels = labelled_rows(index, names)
     num_items = len(rows)
-    chosen = np.sort(_stratified(labels, MAX_ITEMS))
+    chosen = np.sort(stratified_sample(labels, MAX_ITEMS))
     rows, labels = rows[chosen], labels[chosen]
     features = np.asarray(index.features[rows])  # (n, 4096)
     is_held_out = _held_out(index, rows)
     with Bar("Fitting", len(SCALINGS) * len(INVERSE_PENALTIES) + 2, "fits") as bar:
-        scaling, inverse_penalty = _tune(features[~is_held_out], labels[~is_held_out], bar)
+        scaling, inverse_penalty = choose_settings(
+            features[~is_held_out], labels[~is_held_out], bar
+        )
         shares = _measure(features, labels, is_held_out, scaling, inverse_penalty)
         bar.advance(1)
         weights, bias = fit_linear(features, labels, scaling, inverse_penalty)
@@ -107,7 +109,14 @@ def vote(features: Floats, labels: Rows, queries: Floats) -> Rows:
 
     queries, features = np.ascontiguousarray(queries), np.ascontiguousarray(features)
     _, nearest = faiss.knn(queries, features, min(NUM_VOTERS, len(features)))
-    votes = labels[nearest]  # (Q, voters), nearest first
+    return count_votes(labels[nearest])
+
+
+def count_votes(votes: Rows) -> Rows:
+    """The most frequent label of each line of votes (Q, voters), (Q,).
+
+    The nearest voter comes first. If two labels have equally many votes, the first one wins.
+    """
     counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
     # argmax returns the first of equal counts, so the nearest voter wins.
     winners: Rows = votes[np.arange(len(votes)), counts.argmax(axis=1)]
@@ -147,7 +156,7 @@ def _measure(
     return accuracies(others, other_labels, queries, labels[is_held_out], logits)
 
 
-def _labelled(index: Index, names: Sequence[str]) -> tuple[Rows, Rows]:
+def labelled_rows(index: Index, names: Sequence[str]) -> tuple[Rows, Rows]:
     """The rows of the items that have a label, and the positions of their labels in `names`."""
     hashes = np.array([hash_of(name) for name in names], np.uint64)
     order = np.argsort(hashes)
@@ -166,12 +175,17 @@ def _held_out(index: Index, rows: Rows) -> Mask:
     _, held_out = split(Example(path, label, b"") for path, label in texts)
     held_out_paths = {example.path for example in held_out}
     is_held_out = np.array([path in held_out_paths for path, _ in texts], bool)
+    return without_copies(index, rows, is_held_out)
+
+
+def without_copies(index: Index, rows: Rows, is_held_out: Mask) -> Mask:
+    """The held-out rows (n,) whose bytes do not occur among the rows that are not held out."""
     # S32 drops zeros at the end. This is harmless, because all hashes have the same length.
     contents = np.ascontiguousarray(index.records["sha256"][rows]).view("S32").reshape(-1)
     return is_held_out & ~np.isin(contents, contents[~is_held_out])
 
 
-def _stratified(labels: Rows, count: int) -> Rows:
+def stratified_sample(labels: Rows, count: int) -> Rows:
     """A sample of at most `count` positions of items. The sample is always the same.
 
     Each label keeps its share of the items, but at least one item.
@@ -182,15 +196,15 @@ def _stratified(labels: Rows, count: int) -> Rows:
     return np.argsort(share_before, kind="stable")[:count]
 
 
-def _folds(labels: Rows) -> Rows:
-    """The fold in which each item is left out, (n,).
+def stratified_folds(labels: Rows, num_folds: int = NUM_FOLDS) -> Rows:
+    """The fold in which each item is left out, (n,). It is always the same.
 
     The items of a label are spread evenly over the folds. If a label has only one item, its fold is
     -1: it is never left out.
     """
     folds = np.empty(len(labels), np.int64)
     for positions in _shuffled_by_label(labels):
-        folds[positions] = np.arange(len(positions)) % NUM_FOLDS if len(positions) > 1 else -1
+        folds[positions] = np.arange(len(positions)) % num_folds if len(positions) > 1 else -1
     return folds
 
 
@@ -201,11 +215,11 @@ def _shuffled_by_label(labels: Rows) -> Iterator[Rows]:
         yield shuffled[labels[shuffled] == label]
 
 
-def _tune(features: Floats, labels: Rows, bar: Bar) -> tuple[Scaling, float]:
+def choose_settings(features: Floats, labels: Rows, bar: Bar) -> tuple[Scaling, float]:
     """Choose the scaling and inverse penalty with the highest log-likelihood of left-out folds."""
-    chosen = _stratified(labels, MAX_TUNING_ITEMS)
+    chosen = stratified_sample(labels, MAX_TUNING_ITEMS)
     features, labels = features[chosen], labels[chosen]
-    folds = _folds(labels)
+    folds = stratified_folds(labels)
     best: tuple[float, Scaling, float] = (-np.inf, "standard", 1e-2)
     for scaling in SCALINGS:
         # All folds share one scale, because it does not depend on the labels. In a basis of their

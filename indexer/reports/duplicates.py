@@ -75,7 +75,7 @@ class Duplicates:
     def num_identical(self) -> int:
         """Number of items whose bytes repeat those of another item in the group.
 
-        They can be removed, and no picture is lost.
+        If these items are removed, no picture is lost.
         """
         return sum(
             member.identical_to is not None for group in self.groups for member in group.members
@@ -88,9 +88,9 @@ def find_duplicates(
     """Group the items that show the same picture.
 
     Two items match if their similarity is at least `threshold`. Every member of a group matches the
-    group's first item, so that a group cannot drift from picture to picture. Items that match each
-    other but not the first item form their own group. If `is_shown` is true, progress bars are
-    shown.
+    group's first item. Otherwise a chain of matches could put different pictures into one group.
+    Items that match each other but not the first item form their own group. If `is_shown` is true,
+    progress bars are shown.
     """
     copies: dict[str, list[Item]] = defaultdict(list)
     for item in sorted(index.items_of(index.ids.tolist()).values(), key=_by_worth):
@@ -186,8 +186,8 @@ def _same_pictures(
 ) -> tuple[list[tuple[int, int]], int]:
     """The pairs of items that show the same picture, and the number of unreadable thumbnails.
 
-    `firsts` contains the items to compare, by id. Of several items with the same bytes, it contains
-    one.
+    `firsts` contains the items to compare, by id. If several items have the same bytes, it contains
+    only one of these items.
     """
     is_first = np.isin(index.ids, list(firsts))
     rows, ids = index.rows[is_first], index.ids[is_first]

@@ -166,7 +166,7 @@ def to_json(group: Group) -> dict[str, Any]:
 
 
 def summary(duplicates: Duplicates) -> str:
-    """One or two sentences with the main figures."""
+    """One or two sentences with the main numbers."""
     all_images = _counted(duplicates.num_items, "image")
     if duplicates.groups:
         groups = _counted(len(duplicates.groups), "group")
@@ -188,7 +188,7 @@ def thumbnail_file(id: int) -> str:
 
 
 def relation(member: Member, group: Group) -> str:
-    """A few words about how an item relates to its group."""
+    """A few words about how an item is related to the other items of its group."""
     first = group.members[0]
     if member.identical_to is not None:
         is_first = member.identical_to == first.item.id

@@ -4,7 +4,7 @@ items.parquet   id, path, label, sha256, width, height, added_at, feature (4096 
 features.npy    (num_items, 4096) float32
 items.csv       id, path, label, sha256, width, height, added_at; line n is row n of features.npy
 
-A thousand items are written at a time, so the memory use does not grow with the index. Writing the
+The items are written in blocks of 1000, so the memory use does not grow with the index. Writing the
 Parquet file needs pyarrow, which is in the `full` extra.
 """
 
@@ -35,8 +35,9 @@ COLUMNS = ("id", "path", "label", "sha256", "width", "height", "added_at")
 def export(index: Index, out: Path, *, format: Format = "parquet") -> list[Path]:
     """Write the items and features into the folder `out`. Return the files.
 
-    They are in the order of the items' rows. An earlier file is replaced only when the new file is
-    complete, so it is still there after an error. Raises UserError if `out` is a file.
+    The items are in the order of their rows. An earlier file is replaced only when the new file is
+    complete. So after an error, the earlier file is still there. Raises UserError if `out` is a
+    file.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out must be a folder, but {out} is a file; pass another --out")
@@ -46,7 +47,7 @@ def export(index: Index, out: Path, *, format: Format = "parquet") -> list[Path]
         return [out / PARQUET_FILE]
     with replacing(out / FEATURES_FILE) as features:
         _write_features(index, features)
-        # The two are nested, so that neither file is replaced before both are written.
+        # The two blocks are nested, so that neither file is replaced before both are written.
         with replacing(out / ITEMS_FILE) as items:
             _write_items(index, items)
     return [out / FEATURES_FILE, out / ITEMS_FILE]

@@ -1,6 +1,6 @@
 """`lookalike figures`: the paper's figures, drawn from a model, an ablation and an index.
 
-This module draws Figure 4. It shows test images with their likeliest classes, and queries with
+This module draws Figure 4, which shows test images with their likeliest classes, and queries with
 their nearest images.
 """
 
@@ -32,9 +32,9 @@ from training.plotting import plt, save_figure
 NUM_CLASSES = 5
 """Number of bars per test image, one per class."""
 NUM_PREDICTIONS = 8
-"""Number of test images on the left."""
+"""Number of test images in the left half of Figure 4."""
 NUM_QUERIES = 5
-"""Number of queries on the right. There is one query per line."""
+"""Number of queries in the right half of Figure 4. Each query has a line of its own."""
 NUM_NEIGHBOURS = 6
 """Number of nearest images per query."""
 RIGHT_COLOUR, OTHER_COLOUR = "#d9534f", "#6c8ebf"

@@ -1,8 +1,8 @@
-"""The similarity of two pictures. It finds resized, recompressed, brightened and cropped copies.
+"""The similarity of two pictures. Resized, recompressed, brightened or cropped copies are similar.
 
 The pictures are aligned by a small stretch and shift, separately for each axis (Lucas and Kanade
-1981). Then they must agree as a whole and in their details. benchmarks/duplicates.py measures how
-well this separates copies from other photographs.
+1981). Then the aligned pictures are compared as a whole and in their details.
+benchmarks/duplicates.py measures how well the similarity separates copies from other photographs.
 """
 
 import numpy as np
@@ -26,8 +26,8 @@ CELL_PX = 8
 ALIGNMENT_STEPS_PX = (8, 16, 16, 16, 32, 48)
 """Sides of the squares that are compared, one per step of the alignment."""
 MIN_CORRELATION = 0.6
-"""Minimum correlation of two coarse squares. Pairs below it are not aligned. The lowest correlation
-of 3,000 pairs that show the same picture was 0.66."""
+"""Minimum correlation of two coarse squares. Pairs with a lower correlation are not aligned. In a
+test with 3,000 pairs that show the same picture, the lowest correlation was 0.66."""
 MAX_COLOUR_SHIFT = 48
 """Maximum difference of the mean colours, which are from 0 to 255. The brightness may change by a
 fifth, but a blue shirt and a red shirt are different pictures."""
@@ -36,8 +36,8 @@ MIN_OVERLAP = 0.85
 MAX_MOTION = 0.08
 """Maximum shift and stretch of one alignment step, as a share of the side."""
 MIN_CONTRAST = 0.2
-"""Minimum contrast of one picture relative to the other. Below it, the two have nothing in common
-that can be aligned."""
+"""Minimum contrast of one picture relative to the other. If the contrast is lower, the pictures
+have nothing in common that can be aligned."""
 RESEMBLANCE_BLOCK_PAIRS = 4096
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -46,10 +46,10 @@ def similarity(one: Image.Image, other: Image.Image) -> float:
     """The similarity of two pictures, 0 to 1.
 
     It is the correlation of the aligned squares (48, 48, 3), times the mean correlation of their 36
-    cells of 8 x 8 pixels. The first factor compares the whole. The second factor compares the
-    details. For example, two shirts on the same floor differ only in the details. If `resembles` is
-    false for the two pictures, the similarity is 0. A change of size or brightness or a small crop
-    hardly affects it.
+    cells of 8 x 8 pixels. The first factor compares the whole pictures. The second factor compares
+    the details. For example, two shirts on the same floor differ only in the details. If
+    `resembles` is false for the two pictures, the similarity is 0. A change of size, a change of
+    brightness or a small crop hardly affects the similarity.
     """
     coarse = np.stack([square_of(picture, COARSE_PX) for picture in (one, other)])
     if not resembles(coarse, np.array([[0, 1]]))[0]:
@@ -144,7 +144,7 @@ def _motion(one: Floats, other: Floats) -> Floats | None:
     causes: list[Floats] = [one, by_x, x_stretch, by_y, y_stretch]
     matrix = np.stack([_centred(cause).ravel() for cause in causes], 1)  # (pixels, 5)
     normal = matrix.T @ matrix
-    # Damping is needed, because a picture of stripes does not determine the motion along them.
+    # Damping is needed: a picture of stripes does not determine the motion along the stripes.
     normal += np.diag(1e-3 * np.diag(normal) + 1e-3)
     contrast, *motion = np.linalg.solve(normal, matrix.T @ _centred(other).ravel())
     if contrast <= MIN_CONTRAST:
@@ -168,7 +168,7 @@ def _moved_sides(one: Side, other: Side, shift: float, stretch: float) -> tuple[
     """Move the low and the high end of both boxes on one axis."""
     low, high = one
     scale = (high - low) * (1 + stretch) / (other[1] - other[0])
-    # In the coordinates of `one`, all of `other` extends from `start` to `start + scale`.
+    # In the coordinates of `one`, the whole of `other` extends from `start` to `start + scale`.
     start = low + (high - low) * shift - scale * other[0]
     ends = max(0.0, start), min(1.0, start + scale)
     first, last = (float(np.clip((end - start) / scale, 0, 1)) for end in ends)

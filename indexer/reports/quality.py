@@ -41,18 +41,19 @@ NO_LABEL = -1
 class Quality:
     """The quality of the matches by one metric.
 
-    All figures are shares from 0 to 1. A figure is None if it cannot be measured with any query.
+    All measures are shares from 0 to 1. A measure is None if it cannot be computed for any query.
     """
 
     metric: QueryMetric
     rerank: int | None
     """For hamming, the number of nearest codes that were ranked again, or 0. Otherwise None."""
     recall_at_k: float | None
-    """For hamming, recall counts the nearest items by Euclidean distance."""
+    """The share of the k nearest items that a search returns. For hamming, these are the k nearest
+    items by Euclidean distance."""
     precision_at_k: float | None
     mean_average_precision: float | None
-    """Measures the whole ranking. It is None if codes are ranked again, because this changes only
-    the beginning of the ranking."""
+    """It measures the ranking of all items. It is None if items are ranked again (see `rerank`),
+    because this changes only the beginning of the ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class QualityReport:
     num_items: int
     k: int
     queries: str | None
-    """The data set of the queries. It is None if the queries are items of the index. Each query is
-    then left out of its own matches and its own ranking."""
+    """The data set of the queries. It is None if the queries are items of the index. In this case,
+    each query is left out of its own matches and its own ranking."""
     num_queries: int
     num_skipped: int
     """Number of queries that could not be read."""
@@ -77,15 +78,21 @@ class QualityReport:
     """Number of queries with a label that no other item has. They are used only for recall."""
     results: list[Quality]
 
+    @property
+    def feature_precisions(self) -> dict[Metric, float | None]:
+        """The precision at k of each distance between features."""
+        rows = zip(METRICS, self.results, strict=False)  # codes come after METRICS
+        return {metric: row.precision_at_k for metric, row in rows}
+
 
 def measure(
     directory: Path, *, data: str | None = None, k: int = 10, device: Device = "cpu"
 ) -> QualityReport:
     """Measure the quality of an index for every metric; raises UserError.
 
-    The queries are the images of `data`. By default, they are a sample of the index's items, which
-    is always the same. The index is searched on `device`. The memory use does not depend on the
-    number of queries, and grows by a few bytes per item.
+    The queries are the images of `data`. By default, they are a sample of the index's items. The
+    sample is always the same. The index is searched on `device`. The memory use does not depend on
+    the number of queries. It grows by a few bytes per item of the index.
     """
     examples = open_dataset(data).part("all") if data else ()
     opened = open_index(directory, device=device)
@@ -138,7 +145,7 @@ class _SearchMode:
 
 
 class _Tally:
-    """The figures of one search mode, for all blocks so far."""
+    """The measurements of one search mode, for all blocks of queries so far."""
 
     def __init__(self) -> None:
         self.recalls: list[Doubles] = []
@@ -148,11 +155,11 @@ class _Tally:
         self.num_hits = 0
         """Number of matches with their query's label."""
         self.num_judged = 0
-        """Number of matches of queries that share their label with some other item."""
+        """Number of matches of all queries whose label some other item has."""
 
 
 class _Judge:
-    """Searches for blocks of queries in every mode, and collects the figures."""
+    """Searches for blocks of queries in every search mode, and collects the measurements."""
 
     def __init__(self, searcher: Searcher, k: int):
         self._searcher, self._index, self._k = searcher, searcher.index, k
@@ -164,7 +171,7 @@ class _Judge:
         self.num_queries = self.num_unlabelled = self.num_unanswerable = 0
 
     def add(self, block: QueryBlock, bar: Bar) -> None:
-        """Search for a block of queries in every mode, and add the figures."""
+        """Search for a block of queries in every search mode, and add the measurements."""
         index = self._index
         labels = self._numbered(block.labels)
         exact = {metric: self._exact(block, metric) for metric in METRICS}
@@ -187,7 +194,7 @@ class _Judge:
         self.num_unanswerable += int(np.count_nonzero(~is_answerable & (labels != NO_LABEL)))
 
     def results(self) -> list[Quality]:
-        """The figures for all queries so far, one `Quality` per search mode."""
+        """The quality of the matches of all queries so far, one `Quality` per search mode."""
         return [
             Quality(
                 metric=mode.metric,
@@ -280,7 +287,7 @@ def _no_queries(data: str | None, unreadable: Sequence[str]) -> DataError:
 
 
 def _search_modes(index: Index) -> list[_SearchMode]:
-    """The metrics between features. If there are codes, also hamming with and without rerank."""
+    """One mode per metric between features. With codes, also hamming with and without rerank."""
     modes = [_SearchMode(metric) for metric in METRICS]
     if index.manifest.has_codes:
         modes += [_SearchMode("hamming"), _SearchMode("hamming", DEFAULT_RERANK)]

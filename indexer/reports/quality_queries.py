@@ -36,7 +36,7 @@ class QueryBlock:
 
 
 def own_items(index: Index) -> QueryBlock:
-    """A sample of at most NUM_OWN_QUERIES items of the index. It is always the same."""
+    """A sample of at most NUM_OWN_QUERIES items of the index. The sample is always the same."""
     positions = np.random.default_rng(0).permutation(len(index.ids))[:NUM_OWN_QUERIES]
     positions.sort()
     ids, rows = index.ids[positions].tolist(), index.rows[positions]

@@ -17,12 +17,12 @@ from indexer.search.searcher import Match
 from indexer.search.top_k import merge_nearest
 
 RANKING_BLOCK_QUERIES = 1024
-"""Number of queries in a block. They take 32 MB as doubles."""
+"""Number of queries in a block. Their features take 32 MB as doubles."""
 RANKING_BLOCK_ROWS = 1024
 """Number of rows in a block. Their features take 32 MB as doubles."""
 RANKING_BYTES = 128 * 2**20
 """Maximum memory for the distances of a block of queries to all items."""
-TIE = 1e-6
+TIE_TOLERANCE = 1e-6
 """Two distances count as equal if their relative difference is smaller than this."""
 
 
@@ -43,8 +43,8 @@ def exact_neighbours(
 
     `queries` is (Q, 4096). `features` is (num_rows, 4096) and may be memory-mapped. `rows` (n,) are
     the rows to search. The nearest row comes first. Rows at the same distance are ranked by row
-    number. Distances are computed as doubles, in blocks. In addition to the result, this takes less
-    than 256 MB for any number of rows and queries.
+    number. Distances are computed as doubles, in blocks. For any number of rows and queries, this
+    needs less than 256 MB of memory in addition to the result.
     """
     k = min(k, len(rows))
     distances, nearest = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
@@ -71,7 +71,7 @@ def recall_at_k(
 
     `matches` contains the rows that the search returned, one array per query. `exact` is the result
     of `exact_neighbours`, (Q, k) each. A share is NaN if there are no nearest rows. A row that is
-    as near as the k-th nearest row counts as a hit, because it is chance which of several equally
+    as near as the k-th nearest row counts as a hit, because chance decides which of several equally
     near rows are among the k.
     """
     recalls = np.full(len(queries), np.nan)
@@ -82,7 +82,9 @@ def recall_at_k(
         others = np.setdiff1d(rows, nearest)
         query = queries[position : position + 1]
         for _, other_distances in _distances(query, features, others, metric):
-            num_hits += int(np.count_nonzero(other_distances <= distances[-1] * (1 + TIE)))
+            num_hits += int(
+                np.count_nonzero(other_distances <= distances[-1] * (1 + TIE_TOLERANCE))
+            )
         recalls[position] = min(num_hits, len(nearest)) / len(nearest)
     return recalls
 
@@ -99,17 +101,18 @@ def average_precisions(
 ) -> Doubles:
     """Average precision of each query, (Q,), over the ranking of all rows by distance.
 
-    It is NaN if no row has the query's label. `rows` (n,) are in ascending order. `query_labels`
-    (Q,) and `row_labels` (n,) are label numbers. A negative number means that there is no label.
-    Rows at the same distance are ranked by row number. `own_rows` (Q,) contains one row per query.
-    This row is left out of the query's ranking; -1 leaves out no row. For each block of queries,
-    the distances to all rows are kept as float32.
+    A value is NaN if no row has the query's label. `rows` (n,) are in ascending order.
+    `query_labels` (Q,) and `row_labels` (n,) are label numbers. A negative number means that there
+    is no label. Rows at the same distance are ranked by row number. `own_rows` (Q,) contains one
+    row per query. This row is left out of the query's ranking. If it is -1, no row is left out. For
+    each block of queries, the distances to all rows are kept as float32.
     """
     precisions = np.full(len(queries), np.nan)
     block_size = int(np.clip(RANKING_BYTES // (4 * max(len(rows), 1)), 1, RANKING_BLOCK_QUERIES))
     for start in range(0, len(queries), block_size):
         block = queries[start : start + block_size]
-        # BLAS may round the distances of two duplicates differently. As float32, they are equal.
+        # BLAS may round the distances of two duplicates differently. As float32, these distances
+        # are equal.
         distances = np.empty((len(block), len(rows)), np.float32)
         end = 0
         for _, some_distances in _distances(block, features, rows, metric):
@@ -147,8 +150,8 @@ def code_average_precisions(
 def average_precision(is_hit: npt.NDArray[np.bool_]) -> float:
     """The mean of the precisions at the ranks of all hits. It is NaN if there are no hits.
 
-    `is_hit` (n,) tells whether the item at each rank has the query's label. The nearest comes
-    first.
+    `is_hit` (n,) says for each rank whether the item at this rank has the query's label. The
+    nearest item comes first.
     """
     ranks = np.flatnonzero(is_hit) + 1
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else float("nan")
@@ -163,7 +166,7 @@ def mean_of(values: Doubles) -> float:
 def _hits(
     distances: Floats, label: np.int64, row_labels: Rows, is_own: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.bool_]:
-    """Rank the rows by distance. Return a mask (n,) of those that have the label, nearest first.
+    """Rank the rows by distance. Return a mask (n,) of rows that have the label, nearest first.
 
     `is_own` (n,) marks the query's own row. This row is ranked last and is not a hit.
     """

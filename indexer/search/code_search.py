@@ -1,7 +1,7 @@
 """Find the nearest items by code: count the bits that differ from the query's code.
 
-This does not read the features. Optionally, the nearest items by code are ranked again by Euclidean
-distance. Then only the features of these items are read.
+Comparing codes reads no features. Optionally, the nearest items by code are ranked again by
+Euclidean distance. This reads the features of these items only.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from indexer.storage.manifest import IndexDirectoryError
 from training.network.model import NUM_FEATURES
 
 MIN_CODES_PER_THREAD, MIN_ROWS_PER_THREAD = 50_000, 256
-"""Minimum number of codes to compare, or of rows to measure, per thread. Fewer take less than a
-tenth of a millisecond, so they are not worth a thread."""
+"""Minimum number of codes to compare per thread, and minimum number of rows to measure per thread.
+A smaller number takes less than a tenth of a millisecond, so a thread of its own would not help."""
 _faiss: Any = faiss  # its type stubs lack the functions that work on arrays in place
 _Result = TypeVar("_Result")
 
@@ -42,7 +42,7 @@ class CoreThreads:
     ) -> list[_Result]:
         """Split 0..count into one part per thread; return work(start, end) of each part, in order.
 
-        If the parts would be smaller than `min_per_thread`, there are fewer, but at least one.
+        If a part would be smaller than `min_per_thread`, fewer parts are made, but at least one.
         """
         num_parts = max(1, min(self._num_threads, count // min_per_thread))
         bounds = [count * part // num_parts for part in range(num_parts + 1)]
@@ -59,7 +59,7 @@ def scan(threads: CoreThreads, queries: Codes, codes: Codes, k: int) -> tuple[In
 
     def count_bits(start: int, end: int) -> tuple[Integers, Integers]:
         # FAISS's variant "mc" sorts by counting, which is fast for a large k. It is called for one
-        # query at a time, because it allocates k entries per possible distance for all its queries.
+        # query at a time: for every query of a call, it allocates k entries per possible distance.
         parts = [
             faiss.knn_hamming(query, codes[start:end], min(k, end - start), variant="mc")
             for query in queries[:, None]
@@ -69,8 +69,8 @@ def scan(threads: CoreThreads, queries: Codes, codes: Codes, k: int) -> tuple[In
 
     parts = threads.map(count_bits, len(codes), MIN_CODES_PER_THREAD)
     distances, positions = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
-    # FAISS ranks equal distances by position. The parts are in that order too, so a stable sort
-    # keeps it.
+    # FAISS ranks codes at the same distance by position. The parts are in the order of their
+    # positions too, so a stable sort keeps this ranking.
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     nearest_positions = np.take_along_axis(positions, order, axis=1)
     return np.take_along_axis(distances, order, axis=1), nearest_positions
@@ -95,7 +95,7 @@ class CodeSearch:
 
     @cached_property
     def buckets(self) -> CodeBuckets:
-        """A second copy of the codes in memory, in buckets. It is made on first use."""
+        """A second copy of the codes in memory, in buckets. The copy is made on first use."""
         return CodeBuckets(self.item_codes)
 
     def search(
@@ -107,14 +107,16 @@ class CodeSearch:
         rows: Rows | None = None,
         flips: int | None = None,
     ) -> list[Neighbours]:
-        """Find the `k` items nearest to each feature (B, 4096), or fewer if there are fewer items.
+        """Find the `k` items nearest to each feature (B, 4096), or all items if there are fewer.
 
-        If `rows` (n,) is given, in ascending order, only these rows are searched. With `rerank` 0,
+        If `rows` (n,) is given, in ascending order, only these rows are searched. If `rerank` is 0,
         the distance is the number of bits that differ, and items at the same distance are ranked by
-        row number. Otherwise, the max(rerank, k) nearest by code are ranked by Euclidean distance.
+        row number. Otherwise, the max(rerank, k) items that are nearest by code are ranked again by
+        Euclidean distance.
 
-        With `flips` and without `rows`, only the buckets within this number of flips are searched.
-        If they have fewer than k codes, all codes are scanned.
+        If `flips` is given and `rows` is not, the search covers only the buckets whose address
+        differs from the query's address in at most `flips` bits. If these buckets contain fewer
+        than k codes, all codes are scanned.
         """
         queries = self._encode(features)
         count = max(rerank, k)
@@ -132,8 +134,8 @@ class CodeSearch:
     def _encode(self, features: Floats) -> Codes:
         """The codes of features (B, 4096), computed by FAISS on one core.
 
-        BLAS is not used, because its threads would keep spinning for a while on the cores that the
-        scan needs next.
+        BLAS is not used, because its threads would keep the cores busy for a while after the
+        product, and the scan needs the cores next.
         """
         encoder = self.encoder
         projections = np.empty((len(features), len(encoder.weights)), np.float32)
@@ -151,7 +153,7 @@ class CodeSearch:
         return _to_neighbours(*scan(self._threads, queries, codes, count), rows)
 
     def _look_up(self, queries: Codes, k: int, count: int, flips: int) -> list[Neighbours]:
-        """Search the buckets within `flips`. If they have fewer than `k` codes, scan all codes."""
+        """Search the buckets within `flips`. If these contain fewer than `k` codes, scan all."""
         rows = self._index.rows
         neighbours = _to_neighbours(
             *self.buckets.search(queries, min(count, len(rows)), flips), rows

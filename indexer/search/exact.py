@@ -48,7 +48,8 @@ def rank_candidates(
 ) -> list[Neighbours]:
     """The `k` nearest of each query's candidate rows (B, n), by true distance.
 
-    Candidates of -1 are left out, and a repeated row counts once, so there may be fewer than k.
+    Candidates of -1 are left out, and a repeated row counts once. Therefore the result may contain
+    fewer than k rows.
     """
     neighbours = []
     for query, candidate_rows in zip(queries, candidates, strict=True):
@@ -70,7 +71,7 @@ def true_distances(index: Index, query: Floats, rows: Rows, metric: Metric) -> D
 
 
 def _features_of(index: Index, rows: Rows) -> Floats:
-    """The features (n, 4096) of rows in ascending order. Consecutive rows are not copied."""
+    """The features (n, 4096) of ascending rows. If the rows are consecutive, nothing is copied."""
     first, last = int(rows[0]), int(rows[-1])
     are_consecutive = last - first + 1 == len(rows)
     features: Floats = index.features[first : last + 1] if are_consecutive else index.features[rows]

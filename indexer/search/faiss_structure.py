@@ -1,8 +1,8 @@
 """A FAISS structure over an index's features. It finds most of the nearest items in a short time.
 
-A structure refers to items by their ids, because rows change in a compaction. It covers the items
-that the index had when the structure was made. The caller scans the items that were added later,
-and drops the items that were removed.
+A structure refers to items by their ids, because a compaction changes their rows. It contains the
+items that the index had when the structure was made or extended. The caller scans the items that
+were added later, and leaves out the items that were removed later.
 """
 
 from typing import Any
@@ -21,25 +21,27 @@ _faiss: Any = faiss  # its type stubs lack the classes that it creates at run ti
 # Memory-map the file without a copy. Older versions of FAISS can do this for inverted lists only.
 READ_FLAGS = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
 MAX_GPU_CANDIDATES = 2048
-"""Limit of FAISS on a GPU, for the number of candidates and the number of probed lists."""
+"""Maximum number of candidates, and of probed lists, that FAISS allows on a GPU."""
 MAX_GRAPH_BREADTH = 1024
 UPLOAD_BLOCK_ROWS = 2048
-"""Number of features that are copied to the GPU at a time: 32 MB."""
+"""Number of features that are copied to the GPU at a time. They take 32 MB."""
 
 
 class Structure:
     """A FAISS index that returns item ids, with the facts about it from the manifest.
 
-    On the CPU, it is safe to use from several threads. On a GPU, one thread must own it.
+    On the CPU, a structure is safe to use from several threads. On a GPU, only one thread may use
+    it.
     """
 
     def __init__(
         self, faiss_index: Any, kind: str, metric: Metric, breadth: int, last_id: int, ids: Rows
     ):
-        """`breadth` is the number of probed lists, or of nodes that are kept during a graph search.
+        """`breadth` is the number of inverted lists that a search probes.
 
-        `ids` are the ids of the current items, in ascending order. Items up to `last_id` are
-        covered.
+        For a graph, it is the number of nodes that are kept during a search. `last_id` is the
+        highest item id in the structure. `ids` are the ids of the current items, in ascending
+        order.
         """
         self.kind, self.metric, self.breadth, self.last_id = kind, metric, breadth, last_id
         self.max_candidates = np.iinfo(np.int32).max
@@ -51,14 +53,14 @@ class Structure:
         if num_covered < faiss_index.ntotal:  # some items were removed
             is_item = np.zeros((last_id // 8 + 1) * 8, bool)
             is_item[ids[:num_covered]] = True
-            # Kept as an attribute, because the selector holds only a pointer to the bits.
+            # The bits are kept as an attribute, because the selector holds only a pointer to them.
             self._bits = np.packbits(is_item, bitorder="little")
             self._selector = faiss.IDSelectorBitmap(len(self._bits), faiss.swig_ptr(self._bits))
 
     def candidates(self, queries: Floats, count: int) -> Rows:
         """The ids of `count` items near each query (B, 4096), nearest first, (B, count).
 
-        If fewer are found for a query, its last ids are -1.
+        If the structure finds fewer items for a query, the last ids of this query are -1.
         """
         selected = {} if self._selector is None else {"sel": self._selector}
         if self.kind.startswith("hnsw"):
@@ -73,17 +75,17 @@ class Structure:
     def to_gpu(self, resources: Any) -> None:
         """Move inverted lists to the GPU. A graph stays on the CPU.
 
-        One thread must own the lists on the GPU. Raises RuntimeError if they do not fit.
+        Only one thread may use the lists on the GPU. Raises RuntimeError if they do not fit.
         """
         if self.kind.startswith("ivf"):
             self._faiss_index = faiss.index_cpu_to_gpu(resources, 0, self._faiss_index)
-            self._selector = None  # not available on a GPU: the caller drops removed items
+            self._selector = None  # not available on a GPU: the caller leaves out removed items
             self.max_candidates = MAX_GPU_CANDIDATES
             self.breadth = min(self.breadth, MAX_GPU_CANDIDATES)
 
 
 class GpuFlat:
-    """All features in the memory of a GPU, for an exact scan. One thread must own it."""
+    """All features in the memory of a GPU, for an exact scan. Only one thread may use it."""
 
     def __init__(self, index: Index, metric: Metric, resources: Any):
         """Raises RuntimeError if the features do not fit."""
@@ -131,7 +133,7 @@ def read_faiss(index: Index, artefact: Artefact, flags: int = 0) -> Any:
         )
     try:
         faiss_index = faiss.read_index(str(file), flags)
-    except Exception as error:  # FAISS raises almost anything for a damaged file
+    except Exception as error:  # FAISS raises many types of exception for a damaged file
         raise IndexDirectoryError(f"{file} is damaged: FAISS cannot read it; {remedy}") from error
     shape = faiss_index.d, faiss_index.ntotal
     expected_shape = NUM_FEATURES, artefact.facts["num_covered"]

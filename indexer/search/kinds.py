@@ -2,10 +2,10 @@
 
 flat             every feature is compared: exact, and needs no memory beyond the features
 ivf              inverted lists: only the features in the nearest cells are compared
-ivf-fp16         the same, in half precision
-ivf-sq8          the same, with 8 bits per number
+ivf-fp16         like ivf, but in half precision
+ivf-sq8          like ivf, but with 8 bits per number
 hnsw-fp16        a graph of neighbours, in half precision: fast to search, slow to build, CPU only
-hnsw-sq8         the same, with 8 bits per number
+hnsw-sq8         like hnsw-fp16, but with 8 bits per number
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from training.network.model import NUM_FEATURES
 
 SearchKind = Literal["flat", "ivf", "ivf-fp16", "ivf-sq8", "hnsw-fp16", "hnsw-sq8"]
 RequestedKind = Literal["auto", SearchKind]
-"""A kind that a user requests. With `auto`, `choose` makes the choice."""
+"""The kind that a user requests. For `auto`, the function `choose` selects a kind."""
 KINDS: tuple[RequestedKind, ...] = get_args(RequestedKind)
 
 MAX_FLAT_ITEMS = 50_000
@@ -28,19 +28,19 @@ items takes 133 ms on two cores (benchmarks/results/codes_speed.json)."""
 LIST_KINDS_BY_PRECISION: tuple[SearchKind, ...] = ("ivf", "ivf-fp16", "ivf-sq8")
 BYTES_PER_NUMBER = {"ivf": 4, "ivf-fp16": 2, "ivf-sq8": 1, "hnsw-fp16": 2, "hnsw-sq8": 1}
 HNSW_LINKS = 32
-"""Number of links per item to its neighbours in the graph. The lowest layer has twice as many.
-Malkov and Yashunin 2018 recommend 5 to 48."""
+"""Number of links from each item to its neighbours in the graph. In the lowest layer, each item has
+twice as many links. Malkov and Yashunin 2018 recommend 5 to 48."""
 MIN_POINTS_PER_LIST = 39
 """Minimum number of training points per k-means centroid. FAISS has the same limit."""
 MAX_TRAINING_ROWS = 65_536
-"""Maximum number of features for k-means: 1 GB."""
+"""Maximum number of features that k-means is trained on. They take 1 GB."""
 
 
 @dataclass(frozen=True)
 class ChosenKind:
     """A kind of search, and the bytes that it needs for all metrics together.
 
-    `warning` is a text if the kind needs more memory than is allowed, otherwise None.
+    `warning` is a text if the kind needs more memory than is allowed. Otherwise it is None.
     """
 
     kind: SearchKind
@@ -51,8 +51,9 @@ class ChosenKind:
 def choose(requested: RequestedKind, num_items: int, memory_bytes: int | None = None) -> ChosenKind:
     """Choose the kind of search for a collection.
 
-    With `auto`, a small collection gets `flat`. A larger one gets the most precise inverted lists
-    that fit into `memory_bytes`. The default of `memory_bytes` is half of the machine's memory.
+    For `auto`, a small collection gets `flat`. A larger collection gets the most precise inverted
+    lists that fit into `memory_bytes`. The default of `memory_bytes` is half of the machine's
+    memory.
     """
     budget = default_memory_bytes() if memory_bytes is None else memory_bytes
     if requested != "auto":
@@ -78,9 +79,9 @@ def estimate_bytes(kind: SearchKind, num_items: int) -> int:
 
 
 def num_lists(num_items: int) -> int:
-    """The number of inverted lists: 2 sqrt(n), or fewer if there are too few features to train on.
+    """The number of inverted lists for n items: 2 sqrt(n), or fewer if n is too small for training.
 
-    4 sqrt(n) lists would take four times as long to train.
+    Training 4 sqrt(n) lists would take four times as long.
     """
     num_training_rows = min(num_items, MAX_TRAINING_ROWS)
     return max(1, min(2 * isqrt(num_items), num_training_rows // MIN_POINTS_PER_LIST))

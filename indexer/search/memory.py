@@ -1,4 +1,4 @@
-"""Memory sizes: the default for searches on this machine, and conversion from and to text."""
+"""The default memory limit for searches, and the conversion of memory sizes from and to text."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _CGROUP_LIMIT_FILE = Path("/sys/fs/cgroup/memory.max")
 
 
 def default_memory_bytes() -> int:
-    """Half of the machine's memory, or half of a container's limit if that is smaller."""
+    """Half of the machine's memory, or half of the container's limit if the limit is smaller."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _CGROUP_LIMIT_FILE.read_text().strip() if _CGROUP_LIMIT_FILE.is_file() else "max"
     return min(total, int(limit) if limit.isdecimal() else total) // 2

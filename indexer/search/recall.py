@@ -10,16 +10,17 @@ from indexer.search.searcher import num_candidates, search_approximately
 from indexer.storage.index import Index
 
 RECALL_TARGET, RECALL_K, NUM_RECALL_QUERIES = 0.95, 10, 200
-TIE = 1 + 1e-6
-"""A match counts as a hit if it is as near as the tenth nearest item. This factor allows for
-rounding."""
+TIE_FACTOR = 1 + 1e-6
+"""A match counts as a hit if its distance is at most this factor times the distance of the tenth
+nearest item. The factor allows for rounding errors."""
 SEED = 0
 
 
 class RecallMeter:
-    """Measures the share of the 10 nearest other items that a structure finds.
+    """Measures the recall of structures: the share of a query's 10 nearest items that they find.
 
-    The queries are items of the index. The exact search runs only once.
+    The queries are items of the index. A query is not counted as one of its own nearest items. The
+    exact search runs only once.
     """
 
     def __init__(self, index: Index, metric: Metric):
@@ -41,13 +42,15 @@ class RecallMeter:
         return len(self._own_rows)
 
     def recall(self, structure: Structure) -> float:
-        """The share of the nearest other items that a structure finds; 1 if there are no others."""
+        """The share of the nearest items that a structure finds; 1 if there is only one item."""
         if not self._k:
             return 1.0
         ids = structure.candidates(self._queries, num_candidates(self._k + 1))
         answers = search_approximately(self._index, structure, self._queries, self._k + 1, ids)
         hits = [
-            np.count_nonzero(self._distances_to_others(neighbours, own_row) <= farthest * TIE)
+            np.count_nonzero(
+                self._distances_to_others(neighbours, own_row) <= farthest * TIE_FACTOR
+            )
             for neighbours, own_row, farthest in zip(
                 answers, self._own_rows, self._farthest, strict=True
             )
@@ -55,16 +58,16 @@ class RecallMeter:
         return float(np.sum(hits)) / (self._k * len(hits))
 
     def _distances_to_others(self, neighbours: Neighbours, own_row: int) -> Doubles:
-        """The distances of the neighbours without the query itself, (k,) or fewer."""
+        """The distances of the neighbours that are not the query itself, (k,) or fewer."""
         distances, rows = neighbours
         others: Doubles = distances[rows != own_row][: self._k]
         return others
 
 
 def tune_breadth(meter: RecallMeter, structure: Structure) -> float:
-    """Set the smallest breadth that reaches RECALL_TARGET, and return its recall.
+    """Set a structure's breadth to the smallest value that reaches RECALL_TARGET.
 
-    If no breadth reaches it, the maximum is set.
+    If no value reaches this recall, set the maximum. Return the recall of the value that was set.
     """
     too_narrow, maximum = structure.breadth - 1, structure.max_breadth
     while (recall := meter.recall(structure)) < RECALL_TARGET and structure.breadth < maximum:

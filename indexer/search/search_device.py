@@ -10,7 +10,7 @@ from training.devices import Device
 from training.errors import UserError
 from training.progress import console
 
-PROBE = """
+TRIAL_SEARCH = """
 import faiss
 import numpy as np
 index = faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), 8)
@@ -18,7 +18,7 @@ vectors = np.eye(8, dtype=np.float32)
 index.add(vectors)
 assert (index.search(vectors, 1)[1][:, 0] == range(8)).all()
 """
-PROBE_TIMEOUT_S = 60
+TRIAL_TIMEOUT_S = 60
 
 
 def resolve_search_device(device: Device) -> Device:
@@ -43,19 +43,20 @@ def resolve_search_device(device: Device) -> Device:
 
 @cache
 def gpu_problem() -> str | None:
-    """Why FAISS cannot search on the GPU that it sees, or None.
+    """The reason why FAISS cannot search on the GPU that it sees; None if it can.
 
-    FAISS is tried in another process, because it ends the process if it has no kernels for a GPU.
-    Torch's CUDA libraries are loaded there too if they are loaded here.
+    The trial search runs in another process, because FAISS ends its process if it has no kernels
+    for the GPU. If this process has imported torch, the other process imports torch too, so that
+    torch's CUDA libraries are loaded there as well.
     """
     preload = "import torch\n" if "torch" in sys.modules else ""
-    command = [sys.executable, "-c", preload + PROBE]
+    command = [sys.executable, "-c", preload + TRIAL_SEARCH]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+            command, capture_output=True, text=True, timeout=TRIAL_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"FAISS did not answer a search on the GPU within {PROBE_TIMEOUT_S} s"
+        return f"FAISS did not answer a search on the GPU within {TRIAL_TIMEOUT_S} s"
     if done.returncode == 0:
         return None
     reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]

@@ -1,4 +1,4 @@
-"""Find the items nearest to a feature, by an exact scan, by a FAISS structure or by codes."""
+"""Find the items nearest to a feature, with an exact scan, a FAISS structure or codes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -25,10 +25,11 @@ from training.parallel import num_cores
 from training.progress import console
 
 MIN_EXTRA_CANDIDATES, MAX_EXTRA_CANDIDATES = 32, 300
-"""Limits for the number of candidates beyond k that are measured exactly. Between the limits, the
-number is 3 k."""
+"""Limits for the number of additional candidates. In order to find k items, a search computes the
+exact distances of more than k candidates. The number of additional candidates is 3 k, limited to
+this range."""
 NUM_CORES = min(int(faiss.omp_get_max_threads()), num_cores())
-"""Number of threads that FAISS uses. OMP_NUM_THREADS may limit it."""
+"""Number of threads that FAISS uses. The environment variable OMP_NUM_THREADS may limit it."""
 _Result = TypeVar("_Result")
 
 
@@ -57,11 +58,14 @@ class Match:
 class Searcher:
     """Searches one commit of an index.
 
-    Safe to use from several threads. Structures on a GPU are used by one separate thread.
+    Safe to use from several threads. One separate thread makes all calls to structures on a GPU.
     """
 
     def __init__(self, index: Index, *, device: Device = "cpu"):
-        """Raises IndexDirectoryError for a damaged structure, UserError for `gpu` without a GPU."""
+        """Raises IndexDirectoryError for a damaged structure.
+
+        Raises UserError if `device` is `gpu` and no GPU can be used.
+        """
         self.index, self.device = index, resolve_search_device(device)
         self._structures: dict[Metric, Structure | GpuFlat | None] = {
             metric: load_structure(index, metric) for metric in METRICS
@@ -89,16 +93,19 @@ class Searcher:
     ) -> list[list[Match]]:
         """Find the `k` items nearest to each feature (B, 4096), nearest first.
 
-        If the index, or the label, has fewer items, there are fewer matches. Items at the same
-        distance are ranked by row number. Distances between features are always exact.
+        If a label is given, only the items with this label are searched. If there are fewer than k
+        items to search, the result contains all of them. Items at the same distance are ranked by
+        row number. Distances between features are always exact.
 
-        Euclidean and cosine: with a label, with `exact`, or without a structure, all items are
-        scanned. Otherwise the structure may miss some items; the manifest has its recall at 10.
+        Euclidean and cosine: if a label is given, `exact` is true, or the index has no structure,
+        the search scans the features. Otherwise it uses the structure, which may miss some items.
+        The manifest contains the structure's recall at 10.
 
-        Hamming: the `rerank` items nearest by code are ranked by Euclidean distance. With
+        Hamming: the `rerank` items nearest by code are ranked again by Euclidean distance. With
         `rerank=0`, items are ranked by their codes only, and the distance is the number of bits
-        that differ. With `flips` and without a label, only items whose address differs in at most
-        this number of bits are searched. Raises IndexDirectoryError if the index has no codes.
+        that differ. If `flips` is given and no label, the search covers only the items whose code
+        has an address that differs from the query's address in at most `flips` bits (see
+        code_buckets.py). Raises IndexDirectoryError if the index has no codes.
         """
         queries = np.ascontiguousarray(features, np.float32)
         assert queries.shape == (len(queries), NUM_FEATURES)
@@ -121,7 +128,7 @@ class Searcher:
     def _search_structure(
         self, structure: Structure | GpuFlat, queries: Floats, k: int
     ) -> list[Neighbours]:
-        """Search the structure's candidates. If they have fewer than `k` items, scan all items."""
+        """Search with the structure. If it gives a query fewer than `k` items, scan all items."""
         count = num_candidates(k)
         ids = self._run(lambda: structure.candidates(queries, count))
         neighbours = search_approximately(self.index, structure, queries, k, ids)
@@ -152,7 +159,8 @@ class Searcher:
     def _move_to_gpu(self, *, is_required: bool) -> None:
         """Move the structures to the GPU.
 
-        Raises UserError if one does not fit and `is_required`.
+        If a structure does not fit, it is searched on the CPU. With `is_required`, raises UserError
+        instead.
         """
         # The structures on the GPU use the resources, so the resources must not be freed first.
         resources = self._resources = faiss.StandardGpuResources()
@@ -180,9 +188,9 @@ def num_candidates(k: int) -> int:
 def search_approximately(
     index: Index, structure: Structure | GpuFlat, queries: Floats, k: int, ids: Rows
 ) -> list[Neighbours]:
-    """Find the `k` nearest items among each query's candidate `ids` (B, n) and the later items.
+    """Find the `k` nearest items of each query among its candidate `ids` (B, n) and the new items.
 
-    Later items were added after the structure was made, so the structure does not cover them.
+    New items are items that are not in the structure, because they were added after it was made.
     """
     positions = np.minimum(np.searchsorted(index.ids, ids), len(index.ids) - 1)
     rows = np.where(index.ids[positions] == ids, index.rows[positions], -1)
@@ -201,12 +209,12 @@ _lock = threading.Lock()
 def _share_of_cores() -> Iterator[None]:
     """Share the cores among the searches that run at the same time.
 
-    Without this, FAISS would use all cores for each of them.
+    Otherwise FAISS would use all cores for each search.
     """
     global _num_running
     with _lock:
         _num_running += 1
-        # This sets the number for the current thread only.
+        # This sets the number of threads for searches of the current thread only.
         faiss.omp_set_num_threads(max(1, NUM_CORES // _num_running))
     try:
         yield

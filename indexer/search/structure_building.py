@@ -23,7 +23,7 @@ from training.progress import Bar
 
 HNSW_TRAINING_ROWS = 8192
 ADD_BLOCK_ROWS = 2048
-"""Number of features that are added at a time: 32 MB."""
+"""Number of features that are added at a time. They take 32 MB."""
 SEED = 0
 
 
@@ -53,7 +53,7 @@ class StructureBuilder:
         clustering = self._on_device(faiss.IndexFlatL2(NUM_FEATURES))
         faiss_index.clustering_index = clustering
         self._train(faiss_index, max(count * MIN_POINTS_PER_LIST, HNSW_TRAINING_ROWS))
-        faiss_index.clustering_index = None  # FAISS does not own it
+        faiss_index.clustering_index = None  # faiss_index does not own the clustering index
         return faiss_index
 
     def add(self, faiss_index: Any, rows: Rows, bar: Bar) -> None:

@@ -25,9 +25,9 @@ def merge_nearest(
     distance, (B, n), or (n,) if the block has the same rows for all queries. Returns distances and
     rows, (B, min(k, m + n)) each.
 
-    With `is_sorted`, the nearest rows come first. If distances are equal, the row that was merged
-    first comes first. Otherwise, the result is unordered, and any of several rows at the same
-    distance may be kept. This is faster.
+    If `is_sorted` is true, the nearest rows come first. If distances are equal, the row that was
+    merged first comes first. If `is_sorted` is false, the function is faster, but the result is
+    unordered, and any of several rows at the same distance may be kept.
     """
     distances = np.concatenate([best, distances], axis=1)
     block_shape = (len(distances), distances.shape[1] - best.shape[1])

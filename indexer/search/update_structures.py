@@ -21,14 +21,14 @@ from training.devices import Device
 from training.progress import Bar, console
 
 MIN_TAIL, TAIL_SHARE = 20_000, 0.2
-"""New items are scanned until there are more than MIN_TAIL and also more than TAIL_SHARE of the
-covered items. Then they are added to the structure. In this way, the total cost of additions stays
-in proportion to their number."""
+"""New items are added to the structure when there are more than MIN_TAIL new items, and also more
+than TAIL_SHARE times the number of items in the structure. Until then, searches scan the new items.
+In this way, the total cost of additions stays proportional to the number of added items."""
 MAX_REMOVED_SHARE = 0.5
 """A structure is built again when more than this share of its items has been removed."""
 MAX_GROWTH = 4
-"""A structure is built again when it would cover more than this many times the number of items at
-its training. The reason is that its cells fit the later items less well."""
+"""A structure is built again when it would contain more than MAX_GROWTH times as many items as at
+its training. The reason is that its cells fit later items less well."""
 LEAST_BREADTH = {"nprobe": 1, "ef_search": 64}
 
 Task = Literal["make", "extend", "nothing"]
@@ -43,11 +43,12 @@ def update_search(
     device: Device = "auto",
     anew: bool = False,
 ) -> None:
-    """Bring the structures up to date with the writer's items, for its next commit.
+    """Bring the structures up to date with the writer's items. The next commit contains them.
 
-    `kind` and `memory_bytes` are stored in the index. None means the stored value. The defaults are
-    `auto` and half of the machine's memory. If there is something to make, the writer's pending
-    changes are committed first. With `anew`, all structures are built again.
+    `kind` and `memory_bytes` are stored in the index. If an argument is None, the stored value is
+    used. If there is no stored value either, the kind is `auto`, and the memory limit is half of
+    the machine's memory. If structures are made or extended, the writer's pending changes are
+    committed first. With `anew`, all structures are built again.
     """
     if kind is not None:
         writer.search_options["kind"] = kind
@@ -80,10 +81,10 @@ def update_search(
 
 
 def _task(index: Index, artefact: Artefact | None, wanted: SearchKind, is_requested: bool) -> Task:
-    """The work that a structure needs in order to cover the items and to have the wanted kind.
+    """Whether a structure must be made, must be extended, or can stay as it is.
 
-    If the user requested another kind, the structure is changed at once. If `auto` prefers another
-    kind, the change waits until items have to be added to the structure.
+    If the user requested another kind than the structure has, the structure is made again at once.
+    If `auto` prefers another kind, the structure is not made again until items have to be added.
     """
     if artefact is None:
         return "make"
@@ -108,7 +109,7 @@ def _make(
     earlier: Artefact | None,
     device: Device,
 ) -> None:
-    """Make a structure, or extend the earlier one, and pass it to the writer with its recall."""
+    """Make a structure or extend the earlier one, measure its recall, and pass it to the writer."""
     faiss_index, num_first, first_new = None, len(index.ids), 0
     if earlier:
         try:
@@ -142,7 +143,7 @@ def _make(
 
 
 def _write_faiss(faiss_index: Any, path: Path) -> None:
-    """Write a FAISS index; raises OSError, also for a full disk."""
+    """Write a FAISS index. If writing fails or the disk is full, raises OSError."""
     try:
         faiss.write_index(faiss_index, str(path))
         # FAISS does not notice if the disk has no space for the last block, so read it back.

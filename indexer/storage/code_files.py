@@ -1,7 +1,7 @@
 """Write the file of binary codes, which contains one code per row.
 
-A file belongs to one encoder and one generation of the rows. Another encoder or another generation
-needs a new file. The name of a file contains the number of the commit that begins it.
+A file belongs to one encoder and one generation of the rows. A new encoder or a new generation
+needs a new file. The name of the file contains the number of the first commit that uses the file.
 """
 
 from contextlib import suppress
@@ -31,7 +31,10 @@ class CodeFile(GrowingFile):
         self._waiting: list[Floats] = []
 
     def encode(self, features: Floats) -> None:
-        """Append the codes of features (B, 4096). The next `sync` writes them at the latest."""
+        """Append the codes of features (B, 4096).
+
+        The codes are written no later than the next `sync`.
+        """
         self._waiting.extend(np.array(features, np.float32))  # the caller may reuse its array
         if len(self._waiting) >= ENCODING_BLOCK_ROWS:
             self._write_waiting()
@@ -82,8 +85,9 @@ def encode_rows(index: Index, rows: Rows, encoder: Encoder, *, commit: int) -> C
 def copy_codes(index: Index, manifest: Manifest, rows: Rows, *, commit: int) -> Extent:
     """Write a new file with the codes of these rows, for the next generation.
 
-    Intact codes are copied. No encoder is needed for that. Otherwise the codes are made again from
-    the features. Raises IndexDirectoryError if the encoder is needed but damaged.
+    If the present codes are intact, they are copied, and the encoder is not needed. Otherwise the
+    encoder makes the codes again from the features. Raises IndexDirectoryError if the encoder is
+    needed but damaged.
     """
     if (codes := _intact_codes(index, manifest.files[CODES])) is not None:
         file = GrowingFile(index.directory, _new_file(commit))
@@ -100,7 +104,7 @@ def copy_codes(index: Index, manifest: Manifest, rows: Rows, *, commit: int) -> 
 
 
 def _intact_codes(index: Index, extent: Extent) -> Codes | None:
-    """The codes of an index if they lie in this extent and match its checksum; otherwise None."""
+    """The codes of an index if they are in this extent and match its checksum; otherwise None."""
     with suppress(IndexDirectoryError, FileNotFoundError):
         if index.manifest.files.get(CODES) == extent == measure_extent(index.directory, extent):
             return index.codes

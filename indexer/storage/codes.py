@@ -3,7 +3,7 @@
 Two codes are compared by the number of bits that differ. The encoder has one hyperplane per bit. A
 bit says on which side of its hyperplane the feature lies. An autoencoder learns the hyperplanes
 (see learned/autoencoder.py). The index keeps the encoder as an artefact. It keeps the codes in a
-growing file, one code per row (see code_files.py). Encoding needs NumPy only.
+growing file, one code per row (see code_files.py). Encoding needs only NumPy.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from training.errors import UserError
 from training.network.model import NUM_FEATURES
 
 MIN_BITS, DEFAULT_BITS, MAX_BITS = 16, 256, 1024
-MIN_ITEMS = 64
+MIN_CODED_ITEMS = 64
 """Minimum number of items for learning codes. Fewer items have no neighbourhoods to learn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeFacts:
-    """How an encoder was learned."""
+    """Facts about how an encoder was learned."""
 
     num_bits: int
     num_fitted: int

@@ -41,7 +41,8 @@ def make_directory(directory: Path) -> None:
         raise IndexDirectoryError(
             f"{directory} cannot be made ({error.strerror}); pass another --out"
         ) from error
-    # Check the model folder too. If a model was trained there, it is not the index's copy.
+    # Check the model folder too. If a model was trained there, the folder has files that the
+    # index's copy of a model does not have.
     known = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
     has_others = any(
         str(entry.relative_to(directory)) not in known and not WRITTEN_FILE.fullmatch(entry.name)
@@ -78,7 +79,7 @@ def take_lock(directory: Path) -> BinaryIO:
 def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
     """Write an index without items.
 
-    The manifest is written last. Only then is the directory an index.
+    The manifest is written last, because it makes the directory an index.
     """
     model_files = copy_model(model_directory, card, directory)
     files = open_files(directory, new_files(0))
@@ -118,9 +119,9 @@ def copy_model(model_directory: Path, card: ModelCard, directory: Path) -> dict[
 
 
 def remove_leftovers(directory: Path, *commits: Manifest) -> None:
-    """Delete files of the index that neither these commits nor the manifest's copy name.
+    """Delete the index's files that neither these commits nor the manifest's copy contain.
 
-    An interrupted writer left such files behind, or a later commit replaced them.
+    Such files were left behind by an interrupted writer, or a later commit replaced them.
     """
     copy = read_copy(directory)
     manifests = [*commits, copy] if copy else commits

@@ -1,6 +1,7 @@
 """Write files that only grow.
 
-A writer appends bytes and syncs the file. The manifest then records the extent.
+A writer appends bytes and syncs the file. Then the manifest records the extent: the number of bytes
+that are committed, and their checksum.
 """
 
 import os
@@ -26,7 +27,7 @@ class GrowingFile:
         self._crc32 = extent.crc32
         self._path = directory / extent.file
         self._out = self._path.open("ab")
-        self._out.truncate(extent.num_bytes)  # an interrupted writer may have left more
+        self._out.truncate(extent.num_bytes)  # an interrupted writer may have left more bytes
 
     def append(self, content: bytes) -> None:
         """Append bytes. They are durable after the next `sync`."""
@@ -73,7 +74,8 @@ def open_files(directory: Path, extents: Mapping[str, Extent]) -> dict[str, Grow
 def measure_extent(directory: Path, extent: Extent) -> Extent:
     """Read the bytes of an extent, and return their present number and checksum as an extent.
 
-    The result equals `extent` if no byte is missing or has changed. Raises FileNotFoundError.
+    The result equals `extent` if no byte is missing and no byte has changed. Raises
+    FileNotFoundError if the file is missing.
     """
     crc32, num_read = 0, 0
     with (directory / extent.file).open("rb") as stream:

@@ -8,9 +8,9 @@ records, features, texts, thumbnails, removed, codes    the growing files (see r
 model/                  model.json and model.onnx, so that queries need no other model directory
 *.faiss, ...            artefacts: files that are written once (see manifest.py)
 
-Readers take no lock and write nothing, so they work on a read-only volume. There is no database:
-rows are only appended, and a commit records the length of each file. So every committed byte can
-have a checksum. If a writer is killed, the bytes that it did not commit can be cut off.
+Readers take no lock and write nothing, so they work on a read-only volume. An index uses no
+database. Rows are only appended, and a commit records the length of each file. So every committed
+byte can have a checksum. If a writer is killed, the bytes that it did not commit can be cut off.
 """
 
 from collections.abc import Iterable, Sequence
@@ -88,7 +88,7 @@ class Index:
         self.rows: Rows = np.flatnonzero(is_live)
         """The rows of the items in ascending order, (num_items,)."""
         self.ids: Rows = self.records["id"][self.rows].astype(np.int64)
-        """The ids of the items in ascending order (also the order of `rows`), (num_items,)."""
+        """The ids of the items, (num_items,). Both `ids` and `rows` are in ascending order."""
         if is_whole and len(self.rows) != manifest.num_items:
             raise IndexDirectoryError(
                 f"{directory} has {len(self.rows):,} items "
@@ -97,7 +97,7 @@ class Index:
 
         self._codes: Codes | IndexDirectoryError | None
         try:
-            self._codes = map_codes(directory, manifest)  # not later: a commit may delete it
+            self._codes = map_codes(directory, manifest)  # now, because a commit may delete them
         except IndexDirectoryError as error:
             self._codes = error.with_traceback(None)
 
@@ -154,7 +154,7 @@ class Index:
     def items(self, *, label: str | None = None, limit: int = 100, offset: int = 0) -> list[Item]:
         """A page of items in the order of their ids.
 
-        With `label`, only items with this label are listed. `offset` counts these items.
+        With `label`, only items with this label are listed. The first `offset` are skipped.
         """
         rows = self.rows if label is None else self.rows_of_label(label)
         return self._items(rows[offset : offset + limit])
@@ -182,7 +182,7 @@ class Index:
         return rows
 
     def rows_of_path(self, path: str) -> Rows:
-        """The row of the item with this path, (1,). If there is no such item, (0,)."""
+        """The row of the item with this path, (1,); empty, (0,), if there is no such item."""
         rows = self._by_path.rows_of(hash_of(path))
         return np.array([row for row in rows if self.text(row)[0] == path], np.int64)
 

@@ -1,9 +1,10 @@
 """Read and write manifest.json, the list of an index's files and their checksums.
 
-A writer commits its changes by replacing the manifest. A copy of the manifest is written
-afterwards, so the copy never contains more than was committed. If a writer is killed between the
-two, the copy is one commit behind. The files that the copy names are kept until the copy is written
-again. So a commit that is restored from the copy is complete.
+A writer commits its changes by replacing the manifest. Then it writes a copy of the manifest, so
+the copy never contains more than was committed. If a writer is killed after it has replaced the
+manifest and before it has written the copy, the copy describes the previous commit. The files that
+the copy names are kept until the copy is written again. So the commit in the copy can always be
+restored completely.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ REBUILD = "restore it from a copy, or build the index again in another directory
 
 
 class IndexDirectoryError(UserError):
-    """An index directory is missing, damaged or in use, or it has another format or model."""
+    """An index directory is missing, damaged or in use, or has an unexpected format or model."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Extent:
 class Artefact:
     """A file that is made from the items and written once.
 
-    `facts` are what its readers need to know.
+    `facts` contain what a reader of the file needs to know.
     """
 
     file: str
@@ -89,7 +90,7 @@ class Manifest:
 
     @property
     def kind(self) -> str:
-        """How Euclidean neighbours are searched; `flat` is an exact scan of the features."""
+        """The kind of search for Euclidean neighbours. `flat` is an exact scan of the features."""
         structure = self.artefacts.get("euclidean")
         return "flat" if structure is None else str(structure.facts["kind"])
 
@@ -111,9 +112,9 @@ class Manifest:
 def check_model(
     manifest: Manifest, directory: Path, model_id: str, given: str, remedy: str
 ) -> None:
-    """Raise IndexDirectoryError if the index in `directory` was built with another model.
+    """Raise IndexDirectoryError if the index in `directory` was not built with model `model_id`.
 
-    In the message, `given` names the model and `remedy` says what to do.
+    In the message, `given` names this model and `remedy` says what to do.
     """
     if model_id != manifest.model_id:
         raise IndexDirectoryError(
@@ -154,7 +155,7 @@ def read_manifest(directory: Path) -> Manifest:
 def read_copy(directory: Path) -> Manifest | None:
     """Read the manifest's copy; returns None if the copy is missing or damaged.
 
-    The copy may be one commit behind.
+    The copy may be older than the manifest by one commit.
     """
     try:
         return parse_manifest(directory / COPY_FILE)

@@ -10,8 +10,8 @@ removed-0.u64      the rows of removed items
 codes-7.bin        one binary code per row, if the index has an encoder (see codes.py)
 
 The number in a file name is the generation. `index compact` writes the next generation, without the
-removed items. In the name of a codes file, it is the number of the commit that began the file,
-because another encoder needs another file.
+removed items. The name of a codes file contains a commit number instead, because each encoder needs
+a file of its own. It is the first commit that uses the file.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ RECORD = np.dtype(
         ("height", "<u4"),
         ("norm", "<f4"),  # Euclidean length of the feature
         ("added_at", "<i8"),  # seconds since 1970, UTC
-        ("stamp", "<u8"),  # hash of the image file's size and times; 0: unknown
+        ("stamp", "<u8"),  # hash of the image file's size, times and inode; 0: unknown
         ("feature_crc32", "<u4"),
         ("thumbnail_crc32", "<u4"),
         ("text_crc32", "<u4"),

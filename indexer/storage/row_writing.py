@@ -32,8 +32,8 @@ class NewItem:
     feature: npt.NDArray[np.float32]
     """(4096,) float32."""
     stamp: int = 0
-    """Hash of the file's size and times; 0 if it is unknown. A file that still has the same stamp
-    was not touched."""
+    """Hash of the file's size, times and inode; 0 if the hash is unknown. If a file still has the
+    same stamp, it was not touched."""
 
 
 def append_item(files: Mapping[str, GrowingFile], item: NewItem, id: int) -> None:

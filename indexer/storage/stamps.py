@@ -2,8 +2,8 @@
 
 A stamp is a hash of a file's size, times and inode. If the stamp is the same, the file was not
 touched and need not be read. If a file was touched but has the same bytes, it is read and hashed
-once. Its new stamp goes into a small artefact, by item id. It cannot go into the record: records
-are never written again, and a new row for the item would copy its feature too.
+once. Then its new stamp is stored in a small artefact, by item id. The record cannot store the new
+stamp, because records are never changed. A new row for the item would copy the item's feature too.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ Stamps = npt.NDArray[np.uint64]
 def read_stamps(index: Index) -> Stamps:
     """Read the latest stamp of each row.
 
-    If the artefact is damaged, the stamps in the records are used. Files that were touched after
-    they were added are then hashed again.
+    If the artefact is damaged, the stamps in the records are used. Then the files that were touched
+    after they had been added are hashed again.
     """
     stamps: Stamps = index.records["stamp"].copy()
     artefact = index.manifest.artefacts.get(STAMPS)
@@ -40,7 +40,10 @@ def read_stamps(index: Index) -> Stamps:
 
 
 def renew_stamps(writer: IndexWriter, touched: Mapping[int, int]) -> None:
-    """Save these stamps, by item id, with the next commit. Drop the stamps of removed items."""
+    """Save these stamps, by item id, and drop the stamps of removed items.
+
+    The changes take effect with the writer's next commit.
+    """
     if not touched:
         return
     index, stamps = writer.index, read_stamps(writer.index)

@@ -31,7 +31,7 @@ class IndexStats:
     commit: int
     is_complete: bool
     kind: str
-    """How Euclidean neighbours are searched."""
+    """The kind of search for Euclidean neighbours."""
     search: Mapping[str, Mapping[str, Any]]
     """The facts about each FAISS structure and its `num_bytes`, by metric."""
     num_bytes: int

@@ -1,9 +1,9 @@
-"""Change an index. Only one process at a time may do so.
+"""Change an index. Only one process at a time may change it.
 
-New data is appended to the growing files and synced. Then manifest.json is replaced: that is the
-commit. No reader sees bytes that were appended but not committed. The writer cuts them off when it
-closes. If it was killed, the next writer cuts them off. A compaction writes the next generation of
-the growing files. A new encoder needs a new file of codes. Both are committed in the same way.
+New data is appended to the growing files and synced. Then manifest.json is replaced, which commits
+the data. No reader sees bytes that were appended but not committed. The writer cuts them off when
+it closes. If it was killed, the next writer cuts them off. A compaction writes the next generation
+of the growing files, and a new encoder a new file of codes. These are committed in the same way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,7 +60,7 @@ class IndexWriter:
         self.manifest = index.manifest
         """The latest commit."""
         self.search_options = dict(self.manifest.search)
-        """The `search` of the next commit's manifest."""
+        """The value of `search` in the next commit's manifest."""
         self._artefacts = dict(self.manifest.artefacts)
         self._model_files = dict(self.manifest.model_files)
         self._num_new = self._num_removed = 0
@@ -77,8 +77,9 @@ class IndexWriter:
     ) -> "IndexWriter":
         """Open an index to change it.
 
-        With `model_directory`, an empty index is made if none exists. Pass the model's `card` if it
-        was read already. Raises IndexDirectoryError if the index is in use or has another model.
+        If `model_directory` is given and there is no index, an empty index is made. `card` is the
+        model's card if it was read already. Raises IndexDirectoryError if the index is in use or
+        was not built with this model.
         """
         if model_directory:
             card = card or read_card(model_directory)
@@ -101,7 +102,7 @@ class IndexWriter:
 
     @classmethod
     def salvage(cls, directory: Path) -> "IndexWriter":
-        """Open an index that may be damaged, to mend it. Restores its manifest.
+        """Open an index that may be damaged, in order to mend it, and restore its manifest.
 
         Raises IndexDirectoryError if the manifest and its copy are lost.
         """
@@ -122,8 +123,8 @@ class IndexWriter:
     def add(self, item: NewItem) -> int:
         """Add an item and return its id.
 
-        Raises IndexDirectoryError if the index has an encoder but codes are missing or the encoder
-        is damaged.
+        If the index has an encoder, raises IndexDirectoryError if the encoder is damaged or codes
+        are missing.
         """
         if self._codes is None and ENCODER in self._artefacts:
             self._codes = continue_codes(self.index, self.manifest)
@@ -152,7 +153,7 @@ class IndexWriter:
 
     @contextmanager
     def artefact(self, name: str, suffix: str, facts: Mapping[str, Any]) -> Iterator[Path]:
-        """Yield a path to write to. The next commit makes the file the index's artefact `name`.
+        """Yield a path to write to. With the next commit, the file becomes the artefact `name`.
 
         If writing fails, the OSError names the file.
         """
@@ -167,7 +168,7 @@ class IndexWriter:
         self._artefacts.pop(name, None)
 
     def restore_model(self, model_directory: Path) -> None:
-        """Copy the model into the index again; raises IndexDirectoryError for another model."""
+        """Copy the model into the index again; raises IndexDirectoryError for a different model."""
         card = read_card(model_directory)
         remedy = "pass the --model that it was built with"
         check_model(self.manifest, self.directory, card.id, str(model_directory), remedy)
@@ -200,9 +201,9 @@ class IndexWriter:
             self._codes = None
 
     def commit(self, *, is_complete: bool | None = None) -> None:
-        """Commit all pending changes at once. Without changes, do nothing.
+        """Commit all pending changes together. If there are no changes, do nothing.
 
-        `is_complete` says whether the last build has reached its end. None leaves this as it is.
+        `is_complete` says whether the last build has reached its end. None keeps the stored value.
         """
         manifest = self.manifest
         is_complete = manifest.is_complete if is_complete is None else is_complete
@@ -254,7 +255,7 @@ class IndexWriter:
                 )
             )
         finally:
-            # Delete the earlier generation. After an error, delete the incomplete next one.
+            # Delete the earlier generation or, after an error, the incomplete new generation.
             self.manifest = read_manifest(self.directory)
             remove_leftovers(self.directory, self.manifest)
         self.index = Index.open(self.directory)

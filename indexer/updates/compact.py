@@ -10,8 +10,8 @@ from indexer.storage.writer import IndexWriter
 from training.devices import Device
 
 WORTHWHILE_SHARE = 0.2
-"""Minimum share of removed rows. It limits the cost: a compaction copies at most four times as many
-rows as it drops, however large the index is."""
+"""Minimum share of removed rows for a compaction without `force`. It limits the cost: for any size
+of the index, such a compaction copies at most four times as many rows as it drops."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Compaction:
     num_removed: int
     """Number of removed rows before the compaction."""
     num_freed_bytes: int
-    """How much smaller the growing files are; 0 if they were not written again."""
+    """Number of bytes by which the growing files shrank; 0 if they were not written again."""
     kind: str
-    """How the index is searched afterwards."""
+    """The kind of search after the compaction."""
 
 
 def compact(
@@ -37,10 +37,11 @@ def compact(
 ) -> Compaction:
     """Write the growing files again without the removed rows; raises UserError.
 
-    This happens if at least a fifth of the rows are removed, or with `force`. With `kind`, the
-    index is searched in this way from now on, and its structures are made on `device`. Readers keep
-    the files that they opened. Both generations need space on the disk until the commit. If the
-    disk is full, the old generation stays.
+    The files are written again only if at least a fifth of the rows are removed rows, or with
+    `force`. If `kind` is given, it becomes the index's kind of search, and the structures are made
+    again on `device`. Readers can still use the files that they opened. Until the commit, the old
+    and the new generation both need space on the disk. If the disk is full, the old generation
+    stays.
     """
     with IndexWriter.open(directory) as writer:
         manifest = writer.manifest

@@ -19,14 +19,14 @@ def mend(directory: Path, model_directory: Path | None = None) -> int:
     An index without damage stays as it is. Otherwise:
 
     - The manifest is restored from its copy.
-    - The index's model is restored from `model_directory`. It must be the same model.
+    - The index's copy of the model is restored from `model_directory`, if that is given.
     - Structures and codes are made again.
     - A damaged probe is dropped. A damaged encoder is dropped with its codes.
     - If items or the list of removed items are damaged, the intact items are written again, and the
       index is marked as incomplete.
 
-    Raises IndexDirectoryError if the manifest and its copy are lost, or if `model_directory` is
-    another model.
+    Raises IndexDirectoryError if the manifest and its copy are lost, or if `model_directory` does
+    not contain the model that the index was built with.
     """
     with IndexWriter.salvage(directory) as writer:
         result, rows = check_index(writer.index)
@@ -53,7 +53,8 @@ def mend(directory: Path, model_directory: Path | None = None) -> int:
 def _drop_artefacts(writer: IndexWriter, result: Verification) -> set[str]:
     """Remove the damaged artefacts with the next commit, and return their names."""
     damaged_files = {damage.file for damage in result.damages}
-    # Artefacts that were made without the returned items would never find these items.
+    # If the list of removed items is damaged, removed items may return. The artefacts were made
+    # without these items and would never find them.
     are_all_stale = result.has_damaged("removals")
     dropped = {
         name

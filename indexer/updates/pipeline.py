@@ -1,8 +1,8 @@
 """Add images to an index: decode, embed, write, and commit every few seconds.
 
-Each worker thread decodes and embeds a few images. So every core is busy, and no thread waits for
-another. The writer receives the results in order. An interrupted command continues from its last
-commit.
+Each worker thread both decodes and embeds a few images at a time. So every core is busy, and no
+thread waits for another thread. The writer receives the results in order. If a command was
+interrupted, the same command continues from the last commit.
 """
 
 import threading
@@ -18,14 +18,14 @@ from indexer.embedder import Embedder
 from indexer.storage.row_writing import NewItem
 from indexer.storage.stamps import read_stamps, renew_stamps
 from indexer.storage.writer import IndexWriter
-from indexer.updates.prepare import Decoded, Outcome, Preparation, Unchanged
+from indexer.updates.prepare import Decoded, Preparation, PreparedItem, Unchanged
 from training.data.examples import Example
 from training.data.skipped import SKIPPED_FILE, Skipped, write_skipped
 from training.interruption import StopRequest, stop_on_signal
 from training.parallel import map_ahead, num_cores
 from training.progress import Bar, console
 
-BATCH_SIZE = {"cpu": 32, "gpu": 128}
+BATCH_SIZES = {"cpu": 32, "gpu": 128}
 COMMIT_INTERVAL_S = 10.0
 
 
@@ -45,10 +45,10 @@ class Report:
 def index_images(
     examples: Sequence[Example], embedder: Embedder, writer: IndexWriter, *, is_build: bool
 ) -> Report:
-    """Embed the new images and write them, with a commit every few seconds.
+    """Embed the new images, write them, and commit every few seconds.
 
-    The caller makes the last commit. After Ctrl-C, commits what is done and raises
-    KeyboardInterrupt.
+    The caller makes the last commit. After Ctrl-C, the images that are done are committed, and
+    KeyboardInterrupt is raised.
 
     A build identifies an image by its path, so two paths may have the same bytes. An addition
     identifies an image by its bytes, and adds the same bytes only once.
@@ -71,20 +71,20 @@ def index_images(
 
 
 class _Writing:
-    """Writes outcomes in order and counts them."""
+    """Writes the outcomes of examples in order, and counts them."""
 
     def __init__(self, writer: IndexWriter, *, is_build: bool):
         self._writer, self._is_build = writer, is_build
         self._is_complete = False if is_build else None
-        """The `is_complete` of commits before the end. None, for additions, leaves it as it is."""
+        """The `is_complete` of the commits during the run. None keeps the stored value."""
         self._committed_at = time.monotonic()
         self._added_contents: set[str] = set()
         self.report = Report()
         self.renewed_stamps: dict[int, int] = {}
         """Stamps of files that were touched but have the same bytes, by item id."""
 
-    def take(self, outcome: Outcome) -> None:
-        """Write the outcome of an example, and commit if the last commit is too long ago."""
+    def take(self, outcome: PreparedItem) -> None:
+        """Write the outcome of an example. Commit if the last commit was more than 10 s ago."""
         match outcome:
             case Skipped():
                 self.report.skipped.append(outcome)
@@ -99,7 +99,7 @@ class _Writing:
             self._committed_at = time.monotonic()
 
     def end_early(self) -> None:
-        """Commit what is done and say so."""
+        """Commit the images that are done, and print how many are in the index."""
         self._writer.commit(is_complete=self._is_complete)
         if self.report.skipped:
             write_skipped(self.report.skipped, self._writer.directory / SKIPPED_FILE)
@@ -129,12 +129,12 @@ class _Writing:
 
 def _outcomes(
     examples: Sequence[Example], preparation: Preparation, embedder: Embedder, stop: StopRequest
-) -> Iterator[Outcome]:
+) -> Iterator[PreparedItem]:
     """The outcome of each example, in order, until a stop is requested."""
     # On a GPU, one thread embeds at a time. On the CPU, each thread embeds with one core.
     turn = threading.Lock() if embedder.device == "gpu" else nullcontext()
 
-    def work(chunk: Sequence[Example]) -> list[Outcome]:
+    def work(chunk: Sequence[Example]) -> list[PreparedItem]:
         if stop.is_made:
             return []
         prepared = [preparation.prepare(example) for example in chunk]
@@ -148,7 +148,7 @@ def _outcomes(
             for image in prepared
         ]
 
-    num_workers, size = num_cores(), BATCH_SIZE[embedder.device]
+    num_workers, size = num_cores(), BATCH_SIZES[embedder.device]
     chunks = (examples[start : start + size] for start in range(0, len(examples), size))
     with ThreadPoolExecutor(num_workers, thread_name_prefix="embed") as pool:
         for outcomes in map_ahead(pool, work, chunks, ahead=2 * num_workers):

@@ -1,7 +1,7 @@
 """Prepare examples for an index.
 
-An unchanged image needs no work. If the index has the same bytes, their feature is copied. All
-other images need the network.
+An unchanged image needs no work. If the index has the bytes of an image already, the feature of
+these bytes is copied. All other images go through the network.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ from training.data.images import (
 from training.data.skipped import Skipped
 
 RACY_S = 2.0
-"""A file that changed less than this time ago gets no stamp. It may change again within the
-resolution of its times."""
+"""A file that changed less than this number of seconds ago gets no stamp. If it changes again, its
+times may stay the same, because their resolution is limited."""
 
 
 @dataclass(frozen=True)
 class Unchanged:
     """An image that is in the index already.
 
-    If the image's file had to be read and has the path and label of an item, `id` is the item's id
-    and `stamp` is the file's stamp.
+    If the file had to be read, and an item has its bytes, path and label, then `id` is the id of
+    this item and `stamp` is the new stamp of the file.
     """
 
     id: int | None = None
@@ -70,7 +70,7 @@ class Decoded:
         )
 
 
-Outcome = Unchanged | Skipped | NewItem
+PreparedItem = Unchanged | Skipped | NewItem
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Preparation:
     keeps_copies: bool
     """Whether an image is added if the index has the same bytes under another path."""
 
-    def prepare(self, example: Example) -> Decoded | Outcome:
+    def prepare(self, example: Example) -> Decoded | PreparedItem:
         """Read and decode an example, if that is needed.
 
         A file that was not touched is not read, unless its label has changed. If an undamaged row
@@ -115,7 +115,7 @@ class Preparation:
             return Skipped(example.path, str(error))
 
     def _copied(self, row: int, example: Example, stamp: int) -> NewItem | None:
-        """A new item with the feature of a row with the same bytes; None if the row is damaged."""
+        """A new item with the feature of a row that has the same bytes; None if it is damaged."""
         record, item_bytes = self.index.records[row], self.index.item_bytes(row)
         if find_damage(record, item_bytes):
             return None
@@ -156,7 +156,7 @@ def find_repeated_path(examples: Sequence[Example]) -> str | None:
 def file_stamp(example: Example) -> int:
     """A 64-bit hash of a file's size, times and inode. It changes when the file changes.
 
-    Returns 0 if the times may not show the next change, or if there is no file.
+    Returns 0 if the file's times might not show its next change, or if there is no file.
     """
     source = example.source
     if isinstance(source, bytes):

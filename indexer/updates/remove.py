@@ -16,9 +16,9 @@ def remove(
     paths: Sequence[str] = (),
     labels: Sequence[str] = (),
 ) -> int:
-    """Remove all items that are named, and return how many were removed.
+    """Remove all items that have one of these ids, paths or labels, and return their number.
 
-    If a name is unknown, nothing is removed and IndexDirectoryError is raised.
+    If an id, path or label is unknown, nothing is removed and IndexDirectoryError is raised.
     """
     with IndexWriter.open(directory) as writer:
         index = writer.index

@@ -1,6 +1,6 @@
 """`lookalike index verify`: compare every committed byte of an index with its checksums.
 
-A damage names the file, what is wrong with it, and the command that mends it (see mend.py).
+Each `Damage` names the file, the fault, and the command that mends it (see mend.py).
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +89,8 @@ def verify(directory: Path) -> Verification:
     while True:
         index = Index.salvage(directory)
         result, _ = check_index(index)
-        # Files seem to be damaged if a commit replaced them during the check.
+        # If a commit replaced files during the check, these files seem to be damaged. Then the
+        # index is checked again.
         if result.is_clean or read_manifest_or_copy(directory).commit == index.manifest.commit:
             return result
 
@@ -143,7 +144,7 @@ def _check_manifest(directory: Path, result: Verification) -> None:
     ):
         file = directory / name
         if name == COPY_FILE and not file.exists():
-            continue  # the writer was killed, or the disk was full
+            continue  # no damage: the writer was killed, or the disk was full
         try:
             parse_manifest(file)
             result.num_bytes += file.stat().st_size

@@ -32,13 +32,13 @@ router = APIRouter(tags=["service"])
 
 @router.get("/livez")
 async def livez() -> Status:
-    """The process is running."""
+    """Report that the process is running."""
     return Status(status="alive")
 
 
 @router.get("/readyz", responses=documented("draining"))
 async def readyz(engine: TheEngine) -> Status:
-    """The service accepts requests. When it is stopping, the status is 503."""
+    """Report whether the service accepts requests. When it is stopping, the status is 503."""
     if engine.is_draining:
         raise ProblemError(
             "draining",

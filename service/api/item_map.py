@@ -18,7 +18,7 @@ router = APIRouter(tags=["items"])
 
 @router.get("/map", response_model=ItemMap, responses={**NOT_MODIFIED, **documented("no-map")})
 def item_map(engine: TheEngine, request: Request) -> Response:
-    """Return the map that `lookalike index map` made. Similar items are near each other."""
+    """Return the map that `lookalike index map` made. Similar items are near each other on it."""
     if engine.map is None:
         remedy = "make one with `lookalike index map INDEX` and start the service again"
         raise ProblemError("no-map", f"the index that is served has no map of its items; {remedy}")

@@ -60,8 +60,8 @@ def thumbnail(
 ) -> Response:
     """Return a small JPEG of one item.
 
-    If `v` is correct, the response may be cached for ever, because `v` changes when the image
-    changes.
+    If `v` is correct, the response may be cached without a time limit, because `v` changes when the
+    image changes.
     """
     item = _item(engine, id)
     is_versioned = bool(v) and item.sha256.startswith(v)

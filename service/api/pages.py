@@ -37,7 +37,8 @@ class SecurityHeaders:
     """ASGI middleware that adds security headers to every response.
 
     With these headers, browsers run only this server's scripts and styles, and do not guess content
-    types. By default, caches revalidate a response before they use it.
+    types. Caches revalidate a response before they use it, unless the response has its own
+    Cache-Control.
     """
 
     def __init__(self, app: ASGIApp):

@@ -129,7 +129,7 @@ class ProblemError(Exception):
         detail, headers = str(error), None
         if isinstance(error, Overloaded):
             headers = {"Retry-After": str(error.retry_s)}
-        if isinstance(error, NoProbeError):  # its text contains a path of the server
+        if isinstance(error, NoProbeError):  # the error's text contains a path of the server
             detail = (
                 "by: items needs a probe of the items' labels, but the index that is served has "
                 "none; fit one with `lookalike index probe INDEX` and start the service again, "

@@ -59,9 +59,10 @@ class SimilarQuery(Query):
         None,
         ge=0,
         le=MAX_FLIPS,
-        description="Only with `hamming`: search only items whose short address differs in at "
-        "most this many bits. The search time then hardly depends on the size of the index, but "
-        "some matches may be missed. By default, or with a label, all items are compared.",
+        description="Only with `hamming`: search only the items whose address (the first bits of "
+        "the code) differs from the query's address in at most this number of bits. The search "
+        "time then hardly depends on the size of the index, but some matches may be missed. By "
+        "default, or with a label, all items are compared.",
     )
     label: str | None = Field(
         None, description="Search only the items with this label.", examples=["dress"]
@@ -177,7 +178,8 @@ class Items(BaseModel):
 class ItemMap(BaseModel):
     """The positions of the items in two dimensions.
 
-    An item is missing if it was added after the map was made, or if it is not in the sample.
+    Items that were added after the map was made are missing. If the map shows only a sample of the
+    items, the other items are missing too.
     """
 
     index: str = Field(examples=["photos"], description="The name of the index's directory.")
@@ -208,7 +210,7 @@ class ModelInfo(BaseModel):
 class ProbeInfo(BaseModel):
     """The classifier behind /classify?by=items.
 
-    Items that were added after it was fitted are not taken into account.
+    The classifier was not fitted on items that were added later.
     """
 
     labels: list[str] = Field(
@@ -227,7 +229,7 @@ class ProbeInfo(BaseModel):
     )
     vote_euclidean: float | None = Field(
         examples=[0.82],
-        description="Accuracy on the same items if the labels of the five nearest items vote.",
+        description="Accuracy on the same items if the five nearest items vote with their labels.",
     )
     vote_cosine: float | None = Field(
         examples=[0.84], description="Accuracy of the same vote, but with cosine distance."
@@ -239,7 +241,7 @@ class ProbeInfo(BaseModel):
 
 
 class MapInfo(BaseModel):
-    """The map that GET /map returns. It does not show items that were added after it was made."""
+    """The map that GET /map returns. Items that were added later are not on the map."""
 
     num_items: int = Field(examples=[3456], description="Number of items on the map.")
     commit: int = Field(

@@ -61,8 +61,9 @@ class BodyLimit:
     """ASGI middleware that refuses a request body of more than `max_bytes`.
 
     If the Content-Length is too large, the request is refused before its body arrives. Most clients
-    read the answer only after they have sent everything. If the connection were closed before that,
-    they would lose the answer. So the rest of the body is read for LINGER_S and discarded.
+    read the answer only after they have sent the whole body. If the connection were closed earlier,
+    these clients would lose the answer. So the rest of the body is read for at most LINGER_S
+    seconds and discarded.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int):
@@ -148,8 +149,8 @@ Uploads = Annotated[list[Upload], Depends(read_uploads)]
 async def _discard_rest(receive: Receive) -> None:
     """Read the rest of a request for at most LINGER_S and discard it.
 
-    The limit is a time, not a number of bytes. If a fast client sent more bytes than a limit, its
-    connection would be reset. The reset can arrive before the answer.
+    The limit is a time. If it were a number of bytes, a fast client could send more bytes. Then its
+    connection would be reset, and the reset could arrive before the answer.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
@@ -202,7 +203,7 @@ def _received(form: FormData, values: Sequence[object]) -> str:
 def _shown_name(filename: str | None, number: int) -> str:
     """The last part of a user's file name, printable and short.
 
-    If nothing is left, the name of the third file is `image 3`.
+    If nothing is left of the name, the file is named by its number, for example `image 3`.
     """
     name = PurePosixPath((filename or "").replace("\\", "/")).name
     printable = "".join(character for character in name if character.isprintable())

@@ -235,7 +235,10 @@ async function introduce() {
   }
   $("label-filter").hidden = labels.length < 2;
   $("by-choice").hidden = !index.probe;
-  if (!index.probe) $("by").value = "classes"; // a browser may keep the value of an earlier visit
+  // A network that was not trained on these labels, such as ImageNet's, does not know their names.
+  const knowsLabels = labels.every((label) => model.class_names.includes(label));
+  // The value is always set, because a browser may keep the value of an earlier visit.
+  $("by").value = index.probe && !knowsLabels ? "items" : "classes";
   for (const metric of index.metrics) {
     const option = element("option", "", METRIC_NAMES[metric] ?? metric);
     option.value = metric;

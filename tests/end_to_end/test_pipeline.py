@@ -25,6 +25,8 @@ from training.network.export import load_network
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
 
+pytestmark = pytest.mark.timeout(1200)  # the demo trains a network: minutes on a busy machine
+
 
 def lookalike(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

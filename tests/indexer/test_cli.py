@@ -1,4 +1,4 @@
-"""`lookalike search` and `classify`: what they print, and what they import to read options."""
+"""`lookalike search`, `classify`, `report`: what they print, and what they import for options."""
 
 import json
 import subprocess
@@ -128,7 +128,7 @@ def test_classify_by_items_answers_with_the_labels_of_the_index(
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        (app, "classify figures index search"),
+        (app, "classify figures index report search"),
         (
             index_app,
             "add build compact duplicates encode export map probe quality remove stats verify",
@@ -147,3 +147,31 @@ def test_reading_the_options_imports_no_heavy_library() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_report_prints_a_few_lines_and_writes_the_page(
+    tiny_index: Path, tmp_path: Path, succeed: Succeed
+) -> None:
+    out, _ = succeed("report", tiny_index, "--out", tmp_path / "report.html")
+    lines = out.splitlines()
+    assert lines[0] == f"{tiny_index}: 18 items, 3 labels."
+    assert lines[1] == "top-1 on 18 images of the index:"
+    assert lines[2].split() == ["100.0%", "probe", "on", "its", "features"]
+    assert lines[-1] == f"Wrote {tmp_path / 'report.html'}"
+    assert "<h1>Report on " in (tmp_path / "report.html").read_text("utf-8")
+    out, _ = succeed("report", tiny_index)
+    assert out.splitlines()[:-1] == lines[:-1]
+    assert out.splitlines()[-1] == "To see pictures, pass --out FILE.html"
+
+
+def test_report_as_json_has_all_figures(
+    tiny_index: Path, colour_folder: Path, succeed: Succeed, run: Run
+) -> None:
+    facts = json.loads(succeed("report", tiny_index, "--json")[0])
+    assert facts["confusion"] == [[6, 0, 0], [0, 6, 0], [0, 0, 6]]
+    assert facts["precision_at_nearest"].keys() == {"euclidean", "cosine"}
+    assert [label["recall"] for label in facts["labels"]] == [1, 1, 1]
+    status, _, err = run("report", tiny_index, "--queries", colour_folder)
+    assert status == 1
+    assert "none of the 18 images" in err
+    assert len(err.splitlines()) == 1

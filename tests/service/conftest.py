@@ -90,7 +90,9 @@ def run(tiny_index: Path) -> Run:
         try:
             assert listens.wait(PATIENCE_S)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+            # The server closes idle connections after 5 s. The client must not reuse one just then.
+            limits = httpx.Limits(keepalive_expiry=1.0)
+            with httpx.Client(base_url=url, timeout=PATIENCE_S, limits=limits) as client:
                 yield Service(client, url, app.state.engine, server)
         finally:
             server.should_exit = True

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from indexer.storage.index import Index
-from indexer.storage.manifest import MANIFEST_FILE
+from indexer.storage.manifest import MANIFEST_FILE, PROBE
 from service.demo import FIGURE_FILES, demo
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
 from training.errors import UserError
-from training.network.model import CARD_FILE
+from training.learning.request import Request
+from training.network.model import CARD_FILE, read_card
 
 
 @pytest.fixture
@@ -36,12 +37,13 @@ def steps(workdir: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> list
 def test_the_demo_makes_only_what_is_missing(
     workdir: Path, colour_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert steps(workdir, colour_folder, capsys) == [True, False, False, False]
+    assert steps(workdir, colour_folder, capsys) == [True, False, False, False, False]
     index = Index.open(workdir / "index")
     assert index.count() == len(COLOURS) * NUM_IMAGES_PER_COLOUR
     assert all((workdir / "figures" / name).exists() for name in FIGURE_FILES)
     # The index is too small for codes, so that step is tried again every time.
-    assert steps(workdir, colour_folder, capsys) == [True, True, False, True]
+    assert steps(workdir, colour_folder, capsys) == [True, True, False, True, True]
+    assert "<html" in (workdir / "report.html").read_text("utf-8")
 
 
 def test_figures_older_than_the_index_are_drawn_again(
@@ -68,3 +70,55 @@ def test_a_working_directory_of_other_data_is_refused(workdir: Path) -> None:
     with pytest.raises(UserError, match=r"was made from .*, not digits; pass another --workdir"):
         demo("digits", workdir, serve=False)
     assert not (workdir / "index").exists()
+
+
+def test_a_model_is_used_as_it_is_and_learns_the_labels(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model))
+    printed = " ".join(capsys.readouterr().err.split())
+    titles = ["Use the network", "Index the images", "Learn the labels", "Make binary codes"]
+    assert [title for title in titles if title in printed] == titles
+    index = Index.open(tmp_path / "index")
+    assert PROBE in index.manifest.artefacts
+    assert index.manifest.model_id == read_card(tiny_model).id
+    assert all((tmp_path / "figures" / name).exists() for name in FIGURE_FILES)
+    demo(str(colour_folder), tmp_path, serve=False)
+    # The index is too small for codes, so only that step is tried again.
+    assert capsys.readouterr().err.count("already done") == 5
+
+
+def test_images_without_labels_are_indexed_with_a_trained_network(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, file in enumerate(sorted(colour_folder.rglob("*.png"))):
+        shutil.copy(file, photos / f"{number}.png")
+    demo(str(photos), tmp_path / "work", serve=False, init=str(tiny_model))
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "No probe: " in printed
+    assert Index.open(tmp_path / "work" / "index").count() == len(COLOURS) * NUM_IMAGES_PER_COLOUR
+
+
+def test_with_epochs_a_trained_network_is_fine_tuned(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[Request] = []
+
+    def train(request: Request) -> None:
+        requests.append(request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.learning.session.train", train)
+    with pytest.raises(KeyboardInterrupt):
+        demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model), epochs=2)
+    (request,) = requests
+    assert (request.init, request.epochs, request.image_size) == (str(tiny_model), 2, None)
+
+
+def test_an_image_size_is_refused_for_a_trained_network(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path
+) -> None:
+    with pytest.raises(UserError, match="--image-size has no effect on the trained network"):
+        demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model), image_size=128)

@@ -239,6 +239,35 @@ def test_a_setting_that_conflicts_with_the_initial_model_is_refused(
     )
 
 
+def test_imagenets_weights_that_are_not_available_are_refused_with_the_ways_out(
+    run: Run, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "alexnet-01234567.pth"
+    monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", str(absent))
+    complaint = (
+        f"LOOKALIKE_WEIGHTS_URL names {absent}, which does not exist; run the command again to "
+        "continue, set LOOKALIKE_WEIGHTS_URL to a mirror or to a file, or train from scratch with "
+        "--init none"
+    )
+    out = tmp_path / "model"
+    assert_is_refused(run("train", colour_folder, "--out", out, "--init", "imagenet"), complaint)
+    assert_is_refused(run("import", "imagenet", "--out", out), complaint)
+    assert not out.exists()
+
+
+def test_init_takes_a_model_and_the_word_none(
+    run: Run, tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    for name, init, expected in (
+        ("from-model", tiny_model, read_card(tiny_model).id),
+        ("from-scratch", "none", None),
+    ):
+        out = tmp_path / name
+        done = run("train", colour_folder, "--out", out, "--epochs", "1", "--init", init, *QUICK)
+        assert done.status == 0, done.err
+        assert read_card(out).data["init"] == expected
+
+
 def test_tower_devices_need_two_devices_and_two_towers(
     run: Run, colour_folder: Path, tmp_path: Path
 ) -> None:

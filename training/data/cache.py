@@ -1,10 +1,11 @@
 """A cache of decoded images, so that each image is decoded only once.
 
-The canvases are in a file that is mapped into memory. The cache has three files:
+The cache has three files. The file with the canvases is mapped into memory:
 
 train-128px.u8      the canvases one after the other, (N, canvas, canvas, 3) uint8
-train-128px.json    the data, the number of images read, and the images that cannot be read
-train-128px.lock    held by the process that writes the two other files
+train-128px.json    the name of the data, the number of images that have been read, and the list of
+                    images that cannot be used
+train-128px.lock    a lock; the process that writes the two other files holds it
 """
 
 import fcntl
@@ -39,7 +40,8 @@ from training.parallel import map_ahead
 from training.progress import console
 
 COMMIT_INTERVAL = 1000
-"""Number of images between two commits. An interruption loses at most this many decoded images."""
+"""After this number of images, the decoded images are flushed to the disk. An interruption loses at
+most this number of decoded images."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class Canvases:
 
 
 class CacheError(UserError):
-    """The cache cannot be written, or it belongs to other data."""
+    """The cache cannot be written, or it contains the images of another data set."""
 
 
 @dataclass
 class _Progress:
-    """The content of the JSON file."""
+    """The content of the cache's JSON file."""
 
     data: str
     digest: str
@@ -82,12 +84,13 @@ def cached_canvases(
     num_threads: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Canvases:
-    """The canvases of all readable examples for squares of `size` pixels, mapped from `file`.
+    """The canvases of all readable examples, for squares of `size` pixels, mapped from `file`.
 
-    Images that are already in `file` are not decoded again, so an interrupted call continues where
-    it stopped. If an image has been added, removed or changed, all images are decoded again.
-    `advance(n)` is called when `n` more images are done. Raises CacheError if `file` belongs to
-    other data than `data`, or if the disk is full. Memory does not grow with the number of images.
+    Images that are already in `file` are not decoded again. So a call continues where an
+    interrupted call stopped. If an image has been added, removed or changed, all images are decoded
+    again. `advance(n)` is called when `n` more images are done. Raises CacheError if `file`
+    contains the images of another data set than `data`, or if the disk is full. Memory does not
+    grow with the number of images.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with _locked(file):
@@ -101,16 +104,16 @@ def cached_canvases(
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Hold the cache's lock. A second process waits here until the first process is done."""
+    """Hold the cache's lock in the `with` block. Other processes wait until the lock is free."""
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _earlier_progress(data: str, examples: Sequence[Example], size: int, file: Path) -> _Progress:
-    """The progress of earlier calls. It is empty if their canvases cannot be used any more.
+    """The progress of earlier calls. If their canvases cannot be used any more, it starts at zero.
 
-    Raises CacheError if the cache belongs to other data.
+    Raises CacheError if the cache contains the images of another data set.
     """
     fresh = _Progress(data, _digest(examples))
     earlier = _load_progress(file)
@@ -141,7 +144,10 @@ def _earlier_progress(data: str, examples: Sequence[Example], size: int, file: P
 
 
 def _load_progress(file: Path) -> _Progress | None:
-    """The content of the JSON file, None if it is absent or damaged. It can be made again."""
+    """The content of the JSON file. None if the file is absent or damaged.
+
+    A damaged file is not an error, because the cache can be made again.
+    """
     try:
         content = json.loads(file.with_suffix(".json").read_text("utf-8"))
         skipped = [(position, reason, text) for position, reason, text in content["skipped"]]
@@ -201,10 +207,13 @@ def _decode_remaining(
 
 
 def _open_to_append(file: Path, num_bytes: int) -> IO[bytes]:
-    """Open the canvases for appending after the first `num_bytes` bytes. The rest is removed."""
+    """Open the file of the canvases to append to its first `num_bytes` bytes.
+
+    All later bytes are removed.
+    """
     if num_bytes == 0:
-        # Another run may have mapped the old file, so a new one is made. The JSON file is removed
-        # first: it must not describe canvases that do not exist any more.
+        # Another run may have mapped the old file, so its bytes stay and a new file is made. The
+        # JSON file is removed first, because it must not describe canvases that do not exist.
         file.with_suffix(".json").unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         return file.open("wb")
@@ -213,7 +222,7 @@ def _open_to_append(file: Path, num_bytes: int) -> IO[bytes]:
 
 
 def _commit(progress: _Progress, stream: IO[bytes], file: Path) -> None:
-    """Flush the canvases to the disk. Only then record their number in the JSON file."""
+    """Flush the canvases to the disk, and then record their number in the JSON file."""
     stream.flush()
     os.fsync(stream.fileno())
     write_atomically(file.with_suffix(".json"), json.dumps(asdict(progress)).encode())
@@ -255,9 +264,10 @@ def _digest(examples: Iterable[Example]) -> str:
 def _version(source: Source, shard_versions: dict[Path, str]) -> str:
     """A text that changes when the source changes.
 
-    For a file it contains the size and the modification time. For a tar member it also contains the
-    offset and the size of the member. For bytes in memory it is their hash. `shard_versions` caches
-    the versions of tar files, because each contains thousands of images.
+    For a file, the text contains its size and its modification time. For a tar member, the text
+    contains these values of the tar file, and the offset and the size of the member. For bytes in
+    memory, the text is their hash. `shard_versions` keeps the versions of tar files, because a tar
+    file contains thousands of images.
     """
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
@@ -269,4 +279,4 @@ def _version(source: Source, shard_versions: dict[Path, str]) -> str:
         status = source.stat()
         return f"{status.st_size} {status.st_mtime_ns}"
     except (OSError, ValueError):
-        return "absent"  # decoding reports the reason
+        return "absent"  # the decoding reports the error later

@@ -2,8 +2,9 @@
 
 photos/cat/1.jpg photos/dog/2.jpg ...   class folders; a folder's name is the label
 photos/train/cat/1.jpg photos/val/...   class folders, with a separate folder of held-out images
-photos/1.jpg photos/2.jpg ...           a plain folder: without labels, so for the index only
-photos.csv                              `path,label` with a header; paths are relative to the CSV
+photos/1.jpg photos/2.jpg ...           a plain folder; it has no labels, so it can be indexed only
+photos.csv                              a CSV with the header `path,label`; a path is relative to
+                                        the folder of the CSV
 photos-000.tar 'photos-*.tar' ...       tar files of images in WebDataset's layout, see shards.py
 digits                                  1,797 real 8x8 images that come with scikit-learn
 """
@@ -32,7 +33,7 @@ DATA_FORMS = (
     "a folder of class folders, a CSV (path,label), "
     "tar shards ('photos-{000..010}.tar'), or `digits`"
 )
-"""The forms that DATA can have, for error messages."""
+"""The forms that the argument DATA can have, as text for error messages."""
 HELD_OUT_FOLDERS = ("val", "validation", "test")
 """Names of the folder of held-out images next to `train`. The first existing folder is used."""
 HELD_OUT_DIVISOR = 5
@@ -51,7 +52,7 @@ class Dataset:
     held_out: tuple[Example, ...] | None = None
     """None if the data set does not say which images to hold out."""
     recipe_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that the images need. For example, digits must not be mirrored."""
+    """Recipe settings that these images need. For example, digits must not be mirrored."""
 
     def part(self, part: Part) -> tuple[Example, ...]:
         """The training examples, the held-out examples, or all examples."""
@@ -62,7 +63,7 @@ class Dataset:
 
 
 def open_dataset(data: str | Path) -> Dataset:
-    """List the images that DATA names, without decoding them; raises DataError."""
+    """List the images of the data set `data`, without decoding them; raises DataError."""
     if str(data) == "digits":
         return _digits()
     path = Path(data)
@@ -90,8 +91,8 @@ def held_out_examples(data: str, validation: str | None = None) -> tuple[Example
 def split(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Hold out a fifth of each class; returns (kept, held out), both sorted by path.
 
-    At least one image of a class is held out, but the only image of a class is kept. The images are
-    chosen by the hashes of their paths, so the split is always the same.
+    If a class has two or more images, at least one of them is held out. If a class has one image,
+    it is kept. The images are chosen by the hashes of their paths, so the split is always the same.
     """
     by_class: dict[str | None, list[Example]] = {}
     for example in examples:
@@ -112,7 +113,7 @@ def split(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Examp
 
 
 def class_names(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The labels in alphabetical order. A label's position here is the index of its class.
+    """The labels in alphabetical order. The position of a label in this order is its class index.
 
     Models store class indices, so the order must not change: `label 10` stays before `label 2`. To
     show labels to people, sort them by `training.naming.natural_key`.
@@ -130,7 +131,7 @@ def fingerprint(examples: Iterable[Example]) -> str:
 
 
 def _size_or_hash(source: Source) -> str:
-    """The size of a file or of a member of a tar file. For bytes in memory, their hash."""
+    """The size of a file or of a tar member, as text. For bytes in memory, it is their hash."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, TarMember):
@@ -158,8 +159,8 @@ def _folder_examples(root: Path, prefix: str = "") -> Iterator[Example]:
     """One example per visible file below `root`; raises DataError.
 
     The label is the first folder of the file's path. If `root` has no folders, the files have no
-    label. Otherwise the files next to the class folders, such as a README, are left out. If they
-    look like images, a message is printed.
+    label. If `root` has folders, the files next to these folders are left out, for example a
+    README. If some of these files look like images, a message is printed.
     """
     has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
     for folder, names in _walk(root):
@@ -175,14 +176,15 @@ def _folder_examples(root: Path, prefix: str = "") -> Iterator[Example]:
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """`root` and each visible folder below it, with the names of its files; raises DataError.
+    """Yield `root` and each visible folder below it, with the names of its files.
 
     Folders and names are in alphabetical order. A folder comes before the folders in it. Links are
     followed, except a link to a folder that contains the link. A folder that is an index is left
-    out.
+    out. Raises DataError if a folder cannot be listed.
     """
     containers: dict[str, tuple[Path, ...]] = {}
-    """For each folder still to be visited: the folders that contain it, with links resolved."""
+    """Maps each folder that has not been visited yet to the folders that contain it. Links in the
+    paths of the containing folders are resolved."""
     for folder, folders, names in os.walk(root, onerror=_raise_unlistable, followlinks=True):
         outer, resolved = containers.pop(folder, ()), Path(folder).resolve()
         if resolved in outer or set(names) >= INDEX_FILES:

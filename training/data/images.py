@@ -4,10 +4,10 @@ Evaluation, indexing and the service all call these functions, so an image has t
 everywhere. The module does not import torch, because the service runs without it.
 
 The short side is resized to 256 pixels and the central 256x256 pixels are cut out, as in Krizhevsky
-et al. 2012, section 2. They are called the *canvas*. Training cuts random crops from the canvas, as
-the paper does. Everything else uses the central 224x224 pixels of the canvas, called the *square*.
-The paper averages ten crops instead (section 4.1). Other sizes have the same ratio: a square of S
-pixels comes from a canvas of round(S * 256 / 224) pixels.
+et al. 2012, section 2. This image is called the *canvas*. Training cuts random crops from the
+canvas, as the paper does. All other commands use the central 224x224 pixels of the canvas, called
+the *square*. The paper averages ten crops instead (section 4.1). Other sizes have the same ratio: a
+square of S pixels comes from a canvas of round(S * 256 / 224) pixels.
 """
 
 import io
@@ -44,11 +44,13 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The operation that turns each EXIF orientation upright. Orientations 5 to 8 swap the sides."""
+"""Maps each EXIF orientation to the operation that makes the image upright. The operations for the
+orientations 5 to 8 swap width and height."""
 
-# Pillow's global limit is off, because open_picture has a limit that callers can set.
+# Pillow's global pixel limit is off, because open_picture has a limit that callers can set.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns about unusual metadata. The pixels do not depend on it, and users cannot fix it.
+# Pillow warns about unusual metadata. The pixels do not depend on the metadata, and users cannot
+# correct the metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -87,7 +89,7 @@ class Picture:
 
 
 def canvas_px(size: int) -> int:
-    """The side of the canvas for squares of `size` pixels: 256 for the paper's 224."""
+    """The side of the canvas for squares of `size` pixels, for example 256 for 224 pixels."""
     return round(size * 256 / 224)
 
 
@@ -147,17 +149,18 @@ def open_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> 
             f"the image has {width} x {height} = {width * height:,} pixels; "
             f"at most {max_pixels:,} are accepted, so scale it down",
         )
-    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. That is much faster. The result is
-    # almost the same if its sides are at least twice as long as needed.
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster. The canvas is
+    # almost the same if the sides of the decoded image are at least twice as long as needed.
     side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
     upright, has_swapped_sides = _decode(image, reduce_to=side)
     return Picture(upright, *((height, width) if has_swapped_sides else (width, height)))
 
 
 def from_pillow(image: Image.Image) -> Picture:
-    """Convert an image that Pillow has opened, as `open_picture` does; raises ImageError.
+    """Convert an open Pillow image to a Picture; raises ImageError.
 
-    The given image is not changed. A JPEG is decoded at its full size.
+    The image is made upright RGB, as in `open_picture`. The given image object is not changed. A
+    JPEG is decoded at its full size.
     """
     if not image.width or not image.height:
         raise ImageError(
@@ -172,7 +175,7 @@ def to_canvas(picture: Picture, size: int) -> Pixels:
     image, side = picture.image, canvas_px(size)
     short = min(image.size)
     left, top = (image.width - short) / 2, (image.height - short) / 2
-    # Cropping while resizing costs the same for any shape, even for 1 x 50,000,000 pixels.
+    # `resize` crops too. This costs the same for any shape, even for 1 x 50,000,000 pixels.
     square = image.resize(
         (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
     )
@@ -203,8 +206,8 @@ def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
     image = picture.image
     scale = min(1, side_px / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    # Averaging whole pixels first takes less than half the time of filtering all pixels. At this
-    # size the difference cannot be seen.
+    # With reducing_gap, Pillow averages whole pixels first. This takes less than half the time of
+    # filtering all pixels. The difference cannot be seen at the size of a thumbnail.
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
@@ -212,22 +215,22 @@ def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
 
 
 def _decode(image: Image.Image, *, reduce_to: int | None = None) -> tuple[Image.Image, bool]:
-    """The upright RGB image, and whether its orientation has swapped width and height.
+    """Return the upright RGB image, and whether making it upright swapped width and height.
 
-    With `reduce_to`, a JPEG may be decoded at a smaller scale, but no side is reduced below that
-    many pixels. Raises ImageError.
+    If `reduce_to` is given, a JPEG may be decoded at a smaller scale, but no side is reduced to
+    fewer than `reduce_to` pixels. Raises ImageError.
     """
     try:
         if reduce_to:
             image.draft("RGB", (reduce_to, reduce_to))
-        image.load()  # first, because it turns a TIFF upright and removes its orientation
+        image.load()  # comes first, because it makes a TIFF upright and removes its orientation
         orientation = _orientation(image)
         is_upright = orientation not in _TRANSPOSES
         upright = image if is_upright else image.transpose(_TRANSPOSES[orientation])
         return _to_rgb(upright), orientation >= 5
     except ImageError:
         raise
-    except Exception as error:  # Pillow: OSError, SyntaxError, struct.error, ValueError, ...
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and others
         raise ImageError(
             "truncated",
             f"the image is cut off or damaged ({error}); use a complete copy of the file",
@@ -237,8 +240,8 @@ def _decode(image: Image.Image, *, reduce_to: int | None = None) -> tuple[Image.
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, from 1 (upright) to 8. It is 1 if the metadata cannot be read.
 
-    Pillow's exif_transpose is not used: it writes the metadata again, and one invalid value makes
-    it fail.
+    Pillow's exif_transpose is not used, because it writes the metadata again. That fails if one
+    value of the metadata is invalid.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -265,7 +268,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> ImageError:
-    """The error for a file that Pillow cannot open. It depends on the first bytes of the file."""
+    """The error for a file that Pillow cannot open, chosen by the first bytes of the file."""
     head = data[:64]
     supported = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
     is_avif = head[4:8] == b"ftyp" and (b"avif" in head or b"avis" in head)

@@ -1,4 +1,7 @@
-"""Batches of canvases on the training device, read ahead so that the device does not wait."""
+"""Provide batches of canvases on the training device.
+
+Batches are read in advance, so that the device does not wait for them.
+"""
 
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,8 @@ UPLOAD_BLOCK_BYTES = 2**28
 def keep_on_device(canvases: Pixels, device: torch.device) -> Pixels | Tensor:
     """Copy canvases (N, R, R, 3) to a GPU if they fit. Otherwise, return them as they are.
 
-    Batches are then gathered by the GPU, and nothing is copied in a step.
+    If the canvases are on the GPU, the GPU gathers the batches, and a step copies no images from
+    the CPU.
     """
     if device.type != "cuda":
         return canvases
@@ -36,12 +40,12 @@ def keep_on_device(canvases: Pixels, device: torch.device) -> Pixels | Tensor:
 def batches(
     canvases: Pixels | Tensor, chosen: Iterable[Tensor], device: torch.device
 ) -> Generator[Tensor, None, None]:
-    """The canvases (B, R, R, 3) uint8 on `device` for each tensor of positions (B,), in order.
+    """Yield a batch of canvases on `device` for each tensor of positions (B,) in `chosen`.
 
-    For a GPU, several threads copy batches from the page cache to pinned memory. For a CPU, there
-    is only one thread, because the network needs the cores. Memory does not grow with the number of
-    images, because only a few batches are read ahead. Canvases that are already on the device are
-    gathered there.
+    A batch is (B, R, R, 3) uint8. For a GPU, several threads copy batches from the page cache to
+    pinned memory. For a CPU, there is only one thread, because the network needs the cores. Memory
+    does not grow with the number of images, because only a few batches are read in advance. If the
+    canvases are already on the device, the device gathers the batches.
     """
     if isinstance(canvases, Tensor):
         for positions in chosen:

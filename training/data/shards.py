@@ -1,8 +1,8 @@
 """Tar shards in WebDataset's layout. Images are read from the archives; nothing is extracted.
 
 photos.tar                        one shard
-'shards/photos-{000..010}.tar'    eleven shards, and all must exist; because of the quotes the
-                                  shell does not expand the braces
+'shards/photos-{000..010}.tar'    eleven shards; all of them must exist, and the quotes prevent the
+                                  shell from expanding the braces
 'shards/*.tar'                    all shards that match
 
 The member `cat/1.jpg` of photos.tar becomes `photos/cat/1.jpg`, with the label cat. A member
@@ -55,8 +55,8 @@ def shard_examples(data: str) -> list[Example]:
     """The images in the shards that `data` names, ordered by path; raises DataError.
 
     Only headers and labels are read. Hidden members, links, sparse files and members that describe
-    an image are left out. If two members have the same name, the last one is used, as when the
-    shard is extracted.
+    an image are left out. If two members have the same name, the last one is used. Extracting the
+    shard would give the same result.
     """
     shards = _shard_files(data)
     root = os.path.commonpath([shard.parent for shard in shards])
@@ -110,8 +110,8 @@ def _expand_range(pattern: str) -> Iterator[str]:
 def _matching_files(pattern: str) -> list[Path]:
     """The files that match a pattern of wildcards, sorted.
 
-    The longest existing folder at the start of the pattern is not a pattern, because its name may
-    contain [brackets].
+    The longest existing folder at the start of the pattern is taken literally, because the name of
+    a folder may contain [brackets].
     """
     path = Path(pattern)
     if path.exists():
@@ -177,7 +177,8 @@ def _check_not_compressed(head: bytes, shard: Path) -> None:
 def _checked_headers(tar: _TarFile, shard: Path) -> Iterator[tarfile.TarInfo]:
     """The headers of a tar file; raises DataError if the file is cut off or damaged.
 
-    By itself, tarfile treats a header that it cannot read as the end of the archive.
+    The module tarfile does not report this damage. It treats a header that it cannot read as the
+    end of the archive.
     """
     num_bytes, position = shard.stat().st_size, 0
     while position < num_bytes and (info := tar.next()):
@@ -222,7 +223,10 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _labels(members: Mapping[str, TarMember]) -> dict[str, str | None]:
-    """The labels in .cls and .json members, by key. .cls takes precedence. Raises DataError."""
+    """The labels in .cls and .json members, by key; raises DataError.
+
+    If a key has both members, the .cls member is used.
+    """
     label_members: dict[str, str] = {}
     for name in members:
         key, extension = _key(name)
@@ -232,7 +236,7 @@ def _labels(members: Mapping[str, TarMember]) -> dict[str, str | None]:
 
 
 def _read_label(member: TarMember, name: str) -> str | None:
-    """Read the label in a .cls or .json member, None if it has no label; raises DataError."""
+    """Read the label in a .cls or .json member; raises DataError. None if it has no label."""
     try:
         if member.num_bytes > MAX_LABEL_BYTES:
             raise ValueError(
@@ -253,7 +257,7 @@ def _read_label(member: TarMember, name: str) -> str | None:
 
 
 def _json_label(content: object) -> str:
-    """The "label" in the content of a .json member, empty if it has none. Raises ValueError."""
+    """The "label" in the content of a .json member; raises ValueError. Empty if it has no label."""
     label = content.get("label") if isinstance(content, dict) else None
     if isinstance(label, bool) or not isinstance(label, str | int | None):
         raise ValueError(f"its label is a {type(label).__name__}")

@@ -1,9 +1,9 @@
 """Run the paper's ablations on the user's images. Each variation leaves out one mechanism.
 
-Each variation is trained with several seeds. Every run has a folder in the output directory, such
-as tanh-seed0, with its log, its learning curve and result.json. Finished runs are not repeated, and
-interrupted ones continue from their checkpoint. The table and Figure 1 cover all finished runs in
-the directory.
+Each variation is trained with several seeds. Every run has a folder in the output directory, for
+example tanh-seed0. The folder contains the run's log, its learning curve and its result.json.
+Finished runs are not repeated. Interrupted runs continue from their checkpoints. The table and
+Figure 1 show all finished runs in the output directory.
 """
 
 import json
@@ -41,10 +41,11 @@ TABLE_FILE, SUMMARY_FILE, FIGURE_1_FILE = "table.md", "summary.json", "figure-1.
 
 
 def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Outcome]:
-    """Run the unfinished variations of `request` in `request.out`, seed by seed; raises UserError.
+    """Train every variation that has no result in `request.out` yet; raises UserError.
 
-    The table and Figure 1 are written again after every run. They and the returned outcomes cover
-    every finished run in `request.out`, including those of other calls.
+    The variations are trained with the first seed, then with the next seed, and so on. The table
+    and Figure 1 are written again after every run. The table, Figure 1 and the returned outcomes
+    include all finished runs in `request.out`, also those of earlier calls.
     """
     if "RANK" in os.environ:
         raise TrainingError(
@@ -69,7 +70,10 @@ def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Ou
 
 
 def _choose(only: Sequence[str]) -> list[Variation]:
-    """The baseline and the variations in `only`, or all; raises RecipeError for other names."""
+    """The baseline and the variations that `only` names. If `only` is empty, all variations.
+
+    Raises RecipeError if a name is unknown.
+    """
     known = [variation.name for variation in VARIATIONS]
     if unknown := [name for name in only if name not in known]:
         raise RecipeError(
@@ -81,7 +85,7 @@ def _choose(only: Sequence[str]) -> list[Variation]:
 
 
 def _run(request: Request, variation: Variation, seed: int, origin: Origin) -> None:
-    """Train a variation and write its result.json. An existing model is not trained again."""
+    """Train a variation and write its result.json. If the run has a model, it is not repeated."""
     folder = run_folder(request.out, variation, seed)
     console.print(f"{variation.title}, seed {seed}, in {folder}")
     settings = _effective_settings(request.settings, variation)
@@ -106,14 +110,17 @@ def _run(request: Request, variation: Variation, seed: int, origin: Origin) -> N
 
 
 def _train(request: Request, origin: Origin) -> ModelCard:
-    """Train a network. If an earlier call has written the model but no result, read its card."""
+    """Train a network and return its card.
+
+    If an earlier call has written the model but not the result, the card of that model is read.
+    """
     if (request.out / CARD_FILE).is_file():
         return read_finished_card(request.out, origin)
     return train(request).card
 
 
 def _epochs_to_quarter(log_file: Path) -> int | None:
-    """Number of epochs until the training error was at most 25 %, None if it never was."""
+    """Number of epochs until the training error was at most 25 %. None if no epoch reached 25 %."""
     log = read_log(log_file) if log_file.is_file() else []
     return next((line["epoch"] for line in log if line["train_error"] <= 0.25), None)
 
@@ -121,7 +128,8 @@ def _epochs_to_quarter(log_file: Path) -> int | None:
 def _effective_settings(settings: Sequence[str], variation: Variation) -> list[str]:
     """The settings that have an effect in a variation.
 
-    For example, colour_noise_until has no effect without colour noise, so it would be an error.
+    For example, the variation without colour noise refuses the setting colour_noise_until, because
+    this setting has no effect there.
     """
     idle = {
         name
@@ -132,9 +140,9 @@ def _effective_settings(settings: Sequence[str], variation: Variation) -> list[s
 
 
 def _remove_model(folder: Path) -> None:
-    """Remove the model of a finished run (about 200 MB). Its figures stay.
+    """Remove the model of a finished run (about 200 MB). The result, log and learning curve stay.
 
-    Files that an interrupted call has left are removed too.
+    Unfinished files of an interrupted call are removed too.
     """
     for name in (CARD_FILE, WEIGHTS_FILE, ONNX_FILE, CHECKPOINT_FILE, SKIPPED_FILE):
         (folder / name).unlink(missing_ok=True)

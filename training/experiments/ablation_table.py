@@ -1,4 +1,4 @@
-"""The table of an ablation in Markdown: errors and costs, next to the costs in the paper."""
+"""The table of an ablation in Markdown. It shows errors, costs, and the costs in the paper."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
@@ -18,9 +18,10 @@ COLUMNS = (
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:
-    """One row per variation with a run, in the order of VARIATIONS, and notes below the rows.
+    """The table as Markdown text, with one row per variation that has a finished run.
 
-    A cost is a run's error minus the baseline's error for the same seed, in percentage points.
+    The rows are in the order of VARIATIONS. The notes are below the rows. A cost is a run's error
+    minus the baseline's error for the same seed, in percentage points.
     """
     baselines = {outcome.seed: outcome for outcome in outcomes if outcome.variation == BASELINE}
     lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
@@ -36,7 +37,7 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
 def _cells(
     variation: Variation, runs: Sequence[Outcome], baselines: Mapping[int, Outcome]
 ) -> list[str]:
-    """The row of one variation: one text per column."""
+    """The cells in the row of one variation: one text per column."""
     errors = _spread([run.top1_error for run in runs if run.top1_error is not None])
     if num_failed := sum(run.failure is not None for run in runs):
         errors = ", ".join(filter(None, (errors, f"{num_failed} diverged")))
@@ -50,7 +51,11 @@ def _cells(
 
 
 def _costs(runs: Sequence[Outcome], baselines: Mapping[int, Outcome], name: str) -> list[float]:
-    """Each run's error minus the baseline's error for the same seed, if both exist."""
+    """Each run's error minus the baseline's error for the same seed.
+
+    `name` is the name of the error in Outcome. A run is left out if one of the two errors is
+    missing.
+    """
     costs = []
     for run in runs:
         error, baseline_error = getattr(run, name), getattr(baselines.get(run.seed), name, None)
@@ -60,7 +65,7 @@ def _costs(runs: Sequence[Outcome], baselines: Mapping[int, Outcome], name: str)
 
 
 def _spread(values: Sequence[float], *, sign: str = "", digits: int = 1) -> str:
-    """The mean. If there is more than one value, the standard deviation follows."""
+    """The mean of the values as text. If there are two or more, the standard deviation follows."""
     if not values:
         return ""
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""

@@ -19,9 +19,9 @@ TILE_BORDER_PX = 1
 
 
 def draw_ablation_figure_1(directory: Path, file: Path) -> bool:
-    """Draw Figure 1 from an ablation's logs of the baseline and of tanh.
+    """Draw Figure 1 from the logs of an ablation's runs of the variations baseline and tanh.
 
-    Returns False if there are no such logs yet.
+    If no run of these two variations has a log yet, nothing is drawn and False is returned.
     """
     titles = {BASELINE: "ReLU", "tanh": "tanh"}
     runs = {
@@ -35,10 +35,11 @@ def draw_ablation_figure_1(directory: Path, file: Path) -> bool:
 
 
 def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], file: Path) -> None:
-    """Draw the training error by epoch as PNG, with one colour per name and one line per log.
+    """Draw the training error of each epoch as a PNG file.
 
-    The paper's figure shows a four-layer network on CIFAR-10, with ReLUs (solid) and with tanh
-    (dashed). This figure shows the networks of `runs`. It marks 25 %, as the paper does.
+    `runs` maps a name to the logs of its runs. Each name has its own colour, and each log has its
+    own line. The paper's figure shows a four-layer network on CIFAR-10, with ReLUs (solid line) and
+    with tanh (dashed line). Like the paper's figure, this one marks an error of 25 %.
     """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for number, (name, logs) in enumerate(runs.items()):
@@ -60,9 +61,9 @@ def draw_figure_1(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], fil
 def draw_figure_3(model_directory: Path, file: Path, *, card: ModelCard | None = None) -> None:
     """Draw the kernels of conv1 as PNG; raises ModelError.
 
-    The paper's network has 96 kernels of 11x11x3. With two towers, the first tower's kernels are
-    above the second's. Pass the `card` if it has been read already. By default, it is read from
-    model.json.
+    The paper's network has 96 kernels of 11x11x3. If the network has two towers, the kernels of the
+    first tower are above those of the second tower. If the card has been read already, pass it as
+    `card`. By default, it is read from model.json.
     """
     card = card or read_card(model_directory)
     weights = load_file(check_file(model_directory, WEIGHTS_FILE, card.id))
@@ -82,9 +83,10 @@ def draw_figure_3(model_directory: Path, file: Path, *, card: ModelCard | None =
 
 
 def _sheet(kernels: Floats) -> Floats:
-    """Kernels (n, side, side, 3) as tiles with white borders in one picture, 16 per row, in 0..1.
+    """Arrange kernels (n, side, side, 3) as tiles in one picture, with values in 0..1.
 
-    Each kernel is scaled to the range 0 to 1, so that faint kernels can be seen.
+    Each tile has a white border. A row has 16 tiles. Each kernel is scaled to the range 0 to 1, so
+    that faint kernels can be seen.
     """
     lowest, highest = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
     scaled = (kernels - lowest) / np.maximum(highest - lowest, 1e-12)

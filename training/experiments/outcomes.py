@@ -1,8 +1,9 @@
-"""The outcomes of an ablation. A run's result.json has its outcome, its recipe and its images.
+"""Write and read the outcomes of an ablation's runs.
 
-A run's folder is named after its variation and its seed, for example tanh-seed0. Outcomes can be
-compared only if they come from the same recipe and the same images. So reading any other outcome is
-an error.
+A run's folder is named after its variation and its seed, for example tanh-seed0. The result.json in
+this folder contains the outcome, the recipe, and the name and a hash of the images. Outcomes can be
+compared only if they come from the same recipe and the same images. So an outcome of another recipe
+or of other images is refused.
 """
 
 import json
@@ -23,14 +24,14 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its errors in per cent of the held-out images, or its failure."""
+    """The errors of a finished run on the held-out images, in per cent, or its failure."""
 
     variation: str
     seed: int
     top1_error: float | None
     top5_error: float | None
     epochs_to_quarter: int | None
-    """Epochs until the training error was at most 25 %, None if it never was."""
+    """Number of epochs until the training error was at most 25 %. None if no epoch reached 25 %."""
     failure: str | None = None
 
 
@@ -40,14 +41,14 @@ class Origin:
 
     recipe: Recipe
     data: str
-    """The names of the data sets. They are valid in any working directory."""
+    """The names of the data sets. Paths are absolute."""
     fingerprint: str
     """A hash of the images' paths, labels and sizes."""
 
     def vary(self, variation: Variation, seed: int) -> "Origin":
-        """This origin with a variation's settings and a seed.
+        """A copy of this origin. Its recipe has the variation's settings and the seed.
 
-        Raises RecipeError if a setting has no effect in this recipe.
+        Raises RecipeError if a setting has no effect in the recipe.
         """
         recipe = self.recipe.with_settings([*variation.settings, f"seed={seed}"])
         return replace(self, recipe=recipe)
@@ -70,9 +71,9 @@ def write_outcome(outcome: Outcome, origin: Origin, folder: Path) -> None:
 
 
 def read_outcomes(out: Path, baseline: Origin) -> list[Outcome]:
-    """Read the outcomes of all finished runs, seed by seed in the order of VARIATIONS.
+    """Read the outcomes of all finished runs, sorted by seed and then by the order of VARIATIONS.
 
-    Raises TrainingError if an outcome is damaged, or if its recipe or images are not those of
+    Raises TrainingError if an outcome is damaged, or if its recipe or its images do not match
     `baseline`.
     """
     outcomes: dict[tuple[int, int], Outcome] = {}
@@ -86,13 +87,14 @@ def read_outcomes(out: Path, baseline: Origin) -> list[Outcome]:
 
 
 def read_finished_card(folder: Path, origin: Origin) -> ModelCard:
-    """Read the card of a run's complete model; raises TrainingError if it is not from `origin`.
+    """Read the card of a run's complete model.
 
-    A card has no fingerprint, so the images are compared by name only.
+    Raises TrainingError if the model was trained with another recipe or on other images than those
+    of `origin`. A card has no fingerprint, so only the names of the data sets are compared.
     """
     card = read_card(folder)
     data = data_name(card.data["name"], card.data.get("validation"))
-    # The card has numbers in place of the recipe's automatic settings.
+    # If a setting of the recipe is `auto`, the card has the value that was used instead.
     automatic = {name: value for name, value in origin.recipe.as_dict().items() if value == "auto"}
     made_with = {**card.recipe, **automatic}
     _check_origin(folder / CARD_FILE, made_with, data, origin, is_same_data=data == origin.data)
@@ -100,7 +102,7 @@ def read_finished_card(folder: Path, origin: Origin) -> ModelCard:
 
 
 def data_name(data: str, validation: str | None) -> str:
-    """The names of a run's data sets. They are valid in any working directory."""
+    """The names of a run's data sets as one text. Paths are absolute."""
     names = [data, validation] if validation else [data]
     return " and ".join(map(absolute_name, names))
 
@@ -129,7 +131,7 @@ def _check_origin(
             f"{file} was made from the images of {data} at that time, "
             "but the images are different now; pass the same images, or another --out"
         )
-    # A setting that is newer than the file had its default value.
+    # If a setting is newer than the file, the run used the default value of this setting.
     made_with, expected = {**Recipe().as_dict(), **made_with}, origin.recipe.as_dict()
     if changed := [name for name in expected if made_with[name] != expected[name]]:
         raise TrainingError(

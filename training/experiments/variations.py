@@ -7,16 +7,17 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Variation:
-    """A recipe with some settings changed."""
+    """The changes that a variation makes to a recipe, and its texts for the table."""
 
     name: str
     title: str
     settings: tuple[str, ...] = ()
     """Each setting has the form `name=value`."""
     paper_cost: str = ""
-    """The cost in the paper, in percentage points on ILSVRC: top-1, or top-1 / top-5 error."""
+    """How much the error on ILSVRC rises in the paper, in percentage points: the top-1 error, or
+    the top-1 / top-5 errors."""
     note: str = ""
-    """A sentence below the table."""
+    """A sentence that is printed below the table."""
 
 
 VARIATIONS = (

@@ -1,7 +1,8 @@
-"""Random crops, flips, colour noise and mixing of a batch, on the device that holds it.
+"""Augment a batch with random crops, flips, colour noise, mixup and cutmix.
 
-The random numbers of a step are `Draws`. They are drawn for the whole batch. Each process uses the
-numbers of its own part, so several processes give the same result as one process.
+The work is done on the device that holds the batch. `Draws` contains the random numbers of a step.
+They are drawn for the whole batch. Each process uses the numbers of its own part, so several
+processes give the same result as one process.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from training.learning.recipe import Recipe
 STREAM = 1
 """Separates the random numbers of this module from those of step.py.
 
-Both come from the same seed and epoch.
+Both modules use the same seed and epoch.
 """
 
 
@@ -28,14 +29,14 @@ class Draws:
     normal: Tensor
     """(B, 3): the factors by which the principal colour components are multiplied and added."""
     blended: float | None
-    """The share that an image keeps in a mixup with its partner. None means no mixup."""
+    """The share that an image keeps when mixup blends it with its partner. None means no mixup."""
     pasted: tuple[float, float, float] | None
-    """Three numbers in 0..1: the share that an image keeps in a cutmix, and the row and the column
-    of the centre of the rectangle. None means no cutmix."""
+    """Three numbers in 0..1: the share of an image that cutmix keeps, and the row and the column of
+    the centre of the rectangle that cutmix replaces. None means no cutmix."""
 
     @staticmethod
     def of(recipe: Recipe, batch_size: int, epoch: int, step: int) -> "Draws":
-        """The numbers of one step. `epoch` and `step` count from 0."""
+        """Draw the random numbers of one step. `epoch` and `step` count from 0."""
         random = np.random.default_rng((recipe.seed, STREAM, epoch, step))
         uniform = torch.from_numpy(random.random((batch_size, 5), dtype=np.float32))
         normal = torch.from_numpy(random.standard_normal((batch_size, 3), dtype=np.float32))
@@ -50,13 +51,13 @@ class Draws:
         return Draws(uniform, normal, blended, pasted)
 
     def part(self, start: int, end: int) -> "Draws":
-        """The numbers of the batch's images from `start` up to, but not including, `end`."""
+        """The numbers for the images of the batch from `start` up to, but not including, `end`."""
         return Draws(self.uniform[start:end], self.normal[start:end], self.blended, self.pasted)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the images of a batch are mixed."""
+    """The result of mixup or cutmix for a batch, as the loss needs it."""
 
     share: float
     """The share that each image keeps. The rest comes from its partner."""
@@ -69,9 +70,9 @@ def augment(
 ) -> Tensor:
     """Crop, mirror and colour uint8 canvases: (B, R, R, 3) -> (B, S, S, 3).
 
-    The values of the squares are in 0..255. The squares are uint8, or floating-point if they are
-    coloured or were resized on a GPU. `colour_axes` (3, 3) come from `PixelStatistics`. If it is
-    None, the colours do not change.
+    The values of the squares are in 0..255. The squares are uint8. If colour noise was added or a
+    GPU resized them, they are floating-point. `colour_axes` (3, 3) is a property of
+    `PixelStatistics`. If it is None, the colours do not change.
     """
     uniform = draws.uniform.to(canvases.device)
     if recipe.crop == "random":
@@ -97,7 +98,8 @@ def random_crops(canvases: Tensor, size: int, uniform: Tensor, *, flip: bool) ->
     """
     batch, side = canvases.shape[:2]
     device = canvases.device
-    # A float32 just under 1 can round up to 1, hence the clamp.
+    # If a random number is just below 1, the product can be rounded up to the next whole number.
+    # That offset would be too large by 1, so it is clamped.
     offsets = (uniform[:, 2:4] * (side - size + 1)).long().clamp(max=side - size)  # (B, 2)
     along = torch.arange(size, device=device)
     rows, columns = offsets[:, :1] + along, offsets[:, 1:] + along  # (B, S) each
@@ -114,7 +116,7 @@ def random_resized_crops(
 
     The method is that of Szegedy et al. 2015, section 6, as in torchvision's RandomResizedCrop with
     antialiasing. If `flip` is true, half of the crops are mirrored. On a CPU, images are resized
-    one by one as uint8, because torch's kernel for bytes is faster there than matrix products. On a
+    one by one as uint8, because torch's uint8 kernel is faster on a CPU than matrix products. On a
     GPU, all images are resized at once, in floating point.
     """
     resize = resize_together if canvases.is_cuda else resize_one_by_one
@@ -132,7 +134,8 @@ def random_boxes(uniform: Tensor, side: int, min_area: float) -> Tensor:
     root_of_aspect = (4 / 3) ** (uniform[:, 1] - 0.5)
     proportions = torch.stack((1 / root_of_aspect, root_of_aspect), 1)  # (B, 2): height, width
     lengths = (area.sqrt()[:, None] * proportions * side).round().clamp(1, side)
-    # A float32 just under 1 can round up to 1, hence the minimum.
+    # If a random number is just below 1, the product can be rounded up to the next whole number.
+    # That start would be too large by 1, so `minimum` limits it.
     starts = (uniform[:, 2:4] * (side - lengths + 1)).floor().minimum(side - lengths)
     return torch.cat((starts, lengths), 1).long()
 
@@ -176,10 +179,11 @@ def resize_together(canvases: Tensor, boxes: Tensor, mirrored: Tensor, size: int
 
 
 def mix(squares: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Mixture | None]:
-    """Mix neighbouring images of a batch (B, S, S, 3): 0 with 1, 2 with 3 and so on.
+    """Apply mixup or cutmix to the pairs of a batch (B, S, S, 3): images 0 and 1, 2 and 3, ...
 
-    The images are changed in place, but a mixup of bytes returns a float32 copy. If B is odd, the
-    last image does not change.
+    `targets` (B,) are the class indices. Cutmix changes the images in place. Mixup changes float32
+    images in place and returns a float32 copy of uint8 images. If B is odd, the last image does not
+    change. If `draws` asks for neither method, the images do not change and no Mixture is returned.
     """
     if draws.blended is None and draws.pasted is None:
         return squares, None
@@ -210,7 +214,7 @@ def _cutmix_rectangle(
 ) -> tuple[int, int, int, int]:
     """Top, bottom, left and right of the rectangle that a cutmix exchanges, in pixels.
 
-    It covers a share of 1 - `share` of the square. Any part outside the square is cut off.
+    The rectangle covers a share of 1 - `share` of the image. Any part outside the image is cut off.
     """
     half = (1 - share) ** 0.5 * size / 2
 
@@ -231,7 +235,10 @@ def _mirrored(uniform: Tensor) -> Tensor:
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """The precision in which autocast computes products. Bytes are converted to it in one pass."""
+    """The dtype in which autocast computes matrix products, or float32 without autocast.
+
+    Pixels are converted from uint8 to this dtype in one pass.
+    """
     is_enabled = torch.is_autocast_enabled(device.type)
     return torch.get_autocast_dtype(device.type) if is_enabled else torch.float32
 
@@ -239,9 +246,9 @@ def _product_dtype(device: torch.device) -> torch.dtype:
 def _interpolation(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
     """Weights (B, size, side) that resize the `length` pixels after `start` to `size` pixels.
 
-    The weights of an output pixel form a triangle around its centre. The triangle is cut off at the
-    edges of the box. To each side, it reaches as far as the next output pixel, but at least one
-    input pixel.
+    The weights of an output pixel form a triangle around its centre. On each side, the triangle
+    reaches to the centre of the next output pixel. If that is nearer than one input pixel, the
+    triangle reaches one input pixel far. It is cut off at the edges of the box.
     """
     start, length = start[:, None, None], length[:, None, None]
     pixels = torch.arange(side, device=start.device)

@@ -13,7 +13,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 FREE_SETTINGS = ("learning_rate", "weight_decay", "label_smoothing", "precision", "compilation")
 """Settings that a resumed run may change.
 
-They affect neither the shapes of the weights, nor the images, nor the length of the run.
+These settings affect neither the shapes of the weights, nor the images, nor the length of the run.
 """
 
 
@@ -28,7 +28,7 @@ class DivergenceError(TrainingError):
 def write_checkpoint(
     file: Path, state: dict[str, Any], *, recipe: Recipe, fingerprint: str
 ) -> None:
-    """Write a state of tensors and plain values, atomically.
+    """Write the state of a run atomically. `state` contains tensors and plain values.
 
     `fingerprint` identifies the images and the initial weights. Raises OSError if the disk is full.
     """
@@ -52,7 +52,8 @@ def damaged(file: Path) -> TrainingError:
 def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str, Any]:
     """Read the state of a run. Its tensors are on the CPU.
 
-    Raises TrainingError if the file is damaged, or belongs to another recipe or other images.
+    Raises TrainingError if the file is damaged, or if it was made with another recipe, other images
+    or other initial weights.
     """
     state = _load(file)
     if state["fingerprint"] != fingerprint:
@@ -65,9 +66,9 @@ def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str
 
 
 def check_checkpoint(file: Path, recipe: Recipe) -> None:
-    """Raise TrainingError if the file is damaged or belongs to another recipe.
+    """Raise TrainingError if the file is damaged or was made with another recipe.
 
-    The check is cheap, because the weights are memory-mapped and not read.
+    The check is fast, because the weights are memory-mapped and not read.
     """
     _check_recipe(file, _load(file, mmap=True), recipe)
 

@@ -1,8 +1,9 @@
 """Train one network in several processes that `torchrun` starts.
 
-They communicate with gloo between CPUs and with NCCL between GPUs. Each process computes a part of
-every batch, so the number of processes changes the speed but not the result, within rounding.
-Dropout is the exception, because each process draws its own random numbers for it.
+The processes communicate through gloo if they train on CPUs, and through NCCL if they train on
+GPUs. Each process computes a part of every batch. So the number of processes changes the speed, but
+the result stays the same up to rounding. Dropout is the exception, because each process draws its
+own random numbers for dropout.
 """
 
 import os
@@ -33,15 +34,15 @@ class BatchShare:
     start: int
     end: int
     weight: float
-    """Factor of each image's loss.
+    """Factor by which the loss of each image is multiplied.
 
-    The factor makes the mean over the processes equal to the mean over the batch.
+    With this factor, the mean of the processes' losses equals the mean of the images' losses.
     """
 
 
 @dataclass(frozen=True)
 class Workers:
-    """This process, and the number of processes that train together. By default, there is one."""
+    """This process, and the number of processes that train together. The default is one process."""
 
     rank: int = 0
     count: int = 1
@@ -55,8 +56,8 @@ class Workers:
     def part(self, batch_size: int) -> BatchShare:
         """This process's part of a batch.
 
-        A part starts at an even position, because mixing pairs neighbouring images. If a batch is
-        too small to be shared, every process computes all of it.
+        A part starts at an even position, because mixup and cutmix pair neighbouring images. If a
+        batch is too small to be shared, every process computes the whole batch.
         """
         num_pairs = batch_size // 2
         if num_pairs < self.count:
@@ -79,7 +80,7 @@ class Workers:
         return bool(self.mean(torch.tensor(float(is_true), device=self.device)) > 0)
 
     def wait(self) -> None:
-        """Wait until all processes have called this."""
+        """Wait until all processes have called this method."""
         if self.count > 1:
             torch.distributed.barrier()
 
@@ -93,8 +94,8 @@ def is_first_process() -> bool:
 def join_workers() -> Iterator[Workers]:
     """Join the processes that torchrun started. Outside torchrun, this process is the only one.
 
-    The process trains on a GPU if the machine has one. Raises UserError if there are more processes
-    than GPUs.
+    If the machine has GPUs, each process trains on its own GPU. In this case, UserError is raised
+    if there are more processes than GPUs.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Workers(device=best_device())
@@ -117,9 +118,10 @@ def join_workers() -> Iterator[Workers]:
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the parts of all processes.
+    """Batch norm with the mean and variance of the whole batch, over the parts of all processes.
 
-    torch's own SyncBatchNorm works only on GPUs, and needs parts of the same size.
+    torch's own SyncBatchNorm is not used, because it works only on GPUs and needs parts of the same
+    size.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,9 +148,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes.
+    """The sum of a tensor over all processes.
 
-    The gradient is summed as well, because the loss of every process depends on every part.
+    The backward pass sums the gradients too, because the loss of every process depends on the
+    tensors of all processes.
     """
 
     @staticmethod

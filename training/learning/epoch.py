@@ -19,14 +19,14 @@ CHECKPOINT_INTERVAL_S = 600.0
 NUM_EPOCHS_TO_START = 5
 """Warn if the network is still at chance level after this many epochs."""
 NUM_STEPS_UNREAD = 25
-"""Steps between two reads of the loss on a GPU. Each read waits for the GPU."""
+"""Number of steps between two reads of the loss on a GPU. Each read waits for the GPU."""
 
 
 def train_epoch(run: Run, stop: StopRequest) -> bool:
     """Train on the images that are left in the current epoch.
 
-    Returns False if `stop` ended it before the last step. A long epoch is saved every ten minutes.
-    Raises DivergenceError.
+    Returns False if `stop` ended the epoch before its last step. During a long epoch, the run is
+    saved every ten minutes. Raises DivergenceError.
     """
     recipe, position, num_images = run.plan.recipe, run.position, len(run.plan.train.targets)
     num_steps = math.ceil(num_images / recipe.batch_size)
@@ -60,14 +60,15 @@ def train_epoch(run: Run, stop: StopRequest) -> bool:
 
 
 def finish_epoch(run: Run) -> None:
-    """Validate, update the schedule, add a line to the log and print it.
+    """Validate the network, update the schedule, and add a line to the log. Print this line.
 
     Raises DivergenceError.
     """
     position, started_s = run.position, time.perf_counter()
     scores = validate(run)
     if not math.isfinite(scores.loss):
-        # The loss of the last step was computed before this step broke the weights.
+        # The last step broke the weights. Its loss is finite, because it was computed before the
+        # step changed the weights.
         raise _divergence(run, f"the validation loss became {scores.loss}", position.step)
     run.schedule.end_epoch(1 - scores.top1)
     earlier_s = run.log[-1].elapsed_s if run.log else 0.0
@@ -90,10 +91,10 @@ def finish_epoch(run: Run) -> None:
 
 
 def validate(run: Run) -> Metrics:
-    """Score the held-out images in the precision of training.
+    """Measure the metrics of the network on the held-out images, in the precision of training.
 
-    Each process scores a part of the images. The module `session` measures the metrics of the
-    finished model in float32.
+    Each process measures a part of the images. For the finished model, the module `session`
+    measures the metrics again in float32.
     """
     held_out, rank, num_processes = run.plan.held_out, run.workers.rank, run.workers.count
     num_images = len(held_out.targets)
@@ -109,9 +110,9 @@ def validate(run: Run) -> Metrics:
 
 
 def _add_figures(run: Run, unread: list[Tensor]) -> None:
-    """Add the losses and errors of the last steps to the position, and empty `unread`.
+    """Add the losses and errors in `unread` to the sums of `run.position`, and empty `unread`.
 
-    Waits for the device. Raises DivergenceError if a loss is infinite or NaN.
+    This waits for the device. Raises DivergenceError if a loss is infinite or NaN.
     """
     position, batch_size = run.position, run.plan.recipe.batch_size
     figures = run.workers.mean(torch.stack(unread)).tolist()
@@ -125,9 +126,10 @@ def _add_figures(run: Run, unread: list[Tensor]) -> None:
 
 
 def _check_weights(run: Run) -> None:
-    """Raise DivergenceError if the last step broke the weights.
+    """Raise DivergenceError if a weight is infinite or NaN after the last step.
 
-    The loss of that step does not show it, because it was computed before the update.
+    The loss of this step does not show that, because the loss was computed before the weights
+    changed.
     """
     tensors = run.network.state_dict().values()
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
@@ -160,7 +162,7 @@ def _print_line(run: Run, line: Epoch) -> None:
 
 
 def _warn_at_chance(run: Run, line: Epoch) -> None:
-    """Print a remedy if the loss after NUM_EPOCHS_TO_START epochs is still at chance level."""
+    """After NUM_EPOCHS_TO_START epochs, print a remedy if the loss is still at chance level."""
     chance_loss = math.log(run.plan.architecture.num_classes)
     if line.epoch != NUM_EPOCHS_TO_START or line.train_loss <= 0.99 * chance_loss:
         return

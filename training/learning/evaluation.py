@@ -1,4 +1,4 @@
-"""Top-1 and top-5 of networks, from the central crop or from the paper's ten crops."""
+"""Measure the top-1 and top-5 of networks, with the central crop or with the paper's ten crops."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -22,7 +22,7 @@ from training.progress import console
 
 @dataclass(frozen=True)
 class Metrics:
-    """The scores of a network on a number of images."""
+    """The results of a network on a set of images."""
 
     top1: float
     """Share of the images whose own class has the highest probability, 0 to 1."""
@@ -39,10 +39,11 @@ class Metrics:
 def evaluate_models(
     directories: Sequence[Path], data: str, *, num_crops: int = 1, cache: Path | None = None
 ) -> Metrics:
-    """Score the mean of several models' probabilities on all labelled images.
+    """Average the probabilities of several models, and measure the average on labelled images.
 
-    The folder `cache` keeps the decoded images for later calls. By default, they are kept in a
-    temporary folder until the end of the call. Raises UserError.
+    All labelled images of the data set `data` are used. The folder `cache` keeps the decoded images
+    for later calls. By default, the decoded images are in a temporary folder that is removed at the
+    end of the call. Raises UserError.
     """
     device = best_device()
     models = [load_network(directory, device) for directory in directories]
@@ -90,7 +91,7 @@ def evaluate(
     num_crops: int = 1,
     batch_size: int = 128,
 ) -> Metrics:
-    """Score a network on canvases (N, R, R, 3) uint8 with class indices `targets` (N,).
+    """Measure a network on canvases (N, R, R, 3) uint8. `targets` (N,) are their class indices.
 
     If `num_crops` is 10, the probabilities of an image are the mean over ten crops: the four
     corners, the centre and their mirror images (section 4.1).
@@ -124,7 +125,7 @@ def average(models: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
 
 
 def score(probabilities: Iterable[Tensor], targets: Tensor) -> Metrics:
-    """Compare batches of probabilities (B, num_classes) with the class indices `targets` (N,).
+    """The metrics of probabilities in batches (B, num_classes) for class indices `targets` (N,).
 
     The sums stay on the device until the end, so that the CPU does not wait for the GPU.
     """

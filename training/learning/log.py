@@ -26,22 +26,26 @@ class Epoch:
     """The rate of the epoch's last step."""
     train_loss: float
     train_error: float
-    """Counted during training, on the augmented images."""
+    """Share of wrong answers during training, on the augmented images."""
     val_loss: float
     val_top1: float
     val_top5: float
     images_per_s: float
     elapsed_s: float
-    """Time since the start of the run. Interruptions do not count."""
+    """Time since the start of the run, without the time of interruptions."""
 
 
 def write_log(lines: Sequence[Epoch], directory: Path) -> None:
-    """Write log.jsonl, and the learning curve if Matplotlib is installed.
-
-    A run of many hours does not fail because the picture cannot be drawn.
-    """
+    """Write log.jsonl."""
     text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
     write_atomically(directory / LOG_FILE, text.encode())
+
+
+def draw_log(lines: Sequence[Epoch], directory: Path) -> None:
+    """Draw the learning curve if Matplotlib is installed.
+
+    Without Matplotlib, nothing is drawn, because a run of many hours must not fail for a picture.
+    """
     if find_spec("matplotlib"):
         draw_learning_curve([asdict(line) for line in lines], directory / CURVE_FILE)
 
@@ -52,7 +56,10 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 
 def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draw loss, error and learning rate by epoch as PNG. `log` is the lines of log.jsonl."""
+    """Draw the loss, error and learning rate of each epoch as a PNG file.
+
+    `log` contains the lines of log.jsonl.
+    """
     from training.plotting import plt, save_figure
 
     epochs = [line["epoch"] for line in log]
@@ -78,7 +85,7 @@ def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def check_tensorboard() -> None:
-    """Raise UserError if TensorBoard's events cannot be written."""
+    """Raise UserError if the package tensorboard is not installed."""
     if find_spec("tensorboard") is None:
         raise UserError(
             "--tensorboard needs the package tensorboard, which is not installed; "
@@ -87,10 +94,10 @@ def check_tensorboard() -> None:
 
 
 class TensorBoard:
-    """Writes the figures of each epoch as TensorBoard events.
+    """Writes the results of each epoch as TensorBoard events.
 
-    The events are in DIRECTORY/tensorboard. When a resumed run repeats an epoch, it replaces the
-    events of that epoch.
+    The events are written to the folder `tensorboard` in `directory`. When a resumed run repeats an
+    epoch, the new events of this epoch replace the old ones.
     """
 
     def __init__(self, directory: Path, *, num_epochs_done: int):
@@ -101,7 +108,7 @@ class TensorBoard:
         )
 
     def write(self, line: Epoch) -> None:
-        """Write the figures of one epoch. Losses and errors form two groups of charts."""
+        """Write the results of one epoch. Losses and errors form two groups of charts."""
         values = {
             "loss/training": line.train_loss,
             "loss/validation": line.val_loss,

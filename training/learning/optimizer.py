@@ -16,7 +16,7 @@ class ScalingSGD(torch.optim.SGD):
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> ScalingSGD:
-    """The optimizer of a network's parameters. Each update is one pass over the memory.
+    """The optimizer of a network's parameters. Each update passes over their memory once.
 
     If `decay_biases` is false, only the weights of convolutions and fully connected layers decay.
     """
@@ -50,9 +50,10 @@ def load_optimizer(optimizer: ScalingSGD, state: dict[str, Any]) -> None:
 def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
     """Set the learning rate of the next step.
 
-    Section 5 prints v <- m v - rate (g + decay w) and w <- w + v. With u = -v / rate, this is
-    torch's update of u with a momentum of m * old rate / new rate. The velocity v keeps its length
-    when the rate changes.
+    If `rate_in_velocity` is true, the momentum is set too, so that the update is that of the paper.
+    Section 5 prints the update v <- m v - rate (g + decay w), w <- w + v. torch stores
+    u = -v / rate instead of v. If torch's momentum is m * old rate / new rate, torch's update of u
+    equals the printed update of v. So the velocity v stays the same when the rate changes.
     """
     for group in optimizer.param_groups:
         if recipe.rate_in_velocity and recipe.momentum and rate:
@@ -64,9 +65,9 @@ def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
 def clip_and_update(optimizer: ScalingSGD, max_gradient_norm: float) -> None:
     """Update the parameters once.
 
-    If the norm of all gradients together exceeds `max_gradient_norm`, one factor scales all
-    gradients down to it. 0 means no bound. The fused update applies the factor, so scaling needs no
-    extra pass over the memory.
+    If the norm of all gradients together exceeds `max_gradient_norm`, all gradients are divided by
+    one number, so that their norm equals `max_gradient_norm`. 0 means no bound. The fused update
+    does the division, so it needs no extra pass over the memory.
     """
     if max_gradient_norm:
         gradients = [

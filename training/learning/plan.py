@@ -63,9 +63,10 @@ class Plan:
     A checkpoint with another fingerprint is refused.
     """
     initial: Mapping[str, Tensor] | None = None
-    """Weights to start from. Missing weights are drawn at random. None means no weights."""
+    """Initial weights by parameter name. Weights that are missing here are drawn at random. With
+    None, all weights are drawn at random."""
     tower_devices: Sequence[str] = ()
-    """Two devices with one tower on each. If it is empty, one device is used."""
+    """The two devices with one tower each. If this is empty, the whole network is on one device."""
     has_tensorboard: bool = False
 
     @property
@@ -87,7 +88,7 @@ def training_device(plan: Plan, workers: Workers) -> torch.device:
 def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16.
 
-    If the precision is `auto`, it does so when the processor multiplies bfloat16 natively.
+    With the precision `auto`, bfloat16 is used if the processor multiplies bfloat16 natively.
     """
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
@@ -99,8 +100,9 @@ def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
 def is_compiled(recipe: Recipe, device: torch.device, num_processes: int = 1) -> bool:
     """Whether torch.compile compiles the network.
 
-    If the setting is `auto`, it does so on one GPU, if Triton and a C compiler are installed: torch
-    needs both for that. Compiling on several GPUs has not been tried.
+    With the setting `auto`, the network is compiled if it is trained on one GPU and if Triton and a
+    C compiler are installed. torch.compile needs both. Compiling on several GPUs has not been
+    tried.
     """
     if recipe.compilation != "auto":
         return recipe.compilation == "on"

@@ -1,4 +1,4 @@
-"""Recipe: every hyper-parameter of a training run, with its default, its range and its source.
+"""The recipe: every hyper-parameter of a training run, with its default, range and source.
 
 `paper()` follows Krizhevsky et al. 2012, section 5, as closely as one device can. `modern()` uses
 the methods that are common today.
@@ -43,16 +43,18 @@ class Recipe:
     pooling: Literal["overlapping", "plain"] = "overlapping"
     """Stride 2, with windows of 3 pixels (`overlapping`, section 3.4) or 2 pixels (`plain`)."""
     num_towers: Annotated[int, Range(1, 2)] = 2
-    """Towers of the `paper` layout: 2 (section 3.2), or 1 for the same widths without groups."""
+    """Number of towers in the `paper` layout. The paper has 2 towers (section 3.2). With 1, the
+    layers have the same widths but no groups."""
     kernels: Literal["all", "half"] = "all"
-    """`half`: conv1 to conv4 have half the kernels, in one tower. The paper compares this network
-    with its two towers (section 3.2, footnote 1)."""
+    """`half`: conv1 to conv4 have half the kernels, in one tower. The paper compares its network of
+    two towers with this network (section 3.2, footnote 1)."""
     without_convolution: Annotated[int, Range(0, 5)] = 0
-    """The middle convolution to leave out, 2 to 5, or 0 for none. Without it, top-1 is about 2
-    points lower (section 7)."""
+    """Number of the convolution that is left out, 2 to 5. With 0, no convolution is left out. In
+    the paper, top-1 falls by about 2 points if a middle layer is left out (section 7)."""
     has_sixth_convolution: bool = False
     """Whether pool5 is followed by one more convolution, as in the paper's pre-trained networks
-    (section 6.1). The paper does not print its shape. Here it has the shape of conv5."""
+    (section 6.1). The paper does not give the shape of this convolution. Here, it has the shape of
+    conv5."""
     dropout: Annotated[float, Range(0, 0.95)] = 0.5
     """Probability that an output of fc6 or fc7 is set to zero in training (section 4.2). In the
     layout `torchvision`, the inputs of these layers are set to zero instead."""
@@ -70,7 +72,8 @@ class Recipe:
     """`random`: a random square of the canvas (section 4.1). `resized`: a box of random area and
     aspect ratio, resized (Szegedy et al. 2015)."""
     min_crop_area: Annotated[float, Range(0.01, 1)] = 0.35
-    """`resized`: the smallest share of the canvas that a crop covers. Szegedy et al. 2015: 0.08."""
+    """For crop=resized: the smallest share of the canvas that a crop covers. Szegedy et al. 2015
+    use 0.08."""
     flip: bool = True
     """Whether half of the training images are mirrored (section 4.1)."""
     colour_noise: Annotated[float, Range(0, 10)] = 0.0
@@ -83,8 +86,9 @@ class Recipe:
     """Alpha of the beta distribution from which the blend of two images is drawn (Zhang et al.
     2018). 0 turns mixup off."""
     cutmix: Annotated[float, Range(0, 100)] = 0.0
-    """Alpha for pasting a rectangle of one image into another (Yun et al. 2019). 0 turns cutmix
-    off. If mixup is on as well, every batch uses one of the two, at random."""
+    """Alpha of the beta distribution from which cutmix draws the size of a rectangle. Two images
+    exchange this rectangle (Yun et al. 2019). 0 turns cutmix off. If mixup is on as well, every
+    batch uses one of the two, at random."""
     batch_size: Annotated[int, Range(1, 65536)] = 128
     """Number of images per step, over all processes (section 5)."""
     epochs: Annotated[int, Range(1, 10_000)] = 90
@@ -92,30 +96,31 @@ class Recipe:
     learning_rate: Annotated[float, Range(1e-8, 100)] = 0.01
     """The highest rate of the run (section 5)."""
     schedule: Literal["plateau", "cosine"] = "plateau"
-    """`plateau`: divide the rate by ten when the validation error stops falling, three times
-    (section 5). `cosine`: linear warm-up (Goyal et al. 2017), then half a cosine down to zero
-    (Loshchilov and Hutter 2017)."""
+    """`plateau`: divide the rate by ten when the validation error stops falling. This happens up to
+    three times (section 5). `cosine`: linear warm-up (Goyal et al. 2017), then half a cosine down
+    to zero (Loshchilov and Hutter 2017)."""
     patience_epochs: Annotated[int, Range(1, 10_000)] = 6
-    """`plateau`: epochs without a lower validation error before the rate falls. The default
-    is not from the paper, because its authors lowered the rate by hand (section 5)."""
+    """For schedule=plateau: number of epochs without a lower validation error before the rate
+    falls. The default is not from the paper. Its authors lowered the rate by hand (section 5)."""
     warmup_epochs: Annotated[float, Range(0, 10_000)] = 0.0
-    """`cosine`: epochs of linear warm-up (Goyal et al. 2017), at most half of `epochs`."""
+    """For schedule=cosine: number of epochs of linear warm-up (Goyal et al. 2017). Values above
+    half of `epochs` count as half of `epochs`."""
     momentum: Annotated[float, Range(0, 0.9999)] = 0.9
     """Share of its velocity that a weight keeps from step to step (section 5)."""
     rate_in_velocity: bool = True
-    """True: the update as printed in section 5, v <- m v - rate (g + decay w), w <- w + v. False:
-    the update of torch, v <- m v + (g + decay w), w <- w - rate v. The two differ when the rate
-    changes, because the velocity of the paper contains the old rate."""
+    """If true, the update is the one in section 5: v <- m v - rate (g + decay w), w <- w + v. If
+    false, it is the update of torch: v <- m v + (g + decay w), w <- w - rate v. The two updates
+    differ when the rate changes, because the velocity of the paper contains the old rate."""
     nesterov: bool = False
-    """Nesterov's momentum, in torch's form (Sutskever et al. 2013)."""
+    """Whether the update uses Nesterov's momentum, in torch's form (Sutskever et al. 2013)."""
     weight_decay: Annotated[float, Range(0, 1)] = 0.0005
     """Share of a weight that is added to its gradient (section 5)."""
     decay_biases: bool = True
-    """Whether biases and the parameters of batch norm decay too. They do in the paper's update rule
-    (section 5). They do not in He et al. 2019."""
+    """Whether biases and the parameters of batch norm decay too. In the paper's update rule, they
+    decay (section 5). In He et al. 2019, they do not decay."""
     max_gradient_norm: Annotated[float, Range(0, 1e6)] = 0.0
-    """Upper bound of the norm of the gradient of all parameters together. A longer gradient is
-    scaled down to it (Pascanu et al. 2013). 0 means no bound."""
+    """Upper bound of the norm of the gradient of all parameters together. If the norm is larger,
+    the gradient is scaled down to this norm (Pascanu et al. 2013). 0 means no bound."""
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0
     """Share of an image's label that is spread evenly over all classes (Szegedy et al. 2016,
     section 7)."""
@@ -123,10 +128,11 @@ class Recipe:
     """Precision of the forward and the backward pass. `auto` uses bfloat16 if the processor
     multiplies it natively. Weights stay float32 (Micikevicius et al. 2018)."""
     compilation: Literal["off", "on", "auto"] = "auto"
-    """Whether torch.compile compiles the network. `auto` compiles on a GPU."""
+    """Whether torch.compile compiles the network. With `auto`, the network is compiled if it is
+    trained on one GPU, and if Triton and a C compiler are installed."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
-    """Seed of all random numbers: initial weights, order of the images, crops, colours, mixing and
-    dropout."""
+    """Seed of all random numbers: initial weights, order of the images, crops, flips, colour noise,
+    mixup, cutmix and dropout."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
@@ -183,7 +189,7 @@ class Recipe:
         return recipe
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values, in the order of the fields."""
+        """The settings as plain JSON values, in the order of the fields."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -196,7 +202,7 @@ WITHOUT_EFFECT = {
 }
 """Settings that have no effect if another setting has a certain value.
 
-Each name is mapped to that other setting, its value, and the remedy.
+Each name is mapped to the other setting, the value of the other setting, and the remedy.
 """
 
 
@@ -213,9 +219,9 @@ def modern() -> Recipe:
     """The paper's layers, trained with the methods that are common today.
 
     It uses batch norm, random resized crops, PCA colour noise, mixup, cutmix, label smoothing,
-    warm-up and a cosine schedule. It uses bfloat16 if the processor supports it natively. The
-    gradient is bounded because of small data sets. A few dozen images give only one or two steps of
-    warm-up, and without the bound, training on them diverges.
+    warm-up and a cosine schedule. It uses bfloat16 if the processor supports bfloat16 natively. The
+    norm of the gradient is bounded because of small data sets. With a few dozen images, the warm-up
+    has only one or two steps, and training diverges without the bound.
     """
     return Recipe(
         normalization="batch",

@@ -8,11 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from training.data.datasets import Dataset, open_dataset
+from training.files import file_sha256
 from training.learning.plan import SHAPE_SETTINGS
 from training.learning.recipe import RECIPES, Recipe, RecipeError, contrast
 from training.network.alexnet import Architecture
 from training.network.export import load_network
-from training.network.model import ModelCard
+from training.network.importing import NUM_IMAGENET_CLASSES, default_names, read_network
+from training.network.pretrained import IMAGENET, weights_file
+
+FROM_SCRATCH = "none"
+"""The word for random weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +36,10 @@ class Request:
     settings: Sequence[str] = ()
     """Settings of the form `name=value`. They override everything else."""
     resume: bool = False
-    init: Path | None = None
-    """A model directory to start from. If the classes differ, the last layer is initialised
-    again."""
+    init: str | Path | None = None
+    """The weights to start from: `imagenet`, a model directory, or a weights file as `lookalike
+    import` takes it. `none` or None means random weights. If the classes differ, the last layer is
+    initialised again."""
     cache: Path | None = None
     """Folder that keeps the decoded images for later runs. None means that they are stored in `out`
     and deleted at the end."""
@@ -44,10 +50,14 @@ class Request:
 
 @dataclass(frozen=True)
 class InitialModel:
-    """The model that a run starts from."""
+    """The network that a run starts from."""
 
-    directory: Path
-    card: ModelCard
+    name: str
+    """As the user wrote it."""
+    id: str
+    """SHA-256 of its weights, as hexadecimal."""
+    class_names: tuple[str, ...]
+    """Empty if they are unknown."""
     architecture: Architecture
     state: Mapping[str, Tensor]
 
@@ -62,7 +72,7 @@ class InitialModel:
 
     def weights_for(self, class_names: Sequence[str]) -> dict[str, Tensor]:
         """The weights to start from. If the classes differ, the last layer is left out."""
-        keeps_output = tuple(class_names) == self.card.class_names
+        keeps_output = tuple(class_names) == self.class_names
         return {
             name: tensor
             for name, tensor in self.state.items()
@@ -74,16 +84,33 @@ class InitialModel:
         return replace(self.architecture, num_classes=num_classes, dropout=dropout)
 
 
-def load_initial_model(directory: Path) -> InitialModel:
-    """Load a model to start from; raises ModelError."""
-    network, card = load_network(directory)
-    return InitialModel(directory, card, network.architecture, network.state_dict())
+def load_initial_model(init: str | Path | None) -> InitialModel | None:
+    """Load the network that a request's `init` names; raises UserError.
+
+    None means random weights.
+    """
+    if init is None or init == FROM_SCRATCH:
+        return None
+    file = weights_file(init)
+    if file.is_dir():
+        network, card = load_network(file)
+        model_id, names = card.id, card.class_names
+    elif not file.exists():
+        raise RecipeError(
+            f"{init} does not exist; --init takes {IMAGENET}, {FROM_SCRATCH}, a model directory, "
+            "or a .pth, .safetensors or .caffemodel file"
+        )
+    else:
+        network, _ = read_network(file)
+        model_id, num_classes = file_sha256(file), network.architecture.num_classes
+        names = default_names(num_classes) if num_classes == NUM_IMAGENET_CLASSES else ()
+    return InitialModel(str(init), model_id, names, network.architecture, network.state_dict())
 
 
 def requested_recipe(request: Request) -> Recipe:
     """The recipe that a run of this request will follow; raises UserError."""
     dataset = open_dataset(request.data)
-    initial = load_initial_model(request.init) if request.init else None
+    initial = load_initial_model(request.init)
     return build_recipe(request, dataset, initial)
 
 
@@ -98,7 +125,7 @@ def build_recipe(request: Request, dataset: Dataset, initial: InitialModel | Non
     recipe = apply_settings(request, {**dataset.recipe_defaults, **shapes})
     if differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]:
         raise RecipeError(
-            f"{initial.directory} has {contrast(shapes, recipe.as_dict(), differing)}; "
+            f"{initial.name} has {contrast(shapes, recipe.as_dict(), differing)}; "
             "leave these settings out, or train without --init"
         )
     return recipe

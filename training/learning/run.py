@@ -1,4 +1,4 @@
-"""Run: a network in training, and everything that changes from step to step."""
+"""A run: a network in training, and everything that changes from step to step."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ from training.network.towers import TowerParallel
 
 @dataclass
 class Position:
-    """The steps done in the current epoch, and sums over the images of these steps."""
+    """Number of finished steps in the current epoch, and sums over the images of these steps."""
 
     step: int = 0
     loss_sum: float = 0.0
@@ -51,7 +51,8 @@ class Run:
         self.device = training_device(plan, workers)
         self.colour_axes = colour_axes.to(self.device)
         self.train_canvases = keep_on_device(plan.train.canvases, self.device)
-        """The canvases of the training images, (N, R, R, 3) uint8: on the GPU if they fit."""
+        """The canvases of the training images, (N, R, R, 3) uint8. If they fit, they are on the
+        GPU."""
         self._whole_network = network.to(self.device).to(memory_format=torch.channels_last)
         self.network: AlexNet | TowerParallel = self._whole_network
         """The module whose weights the optimizer changes."""
@@ -69,7 +70,10 @@ class Run:
 
     @classmethod
     def begin(cls, plan: Plan, workers: Workers) -> "Run":
-        """Start a run with the plan's initial weights or random weights, and measure the images."""
+        """Start a run with the plan's initial weights or with random weights.
+
+        This measures the pixel statistics of the training images.
+        """
         recipe, device = plan.recipe, training_device(plan, workers)
         network = AlexNet(plan.architecture)
         initialize(network, recipe.initialization, recipe.seed)
@@ -81,7 +85,10 @@ class Run:
 
     @classmethod
     def restore(cls, plan: Plan, workers: Workers, file: Path) -> "Run":
-        """Continue the run of a checkpoint; raises TrainingError if it belongs to another run."""
+        """Continue the run of a checkpoint.
+
+        Raises TrainingError if the checkpoint is damaged or belongs to another run.
+        """
         state = read_checkpoint(file, recipe=plan.recipe, fingerprint=plan.fingerprint)
         try:
             _check_towers(file, plan, is_tower_parallel=state["is_tower_parallel"])
@@ -134,11 +141,14 @@ class Run:
 def _wrap(
     network: AlexNet | TowerParallel, workers: Workers, *, compiles: bool
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The function that a step calls: the network, if needed distributed and compiled."""
+    """The function that a step calls: the network, wrapped for several processes and compiled.
+
+    Each of the two is done only if it is needed.
+    """
     forward: Callable[[Tensor], tuple[Tensor, Tensor]] = network
     if workers.count > 1:
         synchronize_batch_norms(network)
-        # Every process computes the same buffers, so none have to be sent.
+        # Every process computes the same buffers, so no process has to send them.
         forward = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
     return torch.compile(forward) if compiles else forward
 

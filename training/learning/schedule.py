@@ -26,7 +26,7 @@ class Plateau:
     has_ended: bool = False
 
     def observe(self, error: float, patience_epochs: int) -> None:
-        """Take the validation error of an epoch into account."""
+        """Update the counts with the validation error of an epoch."""
         if error < self.best_error:
             self.best_error, self.epochs_waited = error, 0
             return
@@ -56,17 +56,17 @@ class Schedule:
         return recipe.learning_rate * (1 + math.cos(angle)) / 2
 
     def end_epoch(self, error: float) -> None:
-        """Take the validation error of an epoch into account, if the schedule depends on it."""
+        """Update the schedule with the validation error of an epoch. `cosine` ignores the error."""
         if self.recipe.schedule == "plateau":
             self.plateau.observe(error, self.recipe.patience_epochs)
 
     @property
     def has_ended(self) -> bool:
-        """Whether training ends before the recipe's number of epochs."""
+        """Whether the schedule has ended the training before the recipe's last epoch."""
         return self.plateau.has_ended
 
     def state(self) -> dict[str, Any]:
-        """The plain values from which `restore` sets the schedule."""
+        """The state of the schedule as plain values. `restore` accepts them."""
         return asdict(self.plateau)
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`lookalike train`: from a request to a finished model directory."""
+"""The work of `lookalike train`: turn a request into a finished model directory."""
 
 import shutil
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def train(request: Request) -> Result:
         if request.has_tensorboard:
             check_tensorboard()
         dataset = open_dataset(request.data)
-        initial = load_initial_model(request.init) if request.init else None
+        initial = load_initial_model(request.init)
         recipe = build_recipe(request, dataset, initial)
         selection = select_examples(request, dataset)
         architecture = _choose_architecture(recipe, initial, len(selection.class_names))
@@ -65,7 +65,7 @@ def train(request: Request) -> Result:
             train=images.train,
             held_out=images.held_out,
             directory=request.out,
-            fingerprint=images.fingerprint + (initial.card.id if initial else ""),
+            fingerprint=images.fingerprint + (initial.id if initial else ""),
             initial=initial.weights_for(selection.class_names) if initial else None,
             tower_devices=request.tower_devices,
             has_tensorboard=request.has_tensorboard,
@@ -83,7 +83,10 @@ def train(request: Request) -> Result:
 
 
 def _check_directory(request: Request, workers: Workers) -> None:
-    """Raise TrainingError if the run cannot use `request.out`, or cannot use these processes."""
+    """Raise TrainingError if the run cannot use `request.out`.
+
+    Raise it also if the request has tower devices and there are several processes.
+    """
     if (request.out / CARD_FILE).exists():
         raise TrainingError(
             f"{request.out} already holds a model; "
@@ -112,7 +115,7 @@ def _choose_architecture(
 
 
 def _check_before_decoding(request: Request, recipe: Recipe, architecture: Architecture) -> None:
-    """Raise UserError for mistakes that would otherwise appear after all images are decoded."""
+    """Raise UserError for mistakes that would otherwise be reported only after the decoding."""
     if request.tower_devices:
         check_towers(architecture, request.tower_devices)
         if recipe.compilation == "on":
@@ -142,7 +145,7 @@ def _describe(
         "num_held_out": len(images.held_out.targets),
         "num_skipped": len(images.skipped),
         "validation": absolute_name(request.validation) if request.validation else None,
-        "init": initial.card.id if initial else None,
+        "init": initial.id if initial else None,
     }
 
 
@@ -153,7 +156,7 @@ def _save(
     workers: Workers,
     data: dict[str, object],
 ) -> None:
-    """Write the model directory. The network is scored on the held-out images, in float32."""
+    """Measure the network on the held-out images in float32, and write the model directory."""
     scores = evaluate(network, plan.held_out.canvases, plan.held_out.targets)
     machine = {"device": device_name(workers.device), "num_processes": workers.count}
     save_model(

@@ -1,8 +1,8 @@
-"""One training step: augment and mix a batch, compute the loss and gradients, update the weights.
+"""One training step: augment a batch, compute the loss and the gradients, and update the weights.
 
 Every random number of a step follows from the recipe's seed, the epoch and the step. If there are
-several processes, each computes the step of its own part of the batch. torch averages their
-gradients.
+several processes, each process computes the gradients for its own part of the batch, and torch
+averages the gradients of the processes.
 """
 
 from collections.abc import Generator
@@ -32,18 +32,18 @@ class Batch:
     targets: Tensor
     """(B,) int64."""
     draws: Draws
-    """The random numbers of augmentation and mixing."""
+    """The random numbers of the augmentation, of mixup and of cutmix."""
     dropout_seed: int
     weight: float
     """Factor by which each image's loss is multiplied in this process's loss."""
     num_images: int
-    """Number of images of the step, over all processes."""
+    """Number of images in this step, over all processes."""
 
 
 def read_batches(run: Run) -> Generator[Batch, None, None]:
-    """The batches that are left in the current epoch, in order.
+    """Yield the batches that are left in the current epoch, in order.
 
-    Canvases are read ahead of the steps.
+    The canvases of the next batches are read in advance.
     """
     recipe, train, epoch, first = run.plan.recipe, run.plan.train, run.epoch, run.position.step
     order = epoch_order(recipe, epoch, len(train.targets))  # (N,)
@@ -93,7 +93,8 @@ def cross_entropy(
 ) -> Tensor:
     """The loss of each image in nats, (B,).
 
-    In a mixed batch, the loss is shared between the image's own class and its partner's class.
+    After mixup or cutmix, the loss of an image is a weighted mean of two losses: the loss for its
+    own class, with the weight `mixture.share`, and the loss for its partner's class.
     """
 
     def losses_for(classes: Tensor) -> Tensor:

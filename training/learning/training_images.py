@@ -19,14 +19,14 @@ from training.progress import Bar
 
 @dataclass(frozen=True)
 class Selection:
-    """The labelled examples of a run, not decoded yet."""
+    """The labelled examples of a run. They are not decoded yet."""
 
     train: tuple[Example, ...]
     held_out: tuple[Example, ...]
     cache_names: tuple[str, str]
-    """The name of each part's canvases in the cache folder."""
+    """The names of the two parts' canvases in the cache folder: first `train`, then `held_out`."""
     class_names: tuple[str, ...]
-    """Class names in the order of the class indices."""
+    """The class names in the order of the class indices."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class DecodedImages:
 def select_examples(request: Request, dataset: Dataset) -> Selection:
     """Choose the images to train on and to hold out.
 
-    Raises DataError if nothing can be learned from these images, or if a class cannot be validated.
+    Raises DataError if nothing can be learned from the training images, or if a class has no
+    held-out image.
     """
     has_own_split = request.validation is None or dataset.held_out is not None
     train = labelled(dataset.part("train" if has_own_split else "all"))
@@ -79,8 +80,8 @@ def decode_selection(
 ) -> DecodedImages:
     """Decode the images for squares of `size` pixels, and list unreadable files in skipped.csv.
 
-    The first process decodes, and the other processes wait. Raises DataError if a class has no
-    readable image.
+    The first process decodes the images while the other processes wait. Raises DataError if a class
+    has no readable training image or no readable held-out image.
     """
     if not workers.is_first:
         workers.wait()

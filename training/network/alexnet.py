@@ -1,9 +1,9 @@
-"""The paper's AlexNet and torchvision's variant: uint8 squares in, logits and features out.
+"""The paper's AlexNet and torchvision's variant. They map uint8 squares to logits and features.
 
-The sources of the `paper` layout are Krizhevsky, Sutskever and Hinton 2012, called "the paper"
-below, and its published code (configuration 145). If they disagree about a size, we follow the
-code. Section numbers refer to the paper. The source of the `torchvision` layout is Krizhevsky 2014,
-"One weird trick", as implemented in torchvision.
+The `paper` layout follows two sources. The first is Krizhevsky, Sutskever and Hinton 2012, called
+"the paper" below. The second is the published code of the paper (configuration 145). If the two
+disagree about a size, we follow the code. Section numbers refer to the paper. The `torchvision`
+layout follows Krizhevsky 2014, "One weird trick", as implemented in torchvision.
 """
 
 import math
@@ -31,13 +31,13 @@ class Architecture:
     activation: Literal["relu", "tanh"] = "relu"
     pooling: Literal["overlapping", "plain"] = "overlapping"
     num_towers: int = 2
-    """For the `paper` layout only: 2, or 1 for the same widths without groups."""
+    """For the `paper` layout only. With 1, the layers have the same widths but no groups."""
     kernels: Literal["all", "half"] = "all"
     """With `half`, conv1 to conv4 have half of their kernels, as on one of the paper's GPUs. conv5
     has all kernels (section 3.2, footnote 1)."""
     without_convolution: int = 0
-    """The number of a convolution to leave out, 2 to 5, with its activation and normalisation. Its
-    pooling stays. With 0, no convolution is left out."""
+    """Number of the convolution that is left out, 2 to 5. Its activation and normalisation are left
+    out too, but its pooling stays. With 0, no convolution is left out."""
     has_sixth_convolution: bool = False
     """Whether a sixth convolution with conv5's shape follows pool5 (section 6.1)."""
     response_k: float = 2.0
@@ -50,8 +50,8 @@ class Architecture:
 class AlexNet(nn.Module):
     """uint8 RGB squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096).
 
-    The features are fc7's outputs after the activation and before dropout. The buffers `mean` and
-    `std` (of pixels in 0..255) hold the preprocessing, so it is saved with the weights.
+    The features are fc7's outputs after the activation and before dropout. The preprocessing
+    consists of the buffers `mean` and `std`, in units of 0..255. They are saved with the weights.
     """
 
     mean: Tensor
@@ -76,7 +76,10 @@ class AlexNet(nn.Module):
         return logits, features
 
     def set_preprocessing(self, statistics: PixelStatistics) -> None:
-        """Use the training set's mean image (section 2), or its channel means and deviations."""
+        """Use the training set's mean image (section 2), or its channel means and deviations.
+
+        `architecture.mean` says which of the two is used.
+        """
         if self.architecture.mean == "image":
             self.mean.copy_(torch.from_numpy(statistics.mean_image))
         else:
@@ -116,9 +119,9 @@ class LocalResponseNorm(nn.Module):
     """b = a / (k + alpha / n * sum of a^2 over n neighbouring maps)^beta, within each tower.
 
     Section 3.3. alpha is divided by n, as in the published code and in torch.nn.LocalResponseNorm;
-    the printed formula does not divide. The result equals torch's up to rounding. The sum is
-    computed as a banded 1x1 convolution, and y^0.75 as two square roots, because these are fast in
-    ONNX Runtime.
+    the printed formula does not divide. The result equals that of torch's module up to rounding.
+    The sum is computed as a 1x1 convolution with a banded matrix, and y^0.75 is computed from two
+    square roots. Both are fast in ONNX Runtime.
     """
 
     band: Tensor
@@ -151,9 +154,10 @@ class _Layer:
     is_pooled: bool = False
 
 
-# The shapes are for 224 pixels: first after the convolution, then after the pooling.
+# The first shape of a line is the shape after the convolution, for 224 pixels. If a pooling
+# follows, the second shape is the shape after the pooling.
 _LAYOUTS = {
-    # Two towers side by side as grouped convolutions; conv3 reads both (section 3.5, figure 2).
+    # The two towers are grouped convolutions. conv3 reads both towers (section 3.5, figure 2).
     "paper": (
         _Layer(96, 11, stride=4, is_pooled=True),  # (B, 96, 55, 55), (B, 96, 27, 27)
         _Layer(256, 5, padding=2, groups=2, is_pooled=True),  # (B, 256, 27, 27), (B, 256, 13, 13)
@@ -161,7 +165,8 @@ _LAYOUTS = {
         _Layer(384, 3, padding=1, groups=2),  # (B, 384, 13, 13)
         _Layer(256, 3, padding=1, groups=2, is_pooled=True),  # (B, 256, 13, 13), (B, 256, 6, 6)
     ),
-    # One tower, with the layers in torchvision's order, so its weights can be copied one by one.
+    # This layout has one tower. The layers have torchvision's order, so torchvision's weights can
+    # be copied one by one.
     "torchvision": (
         _Layer(64, 11, stride=4, padding=2, is_pooled=True),  # (B, 64, 55, 55), (B, 64, 27, 27)
         _Layer(192, 5, padding=2, is_pooled=True),  # (B, 192, 27, 27), (B, 192, 13, 13)

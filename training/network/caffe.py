@@ -1,7 +1,8 @@
-"""Read the weights in Caffe's files. Of caffe.proto, only the needed messages are declared.
+"""Read the weights in Caffe's files.
 
-A .caffemodel is a NetParameter: a list of named layers with their blobs. The format has two
-generations, and both can be read.
+A .caffemodel file is a NetParameter message: a list of named layers with their blobs. The format
+has two generations, and both can be read. The module declares only those messages and fields of
+caffe.proto that it needs.
 """
 
 from pathlib import Path
@@ -55,10 +56,12 @@ class CaffeError(UserError):
 
 
 def read_caffemodel(file: Path) -> dict[str, list[Floats]]:
-    """Read the blobs of every layer, by layer name, in the network's order; raises CaffeError.
+    """Read the blobs of every layer; raises CaffeError.
 
-    A layer with weights has its weights first, (out, in, height, width) or (out, in), and then its
-    biases. A layer without weights, such as a pooling, has an empty list.
+    The result maps each layer's name to its blobs, in the order of the network.
+
+    If a layer has weights, the first blob is its weights, (out, in, height, width) or (out, in),
+    and the second is its biases. A layer without weights, such as a pooling, has an empty list.
     """
     net = _parse("NetParameter", file)
     layers = {
@@ -71,7 +74,10 @@ def read_caffemodel(file: Path) -> dict[str, list[Floats]]:
 
 
 def read_blob(file: Path) -> Floats:
-    """Read a .binaryproto file, such as a mean image (1, 3, H, W) BGR; raises CaffeError."""
+    """Read the blob in a .binaryproto file, such as a mean image (1, 3, H, W) in BGR order.
+
+    Raises CaffeError.
+    """
     return _to_array(_parse("BlobProto", file), file)
 
 

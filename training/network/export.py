@@ -38,7 +38,10 @@ def save_model(
     data: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> ModelCard:
-    """Write a complete model directory, model.json last. The network is moved to the CPU."""
+    """Write a complete model directory. This moves the network to the CPU.
+
+    model.json is written last.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device  # write_onnx moves the network to the CPU
     state = {
@@ -82,7 +85,7 @@ def load_network(
 ) -> tuple[AlexNet, ModelCard]:
     """Load the network of a model directory, in evaluation mode; raises ModelError.
 
-    Pass the `card` if it has been read already. By default, it is read from model.json.
+    If the card has been read already, pass it as `card`. By default, it is read from model.json.
     """
     card = card or read_card(directory)
     weights = load_file(check_file(directory, WEIGHTS_FILE, card.id))
@@ -100,7 +103,7 @@ def load_network(
 def export_model(directory: Path) -> Path:
     """Write model.onnx again from the weights; raises ModelError.
 
-    The checksum in model.json is updated. Returns the path of the ONNX file.
+    The checksum of model.onnx in model.json is updated. Returns the path of model.onnx.
     """
     network, card = load_network(directory)
     file = directory / ONNX_FILE
@@ -110,7 +113,7 @@ def export_model(directory: Path) -> Path:
 
 
 def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
-    """Write the network as ONNX. It is moved to the CPU and set to evaluation mode.
+    """Write an ONNX file. This moves the network to the CPU and sets it to evaluation mode.
 
     The input is `images` uint8 (batch, S, S, 3). The outputs are `logits` (batch, num_classes) and
     `features` (batch, 4096), both float32.
@@ -136,7 +139,10 @@ def write_onnx(network: AlexNet, file: Path, model_id: str) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's own deprecation warnings. Tests compare its result with torch's."""
+    """Silence the exporter's own deprecation warnings in the `with` block.
+
+    Tests compare the outputs of the exported network with those of the network in torch.
+    """
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

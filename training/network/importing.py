@@ -19,10 +19,12 @@ from training.network.alexnet import AlexNet, Architecture
 from training.network.caffe import CaffeError, read_blob, read_caffemodel
 from training.network.export import save_model
 from training.network.model import ModelCard
+from training.network.pretrained import IMAGENET, TORCH_SUFFIXES, weights_file
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 """The channel means of Caffe's ILSVRC-2012 mean image."""
+NUM_IMAGENET_CLASSES = 1000
 
 LAYERS = (
     *(f"convolutions.conv{number}" for number in range(1, 6)),
@@ -43,46 +45,80 @@ class ImportingError(UserError):
 
 
 def import_weights(
-    weights: Path, out: Path, *, mean: Path | None = None, class_names: Sequence[str] | None = None
+    weights: str | Path,
+    out: Path,
+    *,
+    mean: Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> ModelCard:
-    """Make a model directory from a .pth, .pt, .safetensors or .caffemodel file; raises UserError.
+    """Make a model directory from a weights file; raises UserError.
 
-    `mean` is a Caffe mean image, (3, H, W) BGR as .npy or .binaryproto; its centre is used. By
-    default, ILSVRC-2012's channel means are used. `class_names` are in the order of the outputs.
-    By default, 1000 classes get ImageNet's names, and any other number of classes gets numbers.
+    `weights` is a .pth, .pt, .safetensors or .caffemodel file, or `imagenet` for torchvision's
+    weights, which are downloaded. `mean` is a Caffe mean image, (3, H, W) BGR as .npy or
+    .binaryproto; its centre is used. By default, ILSVRC-2012's channel means are used.
+    `class_names` are in the order of the outputs. By default, 1000 classes get ImageNet's names,
+    and any other number of classes gets numbers.
     """
     if out.exists() and any(out.iterdir()):
         raise ImportingError(
             f"{out} is not empty; pass another --out, or remove that directory first"
         )
-    network, source = _read_network(weights, mean)
+    if weights == IMAGENET:
+        _check_mean(IMAGENET, mean)  # before the download
+    file = weights_file(weights)
+    network, source = read_network(file, mean)
     num_classes = network.architecture.num_classes
-    names = tuple(class_names) if class_names is not None else _default_names(num_classes)
+    names = tuple(class_names) if class_names is not None else default_names(num_classes)
     if len(names) != num_classes:
         raise ImportingError(
-            f"{weights} has {num_classes} classes but {len(names)} names were given; "
+            f"{file} has {num_classes} classes but {len(names)} names were given; "
             "pass one name per line"
         )
-    data = {"name": f"{source}, imported from {weights.name}"}
+    data = {"name": f"{source}, imported from {file.name}"}
     return save_model(network.eval(), out, class_names=names, recipe={}, data=data, metrics={})
 
 
-def _read_network(weights: Path, mean: Path | None) -> tuple[AlexNet, str]:
-    """Read the network of a weights file and the name of its source; raises UserError."""
+def read_network(weights: Path, mean: Path | None = None) -> tuple[AlexNet, str]:
+    """Read the network of a weights file and the name of its source; raises UserError.
+
+    `mean` is the same as in `import_weights`.
+    """
     if not weights.is_file():
         raise ImportingError(
-            f"{weights} does not exist; pass a .pth, .safetensors or .caffemodel file"
+            f"{weights} does not exist; pass {IMAGENET}, or a .pth, .safetensors or "
+            ".caffemodel file"
         )
     if weights.suffix == ".caffemodel":
         return _from_caffe(weights, mean), "bvlc_alexnet"
-    if weights.suffix not in (".pth", ".pt", ".safetensors"):
+    if weights.suffix not in TORCH_SUFFIXES:
         raise ImportingError(f"{weights} must end in .pth, .pt, .safetensors or .caffemodel")
+    _check_mean(weights, mean)
+    return _from_torchvision(weights), "torchvision alexnet"
+
+
+def default_names(num_classes: int) -> tuple[str, ...]:
+    """ImageNet's names if there are 1000 classes, otherwise numbers from 0 on.
+
+    torchvision and Caffe both order ImageNet's classes by WordNet id.
+    """
+    if num_classes != NUM_IMAGENET_CLASSES:
+        return tuple(map(str, range(num_classes)))
+    from torchvision.models import AlexNet_Weights
+
+    names: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+    # Two names occur twice in the list: cranes (birds, machines) and maillots (swimsuits, tights).
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(names)
+    )
+
+
+def _check_mean(weights: str | Path, mean: Path | None) -> None:
     if mean is not None:
         raise ImportingError(
             f"--mean works only with a .caffemodel file, but got {weights}; leave out --mean, "
             "because torchvision's weights always use the channel means of their training"
         )
-    return _from_torchvision(weights), "torchvision alexnet"
 
 
 def _from_torchvision(file: Path) -> AlexNet:
@@ -210,20 +246,3 @@ def _mean_image(file: Path | None, size: int) -> npt.NDArray[np.float32]:
     top, left = ((side - size) // 2 for side in mean.shape[1:])
     centre = mean[::-1, top : top + size, left : left + size]
     return np.ascontiguousarray(centre.transpose(1, 2, 0), np.float32)
-
-
-def _default_names(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's names if there are 1000 classes, otherwise numbers from 0 on.
-
-    torchvision and Caffe both order ImageNet's classes by WordNet id.
-    """
-    if num_classes != 1000:
-        return tuple(map(str, range(num_classes)))
-    from torchvision.models import AlexNet_Weights
-
-    names: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
-    # Two names occur twice in the list: cranes (birds, machines) and maillots (swimsuits, tights).
-    return tuple(
-        name if names.count(name) == 1 else f"{name} ({number})"
-        for number, name in enumerate(names)
-    )

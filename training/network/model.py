@@ -1,8 +1,8 @@
 """A model directory: `weights.safetensors`, `model.onnx` and the card `model.json`.
 
-The card is written last and makes the directory a complete model. The SHA-256 of the weights is the
-*model id*. The metadata of the ONNX file contains the id, so files of different models cannot be
-mixed unnoticed. This module does not import torch.
+The card is written last. A directory that has a card is a complete model. The SHA-256 of the
+weights is the *model id*. The metadata of the ONNX file contains the model id, so a mix of files
+from different models is noticed. This module does not import torch.
 """
 
 import json
@@ -20,7 +20,7 @@ NUM_FEATURES = 4096
 
 
 class ModelError(UserError):
-    """A model directory is missing, unfinished or damaged, or it has another format."""
+    """A model directory is missing, unfinished or damaged, or its format cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class ModelCard:
     image_size: int
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
-    """The training data: its name, and the numbers of images, held-out images and skipped images.
-    Also the device and the number of processes."""
+    """The name of the training data, and its numbers of training, held-out and skipped images.
+    The device and the number of processes of the training are stored here too."""
     metrics: Mapping[str, float]
     versions: Mapping[str, str]
     created_at: str
@@ -71,7 +71,7 @@ def read_card(directory: Path) -> ModelCard:
 
 
 def write_card(card: ModelCard, directory: Path) -> None:
-    """Write model.json atomically. This makes the directory a complete model."""
+    """Write model.json atomically. After this, the directory is a complete model."""
     write_atomically(directory / CARD_FILE, json.dumps(asdict(card), indent=2).encode() + b"\n")
 
 

@@ -10,48 +10,49 @@ from torch import Tensor
 from training.data.images import Pixels
 from training.data.loader import batches, squares
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
-BATCH_SIZE = 16
-"""Images per batch. A batch this small stays in a CPU's cache between two passes over it."""
+STATISTICS_BATCH_SIZE = 16
+"""Number of images per batch. A batch is read twice. A small batch stays in the CPU's cache between
+the two reads."""
 ROWS_PER_PRODUCT = 256
 """Number of rows per matrix product. A sum of 256 products of two bytes is below 2^24. Up to 2^24,
 float32 represents every integer exactly."""
 PIXELS_PER_ROW = 4
-"""A CPU multiplies matrices of 3 columns slowly. With 12 columns it does four times the work in
-half the time."""
+"""Number of pixels per row of a matrix. A CPU multiplies matrices of 3 columns slowly. With the 12
+columns of 4 pixels, it does four times the work in half the time."""
 
 
 @dataclass(frozen=True)
 class PixelStatistics:
     """Statistics of the central squares of all training images, in units of 0..255."""
 
-    mean_image: Floats
+    mean_image: Doubles
     """The mean of all squares, (S, S, 3); Krizhevsky et al. 2012, section 2."""
-    covariance: Floats
+    covariance: Doubles
     """The covariance of the RGB values over all images and all positions, (3, 3)."""
 
     @property
-    def mean(self) -> Floats:
+    def mean(self) -> Doubles:
         """The mean of each channel, (3,)."""
         return np.asarray(self.mean_image.mean((0, 1)))
 
     @property
-    def deviation(self) -> Floats:
+    def deviation(self) -> Doubles:
         """The standard deviation of each channel, (3,).
 
-        The network divides by these values. So a value below 1, such as that of a blank channel, is
-        replaced by 1.
+        The network divides by these values. So a value below 1 is replaced by 1. For example, if
+        all pixels of a channel are equal, their standard deviation is 0.
         """
         return np.sqrt(np.maximum(np.diag(self.covariance), 1.0))
 
     @property
-    def colour_axes(self) -> Floats:
+    def colour_axes(self) -> Doubles:
         """The eigenvectors of the covariance, one per row, (3, 3).
 
-        The length of each is the standard deviation along it: the square root of the eigenvalue, as
-        in the published code. Section 4.1 uses the eigenvalue itself. With pixels in 0..255, that
-        noise would hide the image.
+        The length of each eigenvector is the square root of its eigenvalue, as in the published
+        code. This is the standard deviation along the eigenvector. Section 4.1 uses the eigenvalue
+        itself as the length. With pixels in 0..255, noise of this size would hide the image.
         """
         values, vectors = np.linalg.eigh(self.covariance)
         return np.asarray((vectors * np.sqrt(np.maximum(values, 0))).T)
@@ -65,7 +66,7 @@ def measure_pixels(canvases: Pixels, size: int, device: torch.device = CPU) -> P
     num_images = len(canvases)
     sums = torch.zeros((size, size, 3), dtype=torch.int64, device=device)
     products = torch.zeros((3, 3), dtype=torch.float64, device=device)
-    for batch in batches(canvases, torch.arange(num_images).split(BATCH_SIZE), device):
+    for batch in batches(canvases, torch.arange(num_images).split(STATISTICS_BATCH_SIZE), device):
         pixels = squares(batch, size).float()  # (B, S, S, 3)
         sums += pixels.sum(0).long()
         products += _sum_of_products(pixels)

@@ -2,8 +2,8 @@
 
 The towers exchange their maps only at conv3 and before the fully connected layers (Krizhevsky et
 al. 2012, section 3.2 and figure 2). The results are the same as with grouped convolutions on one
-device. `write_back` joins the two halves of every weight, so a model directory does not show how
-the network was trained.
+device. `write_back` joins the two halves of every weight. So a model directory has the same layout
+for a network that was trained on one device and for a network that was trained on two.
 """
 
 from collections import OrderedDict
@@ -76,7 +76,7 @@ class TowerParallel(nn.Module):
 
 
 def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
-    """Raise UserError unless the network has two towers and this machine has both devices."""
+    """Raise UserError if the network does not have two separate towers, or a device is missing."""
     if architecture.response_crosses_towers:
         raise UserError(
             "--tower-devices needs a response normalisation within each tower, but this model's "
@@ -107,7 +107,10 @@ def check_towers(architecture: Architecture, devices: Sequence[str]) -> None:
 
 
 class _Tower(nn.Module):
-    """Half of the maps or units of every layer except the last. Parameters have AlexNet's names."""
+    """One tower: half of the maps or units of every layer, without the output layer.
+
+    The parameters have the same names as in AlexNet.
+    """
 
     def __init__(self, network: AlexNet):
         super().__init__()

@@ -47,7 +47,7 @@ def test_stats_as_json_have_every_field(own_index: Path, succeed: Succeed) -> No
 
 def test_quality_prints_a_table_of_the_distances(tiny_index: Path, succeed: Succeed) -> None:
     out, _ = succeed("index", "quality", tiny_index, "-k", "3", "--device", "cpu")
-    title, head, *rows = out.splitlines()
+    title, head, *rows, choice = out.splitlines()
     assert title == (
         f"{tiny_index} holds 18 items, searched as flat; 18 of its own items are the queries, "
         "each left out of its own answers and ranking"
@@ -58,6 +58,8 @@ def test_quality_prints_a_table_of_the_distances(tiny_index: Path, succeed: Succ
         succeed("index", "quality", tiny_index, "-k", "3", "--device", "cpu", "--json")[0]
     )
     assert [row["metric"] for row in facts["results"]] == ["euclidean", "cosine"]
+    assert choice.startswith("The distances rank about equally well on this collection (share of")
+    assert facts["better_metric"] == "euclidean"
 
 
 def test_quality_of_other_images_counts_those_that_cannot_be_used(

@@ -41,7 +41,7 @@ def test_a_flat_index_misses_nothing_and_colours_find_their_own(
     assert table[1] == ["euclidean", "1.0000", "1.0000", "1.0000"]
     assert table[2][0] == "cosine"
     assert table[2][2:] == ["1.0000", "1.0000"]
-    assert len(table) == 3
+    assert len(table) == 4
 
 
 def test_queries_from_a_data_set_are_embedded_judged_and_counted(

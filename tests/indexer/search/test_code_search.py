@@ -209,7 +209,9 @@ def test_commands_encode_search_and_judge_an_index(
     printed, _ = succeed("search", index, query, "-k", "3", *by_hamming, "--rerank", "0")
     assert all(line.split()[0].isdigit() for line in printed.splitlines()[1:])
     printed, _ = succeed("index", "quality", index, "-k", "5", "--device", "cpu")
-    metrics = [line.strip().split("  ")[0] for line in printed.splitlines()[2:]]
+    *table, sentence = printed.splitlines()[2:]
+    metrics = [line.strip().split("  ")[0] for line in table]
+    assert sentence.startswith("The distances rank about equally well on this collection")
     assert metrics == ["euclidean", "cosine", "hamming", "hamming, 2,000 reranked"]
     succeed("index", "add", index, another)
     printed, _ = succeed("search", index, another, "-k", "67", *by_hamming, "--rerank", "0")

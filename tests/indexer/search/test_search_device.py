@@ -21,7 +21,7 @@ def pretend_one_gpu(monkeypatch: pytest.MonkeyPatch, probe: str) -> None:
     """Let FAISS see a GPU, and try it with the program `probe`."""
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(search_device, "PROBE", probe)
+    monkeypatch.setattr(search_device, "TRIAL_SEARCH", probe)
 
 
 def test_without_a_gpu_the_cpu_searches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_a_gpu_that_faiss_cannot_use_gives_the_cpu_and_one_line(
 
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_one_gpu(monkeypatch, probe="import time; time.sleep(60)")
-    monkeypatch.setattr(search_device, "PROBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(search_device, "TRIAL_TIMEOUT_S", 0.3)
     assert "did not answer" in (gpu_problem() or "")
 
 

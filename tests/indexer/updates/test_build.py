@@ -193,7 +193,7 @@ def test_an_interrupted_first_build_continues_where_it_was(
     own_colour_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "index"
-    monkeypatch.setattr("indexer.updates.pipeline.BATCH_SIZE", {"cpu": 4})
+    monkeypatch.setattr("indexer.updates.pipeline.BATCH_SIZES", {"cpu": 4})
     monkeypatch.setattr("indexer.updates.pipeline.COMMIT_INTERVAL_S", -1.0)  # after every image
     num_commits, commit = 0, IndexWriter.commit
 

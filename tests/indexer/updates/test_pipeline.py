@@ -44,7 +44,7 @@ def examples(tmp_path: Path) -> list[Example]:
 def test_items_are_written_in_the_order_of_the_examples(
     own_index: Path, examples: list[Example], batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.updates.pipeline.BATCH_SIZE", {"cpu": batch_size})
+    monkeypatch.setattr("indexer.updates.pipeline.BATCH_SIZES", {"cpu": batch_size})
     report = take_in(own_index, examples)
     assert (report.num_added, report.num_unchanged, len(report.skipped)) == (2, 1, 1)
     items = Index.open(own_index).items(limit=100)[18:]

@@ -1,6 +1,7 @@
 """The web page: its headers, and how it works in a real browser."""
 
 import re
+import shutil
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
 from indexer.learned.item_map import make_map
+from indexer.learned.probe_fitting import make_probe
 from indexer.updates.build import build
 from service.api.pages import DIRECTORY
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR, coloured
@@ -164,10 +166,27 @@ def test_the_page_offers_the_items_labels_only_if_there_is_a_probe(
     page.set_input_files("#file", file("sky.png", picture("blue")))
     page.wait_for_selector("#bars li")
     assert page.locator("#by-choice").is_visible() == has_probe
+    assert page.locator("#by").input_value() == "classes"
     if has_probe:
         page.select_option("#by", "items")
         expect(page.locator("#status")).to_contain_text("sky.png: blue", timeout=60_000)
         assert page.locator("#bars .name").first.inner_text() == "blue"
+
+
+@pytest.mark.browser
+def test_the_page_names_labels_that_the_network_does_not_know(
+    run: Run, browse: Browse, tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    photos = Path(shutil.copytree(colour_folder, tmp_path / "photos"))
+    for label in ("blue", "green", "red"):
+        (photos / label).rename(photos / f"my {label}")
+    build(str(photos), tiny_model, tmp_path / "index")
+    make_probe(tmp_path / "index")
+    with run(index=tmp_path / "index") as service:
+        page = browse(service.url)
+        assert page.locator("#by").input_value() == "items"
+        page.set_input_files("#file", file("sky.png", picture("blue")))
+        expect(page.locator("#status")).to_contain_text("sky.png: my blue", timeout=60_000)
 
 
 @pytest.mark.browser

@@ -127,8 +127,9 @@ def test_a_run_that_diverges_before_its_first_checkpoint_has_to_start_again(
     ],
 )
 def test_weights_that_a_step_broke_are_not_saved(
-    broken: int, complaint: str, unfinished: Path
+    broken: int, complaint: str, unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("training.learning.trainer.SAVE_INTERVAL_S", 0.0)
     patch = call_in_step(broken, break_weights)
     message = refusal(lambda: train(unfinished, resume=True))
     patch.undo()

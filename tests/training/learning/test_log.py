@@ -19,6 +19,7 @@ from training.learning.log import (
     TensorBoard,
     check_tensorboard,
     draw_learning_curve,
+    draw_log,
     write_log,
 )
 
@@ -50,6 +51,7 @@ def read_events(directory: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_the_log_has_one_json_line_per_epoch_and_a_curve(tmp_path: Path) -> None:
     write_log([line(1), line(2)], tmp_path)
+    draw_log([line(1), line(2)], tmp_path)
     assert [json.loads(text) for text in (tmp_path / LOG_FILE).read_text().splitlines()] == [
         {
             "epoch": 1,
@@ -124,12 +126,12 @@ def test_a_resumed_run_replaces_the_events_of_epochs_that_it_repeats(tmp_path: P
     assert read_events(tmp_path)["error/validation"] == [(1, 0.25), (2, 0.0)]
 
 
-def test_without_matplotlib_a_run_has_a_log_but_no_picture(
+def test_without_matplotlib_no_picture_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.learning.log.find_spec", lambda _: None)
-    write_log([line(1)], tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == [LOG_FILE]
+    draw_log([line(1)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("num_epochs", [1, 3])

@@ -19,6 +19,7 @@ from tests.training.learning.small_requests import (
     refusal,
     refuse_to_decode,
 )
+from tests.training.network.torchvision_files import write_torchvision_weights
 from training.data.datasets import held_out_examples
 from training.data.skipped import SKIPPED_FILE
 from training.files import file_sha256
@@ -26,6 +27,7 @@ from training.learning.checkpoint import CHECKPOINT_FILE
 from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate_models
 from training.learning.session import CACHE_FOLDER, Result, train
+from training.network.export import load_network
 from training.network.model import read_card
 
 UNREADABLE = {
@@ -300,6 +302,23 @@ def test_a_fine_tuned_models_card_names_its_initial_model_and_a_given_cache_is_l
     assert read_card(out).data["init"] == read_card(tiny_model).id
     assert trained.result.card.data["init"] is None
     assert (cache / "train-67px.u8").is_file()  # the user may need it for other runs
+
+
+def test_a_network_trained_from_a_weights_file_names_its_checksum(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.network.alexnet.NUM_FEATURES", 64)  # the file becomes small
+    file, weights = write_torchvision_weights(tmp_path, num_classes=10)
+    settings = (*QUICK, "learning_rate=0.000001")
+    request = make_request(
+        colour_folder, tmp_path / "model", init=str(file), image_size=None, settings=settings
+    )
+    card = train(request).card
+    assert card.data["init"] == file_sha256(file)
+    assert card.class_names == ("blue", "green", "red")
+    network, _ = load_network(tmp_path / "model")
+    for name in weights.keys() - {"output.fc8.weight", "output.fc8.bias"}:
+        assert torch.allclose(network.get_parameter(name), weights[name], atol=1e-3), name
 
 
 def test_without_the_package_tensorboard_nothing_starts(

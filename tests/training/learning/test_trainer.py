@@ -167,6 +167,24 @@ def test_a_second_ctrl_c_in_the_first_epoch_promises_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("interval_s", "num_saved"), [(0.0, 3), (600.0, 1)])
+def test_short_epochs_are_not_all_saved_but_the_last_one_is(
+    interval_s: float, num_saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    save = Run.save
+
+    def counted(run: Run) -> None:
+        epochs.append(run.epoch)
+        save(run)
+
+    monkeypatch.setattr(Run, "save", counted)
+    monkeypatch.setattr("training.learning.trainer.SAVE_INTERVAL_S", interval_s)
+    train(tmp_path)
+    assert epochs == [1, 2, 3][-num_saved:]
+    assert read_position(tmp_path) == (3, 0)
+
+
 def test_a_long_epoch_is_saved_from_time_to_time(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

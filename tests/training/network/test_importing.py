@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from indexer.embedder import Embedder
 from tests.training.network.caffe_files import blob, caffemodel
+from tests.training.network.file_server import FileServer
+from tests.training.network.torchvision_files import write_torchvision_weights
 from training.errors import UserError
 from training.network.alexnet import preprocess
 from training.network.export import load_network
@@ -105,7 +107,7 @@ def error_of(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
-def refusal(weights: Path, out: Path, **options: Any) -> str:
+def refusal(weights: str | Path, out: Path, **options: Any) -> str:
     """The one-line error of a refused import, which leaves no directory."""
     with pytest.raises(UserError) as caught:
         import_weights(weights, out, **options)
@@ -210,10 +212,34 @@ def test_torchvisions_alexnet_gives_torchvisions_answers(tmp_path: Path, suffix:
     assert (card.class_names[0], len(set(card.class_names))) == ("tench", 1000)
 
 
-def test_a_mean_image_is_refused_for_torchvisions_weights(tmp_path: Path) -> None:
+def test_the_word_imagenet_imports_the_downloaded_weights(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.network.alexnet.NUM_FEATURES", 64)
+    file, weights = write_torchvision_weights(tmp_path, num_classes=1000)
+    server.content = file.read_bytes()
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", f"{server.address}/{file.name}")
+    card = import_weights("imagenet", tmp_path / "model")
+    network, _ = load_network(tmp_path / "model")
+    for name, tensor in weights.items():
+        assert torch.equal(network.get_parameter(name), tensor), name
+    assert (card.class_names[0], len(card.class_names)) == ("tench", 1000)
+    assert card.data == {"name": f"torchvision alexnet, imported from {file.name}"}
+    assert (tmp_path / "cache" / file.name).read_bytes() == server.content
+
+
+def test_a_mean_image_is_refused_for_torchvisions_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "alexnet.pth").touch()
-    message = refusal(tmp_path / "alexnet.pth", tmp_path / "model", mean=tmp_path / "mean.npy")
+    mean = tmp_path / "mean.npy"
+    message = refusal(tmp_path / "alexnet.pth", tmp_path / "model", mean=mean)
     assert "--mean works only with a .caffemodel file" in message
+    monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", str(tmp_path / "absent.pth"))  # it is not asked for
+    assert "but got imagenet; leave out --mean" in refusal(
+        "imagenet", tmp_path / "model", mean=mean
+    )
 
 
 class Trap:

@@ -84,7 +84,7 @@ def test_the_variance_of_very_bright_and_very_dark_images_is_exact() -> None:
 def test_the_size_of_a_batch_changes_nothing(
     canvases: Pixels, statistics: PixelStatistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.network.preprocessing.BATCH_SIZE", 7)
+    monkeypatch.setattr("training.network.preprocessing.STATISTICS_BATCH_SIZE", 7)
     again = measure_pixels(canvases, 67)
     np.testing.assert_array_equal(again.mean_image, statistics.mean_image)
     np.testing.assert_array_equal(again.covariance, statistics.covariance)
