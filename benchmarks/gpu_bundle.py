@@ -57,9 +57,8 @@ RUN = """#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here" || exit 1
 export PYTHONPATH="$here:$here/packages" PYTHONDONTWRITEBYTECODE=1
-data=
-[ -d imagenette ] && data="--data $here/imagenette"
-exec "${PYTHON:-python3}" -m benchmarks.gpu $data "$@"
+[ -d imagenette ] && set -- --data "$here/imagenette" "$@"
+exec "${PYTHON:-python3}" -m benchmarks.gpu "$@"
 """
 XZ_FILTERS = [
     {"id": lzma.FILTER_X86},

@@ -98,7 +98,8 @@ def measure_seed(
     num_suspected = int(suspicion.is_suspected.sum())
     figures["suspected"] = num_suspected
     figures["suspected_recall"] = float(suspicion.is_suspected[is_planted].mean())
-    figures["suspected_precision"] = float(is_planted[suspicion.is_suspected].mean())
+    if num_suspected:
+        figures["suspected_precision"] = float(is_planted[suspicion.is_suspected].mean())
     return figures
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -147,6 +148,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
+    if not shutil.which("git"):
+        return ""
     done = subprocess.run(
         ["git", *arguments], capture_output=True, text=True, check=False, cwd=root
     )

@@ -1,8 +1,9 @@
 """Parts of a training run that the benchmarks time: the bare passes, and the whole loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,10 +68,10 @@ def epoch_steps(run: Run) -> Measured:
 def begin_run(
     recipe: Recipe, train: Split, folder: Path, device: torch.device | None = None
 ) -> Run:
-    """A run of ten classes on `device`. By default, it uses the GPU if there is one."""
+    """A run on `device`. By default, it uses the GPU if there is one."""
     plan = Plan(
         recipe=recipe,
-        architecture=architecture_of(recipe, num_classes=10),
+        architecture=architecture_of(recipe, max(10, int(train.targets.max()) + 1)),
         train=train,
         held_out=train,
         directory=folder,
@@ -105,14 +106,25 @@ def slowest_operations(loop: Measured, num_steps: int) -> list[str]:
     """The slowest operations of the loop, and their shares of the time."""
     with profile() as profiler:
         loop(num_steps)
-    on_gpu = torch.cuda.is_available()
-    operations = [
-        (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.key)
-        for event in profiler.key_averages()
-    ]
+    events = profiler.key_averages()
+    operations = [(event.self_cpu_time_total, event.key) for event in events]
+    if torch.cuda.is_available():
+        operations = kernel_times(events)
     total_us = sum(time_us for time_us, _ in operations)
     slowest = sorted(operations, reverse=True)[:NUM_PROFILED]
     return [f"{time_us / total_us:.1%} {name}" for time_us, name in slowest]
+
+
+def kernel_times(events: Iterable[Any]) -> list[tuple[float, str]]:
+    """The time of each kernel on a GPU, in microseconds, and its name.
+
+    The events of operations and of annotations contain the time of their kernels once more.
+    """
+    return [
+        (event.self_device_time_total, event.key)
+        for event in events
+        if event.device_type.name == "CUDA" and not event.is_user_annotation
+    ]
 
 
 def wait_for_device() -> None:

@@ -21,7 +21,7 @@ def serve(
         str,
         typer.Option(
             envvar="LOOKALIKE_HOST",
-            help="Address to listen on. 0.0.0.0 means every network of this machine.",
+            help="Address to listen on. 0.0.0.0 means all network interfaces of this machine.",
         ),
     ] = "127.0.0.1",
     port: Annotated[

@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from indexer.storage.codes import MIN_CODED_ITEMS
+from indexer.storage.index import Index
 from indexer.storage.manifest import MANIFEST_FILE, PROBE, read_manifest
-from service.demo_start import Start, choose_start
+from service.demo_start import FROM_SCRATCH, IMAGENET, Start, choose_start
 from training.data.skipped import SKIPPED_FILE, describe_skipped
-from training.errors import UserError
-from training.network.model import CARD_FILE, read_card
+from training.network.model import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, read_card
 from training.progress import console
 
 app = typer.Typer()
@@ -93,8 +93,8 @@ def demo(
     ImageNet weights, a network is ready at once, and it learns the names of your labels from the
     indexed images. From scratch, a network is trained on your images.
     """
-    start = choose_start(data, workdir, init)
-    steps = _steps(start, workdir, epochs, image_size)
+    start = choose_start(data, workdir, init=init, epochs=epochs, image_size=image_size)
+    steps = _steps(start, workdir)
     for number, step in enumerate(steps, 1):
         _run(number, step)
     index = workdir / "index"
@@ -107,18 +107,13 @@ def demo(
         console.print(f"To serve the index, run: lookalike serve {index}")
 
 
-def _steps(start: Start, workdir: Path, epochs: int | None, image_size: int | None) -> list[Step]:
+def _steps(start: Start, workdir: Path) -> list[Step]:
     model, index, figures = workdir / "model", workdir / "index", workdir / "figures"
-    is_trained = start.is_from_scratch or epochs is not None
     network = Step(
-        title="Train a network" if is_trained else f"Use the network {start.init}",
+        title="Train a network" if start.is_trained else f"Use the network {start.init}",
         result=model,
         is_done=(model / CARD_FILE).exists,
-        make=lambda: (
-            _train(start, model, epochs, image_size)
-            if is_trained
-            else _use(start.init, model, image_size)
-        ),
+        make=lambda: _train(start, model) if start.is_trained else _use(start.init, model),
     )
     indexing = Step(
         title="Index the images",
@@ -142,7 +137,7 @@ def _steps(start: Start, workdir: Path, epochs: int | None, image_size: int | No
         title="Draw the figures",
         result=figures,
         is_done=lambda: _are_drawn(figures, index),
-        make=lambda: _draw(model, index, figures, None if is_trained else start.data),
+        make=lambda: _draw(model, index, figures, None if start.is_trained else start.data),
     )
     report = workdir / "report.html"
     judging = Step(
@@ -151,7 +146,7 @@ def _steps(start: Start, workdir: Path, epochs: int | None, image_size: int | No
         is_done=lambda: _is_newer(report, index),
         make=lambda: _report(index, report),
     )
-    return [network, indexing, *([] if is_trained else [probe]), codes, drawing, judging]
+    return [network, indexing, *([] if start.is_trained else [probe]), codes, drawing, judging]
 
 
 def _run(number: int, step: Step) -> None:
@@ -162,16 +157,17 @@ def _run(number: int, step: Step) -> None:
     step.make()
 
 
-def _train(start: Start, model: Path, epochs: int | None, image_size: int | None) -> None:
+def _train(start: Start, model: Path) -> None:
     from training.learning.request import Request
     from training.learning.session import train
 
-    if image_size is None and start.is_from_scratch and start.data != "digits":
+    image_size = start.image_size
+    if image_size is None and start.init == FROM_SCRATCH and start.data != "digits":
         image_size = QUICK_IMAGE_SIZE
     request = Request(
         data=start.data,
         out=model,
-        epochs=epochs,
+        epochs=start.epochs,
         image_size=image_size,
         init=start.init,
         resume=True,
@@ -184,35 +180,41 @@ def _train(start: Start, model: Path, epochs: int | None, image_size: int | None
     )
 
 
-def _use(init: str, model: Path, image_size: int | None) -> None:
-    """Make the model directory from a network that is already trained."""
-    if image_size is not None:
-        raise UserError(
-            f"--image-size has no effect on the trained network {init}; leave it out, or train a "
-            "network of your own with --init none"
-        )
-    if Path(init).is_dir():
-        shutil.copytree(init, model, dirs_exist_ok=True)
-        card = read_card(model)
+def _use(init: str, model: Path) -> None:
+    """Make the model directory from a network that is already trained.
+
+    The directory gets its name when it is complete. So after an interruption, the step is repeated.
+    """
+    temporary = model.with_name(".model.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    if init != IMAGENET and Path(init).is_dir():
+        card = read_card(Path(init))
+        temporary.mkdir()
+        for name in (WEIGHTS_FILE, ONNX_FILE, CARD_FILE):
+            shutil.copy2(Path(init, name), temporary)
     else:
         from training.network.importing import import_weights
 
-        card = import_weights(init, model)
+        card = import_weights(init, temporary)
+    temporary.replace(model)
     console.print(f"{len(card.class_names):,} classes, {card.image_size} pixels")
 
 
 def _fit_probe(index: Path) -> None:
-    from indexer.learned.probe_fitting import make_probe
+    from indexer.learned.probe_fitting import MAX_LABELS, make_probe
 
-    try:
-        facts = make_probe(index)
-    except UserError as error:
-        console.print(f"No probe: {error}")
+    num_labels = len(Index.open(index).labels())
+    if not 2 <= num_labels <= MAX_LABELS:
+        console.print(
+            f"No probe: the images have {num_labels:,} labels, "
+            f"but a probe needs 2 to {MAX_LABELS:,}; classes are those of the network"
+        )
         return
+    facts = make_probe(index)
     accuracy = "too few images to measure it"
     if facts.accuracy is not None:
         accuracy = f"top-1 {facts.accuracy:.2%} (chance: {facts.chance:.2%})"
-    console.print(f"{len(facts.labels)} labels; held-out images: {accuracy}")
+    console.print(f"{num_labels:,} labels; held-out images: {accuracy}")
 
 
 def _is_indexed(index: Path, model: Path) -> bool:

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 means every network of this machine."""
+    """Address to listen on. 0.0.0.0 means all network interfaces of this machine."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on. 0 means any free port."""
     max_image_bytes: int = Field(20_000_000, ge=1)

@@ -72,8 +72,9 @@ def gpu_problem() -> str | None:
     """
     import torch
 
-    name = torch.cuda.get_device_name(0)
+    name = "GPU"
     try:
+        name = torch.cuda.get_device_name(0)
         free_bytes, _ = torch.cuda.mem_get_info(0)
         if free_bytes < MIN_FREE_BYTES:
             return (
@@ -82,7 +83,7 @@ def gpu_problem() -> str | None:
             )
         numbers = torch.ones(16, 16, device="cuda:0")
         float((numbers @ numbers).sum())  # waits for the result
-    except RuntimeError as error:
+    except Exception as error:  # torch raises different errors when it initialises a broken GPU
         reason = str(error).partition("\n")[0]
         return f"torch {torch.__version__} cannot compute on the {name} ({reason})"
     return None

@@ -12,8 +12,6 @@ from training.data.images import canvas_px
 from training.learning.plan import Split
 from training.parallel import num_cores
 
-NUM_MADE_UP = 64
-
 
 class Images(NamedTuple):
     """The decoded images of a data set."""
@@ -30,7 +28,9 @@ def read_images(job: Job, image_size: int) -> Images:
     call does not decode them again.
     """
     if job.data is None:
-        return Images(made_up(image_size, seed=0), made_up(image_size, seed=1), is_made_up=True)
+        count = job.size(64, 4096)
+        train, held_out = (made_up(count, image_size, seed) for seed in (0, 1))
+        return Images(train, held_out, is_made_up=True)
     dataset = open_dataset(str(job.data))
     parts = []
     for part in ("train", "held-out"):
@@ -46,10 +46,10 @@ def read_images(job: Job, image_size: int) -> Images:
     return Images(train, held_out, is_made_up=False)
 
 
-def made_up(image_size: int, seed: int) -> Split:
+def made_up(count: int, image_size: int, seed: int) -> Split:
     """Canvases of ten classes. A class is a brightness, and noise is added to it."""
     side = canvas_px(image_size)
-    targets = np.arange(NUM_MADE_UP) % 10
-    noise = np.random.default_rng(seed).integers(-10, 10, (NUM_MADE_UP, side, side, 3))
-    canvases = (25 * targets[:, None, None, None] + 12 + noise).clip(0, 255).astype(np.uint8)
+    targets = np.arange(count) % 10
+    noise = np.random.default_rng(seed).integers(0, 20, (count, side, side, 3), np.uint8)
+    canvases = noise + (25 * targets).astype(np.uint8)[:, None, None, None]
     return Split(canvases, torch.from_numpy(targets))

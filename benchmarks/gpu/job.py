@@ -1,7 +1,8 @@
 """The work of one part of the GPU benchmark: its device, its sizes, and the figures it keeps."""
 
-import importlib.util
+import importlib
 import json
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from training.errors import UserError
 from training.files import write_atomically
 
 T = TypeVar("T")
+
+CRASHED = "the process ended during this measurement"
+GPU_IS_LOST = 3
+"""Exit status of a part that cannot use the GPU any more."""
 
 
 class Skipped(Exception):
@@ -31,6 +37,8 @@ class Job:
     data: Path | None
     """A folder of images with `train` and `val`, or None."""
     workdir: Path
+    repeats_failed: bool = True
+    """Whether a measurement that failed earlier is made again."""
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,8 +51,10 @@ class Job:
         An error is written in place of the figures, so that the other measurements still run. A
         measurement that failed or was skipped is tried again by the next run.
         """
-        if is_finished(self.figures.get(name, {"error": ""})):
+        earlier = self.figures.get(name)
+        if earlier is not None and (is_finished(earlier) or not self.repeats_failed):
             return
+        self._keep(name, {"error": CRASHED})
         started_s = perf_counter()
         try:
             figures: dict[str, Any] = dict(function())
@@ -54,9 +64,24 @@ class Job:
             traceback.print_exc()
             figures = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         figures["seconds"] = round(perf_counter() - started_s, 2)
+        self._keep(name, figures)
+        print(f"  {name}: {figures}", flush=True)
+        if "error" in figures:
+            self._end_if_the_gpu_is_lost()
+
+    def _keep(self, name: str, figures: dict[str, Any]) -> None:
         self.figures[name] = figures
         write_atomically(self.file, json.dumps(self.figures).encode())
-        print(f"  {name}: {figures}", flush=True)
+
+    def _end_if_the_gpu_is_lost(self) -> None:
+        """End the process after an error from which CUDA does not recover.
+
+        All later measurements of this process would fail with the same error.
+        """
+        try:
+            self.wait()
+        except Exception:
+            sys.exit(GPU_IS_LOST)
 
     def size(self, small: T, full: T) -> T:
         """`small` in a small run, `full` otherwise."""
@@ -79,15 +104,29 @@ def is_finished(figures: Mapping[str, Any]) -> bool:
 
 def need(*packages: str) -> None:
     """Raise Skipped if one of these packages cannot be imported."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Skipped(f"not installed: {', '.join(missing)}")
+    for name in packages:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise Skipped(f"{name} cannot be imported: {error}") from error
 
 
 def need_gpu(job: Job) -> None:
     """Raise Skipped if the job runs on a CPU."""
     if not job.is_gpu:
         raise Skipped("needs a GPU")
+
+
+def need_faiss_gpu(job: Job) -> None:
+    """Raise Skipped if FAISS or torch cannot use a GPU."""
+    need_gpu(job)
+    need("faiss")
+    from indexer.search.search_device import resolve_search_device
+
+    try:
+        resolve_search_device("gpu")
+    except UserError as error:
+        raise Skipped(str(error)) from error
 
 
 def rate(job: Job, function: Callable[[], object], count: int, *, seconds: float) -> float:

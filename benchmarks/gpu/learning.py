@@ -12,6 +12,7 @@ from benchmarks.gpu.job import Job, Skipped
 from benchmarks.training_loops import begin_run, epoch_steps
 from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
+from training.learning.log import LOG_FILE, read_log
 from training.learning.plan import Plan, architecture_of
 from training.learning.recipe import Recipe, modern
 from training.learning.trainer import train_network
@@ -35,7 +36,7 @@ def _train(job: Job) -> Mapping[str, Any]:
     directory.mkdir(exist_ok=True)
     plan = Plan(
         recipe=recipe,
-        architecture=architecture_of(recipe, num_classes=10),
+        architecture=architecture_of(recipe, int(images.train.targets.max()) + 1),
         train=images.train,
         held_out=images.held_out,
         directory=directory,
@@ -48,16 +49,19 @@ def _train(job: Job) -> Mapping[str, Any]:
     plan.checkpoint_file.unlink(missing_ok=True)
     scores = evaluate(network, images.held_out.canvases, images.held_out.targets)
     num_seen = recipe.epochs * len(images.train.targets)
-    return {
+    figures = {
         "epochs": recipe.epochs,
         "num_training_images": len(images.train.targets),
         "num_held_out": scores.num_images,
         "top1": round(scores.top1, 4),
         "goal_top1": GOAL_TOP1,
-        "reaches_goal": scores.top1 >= GOAL_TOP1,
         "training_s": round(training_s, 1),
-        "images_per_s": round(num_seen / training_s, 1),
+        "images_per_s_with_compilation_and_checkpoints": round(num_seen / training_s, 1),
+        "images_per_s_in_the_last_epoch": round(read_log(directory / LOG_FILE)[-1]["images_per_s"]),
     }
+    if scores.top1 < GOAL_TOP1 and not job.is_small:
+        figures["error"] = "the accuracy is below the goal"
+    return figures
 
 
 def _cpu_speed(job: Job) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Run one part of the GPU benchmark: `python -m benchmarks.gpu.run_part NAME FILE ...`.
+"""Run parts of the GPU benchmark: `python -m benchmarks.gpu.run_part NAME ... --workdir DIR`.
 
 benchmarks.gpu starts this program. Torch is imported before FAISS, because FAISS then finds the
 CUDA libraries that torch has loaded.
@@ -18,25 +18,33 @@ from training.devices import best_device
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("name")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("names", nargs="+")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--without-failed", action="store_true")
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    job = Job(
-        file=arguments.file,
-        device=best_device(),
-        is_small=arguments.small,
-        data=arguments.data,
-        workdir=arguments.workdir,
-    )
+    for name in arguments.names:
+        torch.manual_seed(0)
+        job = Job(
+            file=arguments.workdir / f"{name}.json",
+            device=best_device(),
+            is_small=arguments.small,
+            data=arguments.data,
+            workdir=arguments.workdir,
+            repeats_failed=not arguments.without_failed,
+        )
+        run_part(name, job)
+
+
+def run_part(name: str, job: Job) -> None:
+    """Run the function `run` of the part's module, or record which library is missing."""
     try:
-        part = import_module(f"benchmarks.gpu.{arguments.name}")
-    except ModuleNotFoundError as error:
-        job.measure("all", _skip(f"not installed: {error.name}"))
+        part = import_module(f"benchmarks.gpu.{name}")
+    except ImportError as error:
+        job.measure("all", _skip(f"a library cannot be imported: {error}"))
     else:
+        job.figures.pop("all", None)  # of a run without the library
         part.run(job)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.embedding import model_directory
-from benchmarks.gpu.job import Job, Skipped, need_gpu, rate
+from benchmarks.gpu.job import Job, Skipped, need_faiss_gpu, rate
 from benchmarks.made_up import made_up_blocks
 from benchmarks.search_kinds import make_index, recall_at_k
 from indexer.array_types import Rows
@@ -56,7 +56,7 @@ def _make_index(job: Job, num_items: int) -> Mapping[str, Any]:
 def _search(job: Job, num_items: int, kind: SearchKind, device: Device) -> Mapping[str, Any]:
     """Build the structures, and search for the neighbours of other features."""
     if device == "gpu":
-        need_gpu(job)
+        need_faiss_gpu(job)
     directory = make_index(job.workdir, num_items)
     started_s = perf_counter()
     with IndexWriter.open(directory) as writer:
@@ -126,7 +126,7 @@ def _float16_structure(job: Job, num_vectors: int, device: Device) -> Any:
         flat = faiss.ScalarQuantizer.QT_fp16
         _check_free(_free_memory(), num_bytes, "memory")
         return faiss.IndexScalarQuantizer(NUM_FEATURES, flat, faiss.METRIC_L2)
-    need_gpu(job)
+    need_faiss_gpu(job)
     _check_free(torch.cuda.mem_get_info()[0], num_bytes, "memory on the GPU")
     config = faiss.GpuIndexFlatConfig()
     config.useFloat16 = True

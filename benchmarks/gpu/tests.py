@@ -12,6 +12,7 @@ from benchmarks.record import ROOT
 
 PYTEST = "import sys, torch, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 """Torch is imported first, for the sake of FAISS."""
+TEST_TIMEOUT_S = 90
 
 
 def run(job: Job) -> None:
@@ -21,23 +22,20 @@ def run(job: Job) -> None:
 def _run_tests(job: Job) -> Mapping[str, Any]:
     need("pytest", "pytest_timeout", "hypothesis", "onnx", "onnxscript", "onnxruntime", "faiss")
     files = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if _has_mark(file)]
+    files = job.size(files[-2:], files)
     report = job.workdir / "tests.xml"
     report.unlink(missing_ok=True)
-    options = [
-        "-m",
-        "gpu",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        f"--junitxml={report}",
-    ]
+    options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    # Another torch can have warnings of its own. A test that hangs must not cost the whole part.
+    options += ["-W", "default", f"--timeout={TEST_TIMEOUT_S}"]
     command = [sys.executable, "-c", PYTEST, *options, *files]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if not report.exists():
         raise RuntimeError(f"pytest ended with status {status} before it ran a test")
-    return counts(report)
+    figures = counts(report)
+    if job.is_gpu and (figures["skipped_tests"] or not figures["passed"]):
+        figures["error"] = "not all tests ran"
+    return figures
 
 
 def counts(report: Path) -> dict[str, Any]:

@@ -8,16 +8,19 @@ canvases, which are copied from the computer's memory or stay on the device.
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.images import read_images
-from benchmarks.gpu.job import Job, need_gpu, rate
-from benchmarks.training_loops import begin_run, epoch_steps, noise
+from benchmarks.gpu.job import Job, Skipped, need_gpu, rate
+from benchmarks.training_loops import begin_run, epoch_steps, kernel_times, noise
 from training.learning.augment import Draws
+from training.learning.plan import can_compile_for_gpu
 from training.learning.recipe import Recipe, modern
 from training.learning.run import Run
 from training.learning.step import Batch, train_step
@@ -28,22 +31,21 @@ additions (Krizhevsky et al. 2012, section 3, counted without biases)."""
 NUM_SLOWEST = 12
 BUSY_SHARE = 0.85
 """If the device is busy for at least this share of the time, it bounds the speed."""
-Compile = Callable[[Run], None]
 
 
 def run(job: Job) -> None:
     variants = {"eager": "off", "compiled": "on", "graphs": "graphs"}
     for batch_size in job.size((8,), (128, 512)):
-        for variant, mode in variants.items():
-            name = f"{variant}_{batch_size}"
-            job.measure(f"passes_{name}", lambda: _passes(job, batch_size, mode))  # noqa: B023
-            job.measure(f"steps_{name}", lambda: _steps(job, batch_size, mode))  # noqa: B023
-        for place in ("host", "device"):
+        for place in ("device", "host"):
             job.measure(
                 f"loop_from_{place}_{batch_size}",
                 lambda: _loop(job, batch_size, on_device=place == "device"),  # noqa: B023
             )
-    job.measure("profile", lambda: _profile(job))
+        job.measure(f"profile_{batch_size}", lambda: _profile(job, batch_size))  # noqa: B023
+        for variant, mode in variants.items():
+            name = f"{variant}_{batch_size}"
+            job.measure(f"passes_{name}", lambda: _passes(job, batch_size, mode))  # noqa: B023
+            job.measure(f"steps_{name}", lambda: _steps(job, batch_size, mode))  # noqa: B023
 
 
 def _passes(job: Job, batch_size: int, mode: str) -> Mapping[str, Any]:
@@ -53,9 +55,9 @@ def _passes(job: Job, batch_size: int, mode: str) -> Mapping[str, Any]:
     squares = canvases[:, :size, :size].contiguous()
 
     def step() -> None:
+        training.optimizer.zero_grad(set_to_none=True)
         with training.autocast:
             logits, _ = training.forward(squares)
-        training.optimizer.zero_grad(set_to_none=True)
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
 
     return _speed(job, step, batch_size)
@@ -79,42 +81,50 @@ def _loop(job: Job, batch_size: int, *, on_device: bool) -> Mapping[str, Any]:
     if on_device:
         need_gpu(job)
     images = read_images(job, _recipe(job, batch_size).image_size)
+    torch.compiler.reset()  # versions that were compiled for other sizes
     training = begin_run(_recipe(job, batch_size), images.train, job.workdir, job.device)
     if not on_device:
         training.train_canvases = images.train.canvases
+    elif not isinstance(training.train_canvases, Tensor):
+        raise Skipped("the canvases do not fit into the GPU's memory")
     num_steps = min(len(images.train.targets) // batch_size, job.size(2, 10_000))
     steps = epoch_steps(training)
     speed = rate(job, lambda: steps(num_steps), num_steps * batch_size, seconds=job.size(0.1, 8.0))
     return {"images_per_s": speed, "has_made_up_images": images.is_made_up}
 
 
-def _profile(job: Job) -> Mapping[str, Any]:
+def _profile(job: Job, batch_size: int) -> Mapping[str, Any]:
     """Find what bounds the loop: how busy the device is, and which kernels are the slowest.
 
-    On a CPU, only the slowest operations are measured.
+    The time of the kernels is divided by the time of the same steps without the profiler, because
+    the profiler slows the host. On a CPU, only the slowest operations are measured.
     """
-    batch_size = job.size(8, 128)
+    torch.compiler.reset()
     images = read_images(job, _recipe(job, batch_size).image_size)
     training = begin_run(_recipe(job, batch_size), images.train, job.workdir, job.device)
-    steps, num_steps = epoch_steps(training), job.size(2, 30)
+    num_steps = min(len(images.train.targets) // batch_size, job.size(2, 30))
+    steps = epoch_steps(training)
     steps(num_steps)
     job.wait()
+    started_s = perf_counter()
+    steps(num_steps)
+    job.wait()
+    steps_us = 1e6 * (perf_counter() - started_s)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * job.is_gpu
     with profile(activities=activities) as profiler:
         steps(num_steps)
         job.wait()
     events = profiler.key_averages()
-    wall_us = max(event.time_range.end for event in profiler.events()) - min(
-        event.time_range.start for event in profiler.events()
-    )
     on_cpu = _slowest((event.self_cpu_time_total, event.key) for event in events)
     if not job.is_gpu:
         return {"slowest_operations": on_cpu, "bound_by": "the CPU"}
-    kernels = [(event.self_device_time_total, event.key) for event in events]
-    busy = sum(time_us for time_us, _ in kernels) / wall_us
+    kernels = kernel_times(events)
+    if not kernels:
+        raise Skipped("the profiler saw no kernels")
+    busy = sum(time_us for time_us, _ in kernels) / steps_us
     return {
         "device_is_busy": round(busy, 3),
-        "bound_by": "the GPU" if busy >= BUSY_SHARE else "the computer that feeds the GPU",
+        "bound_by": "the GPU" if busy >= BUSY_SHARE else "the host",
         "slowest_kernels": _slowest(kernels),
         "slowest_operations_on_the_cpu": on_cpu,
     }
@@ -128,10 +138,13 @@ def _slowest(times: Any) -> list[str]:
 
 
 def _speed(job: Job, step: Callable[[], None], batch_size: int) -> Mapping[str, Any]:
+    counters.clear()
     images_per_s = rate(job, step, batch_size, seconds=job.size(0.1, 4.0))
     figures: dict[str, Any] = {"images_per_s": images_per_s}
     if not job.is_small:
         figures["tflop_per_s"] = round(images_per_s * GFLOP_PER_IMAGE / 1000, 1)
+    if num_skips := counters["inductor"]["cudagraph_skips"]:
+        figures["error"] = f"{num_skips} parts of the network were not made into CUDA graphs"
     return figures
 
 
@@ -139,12 +152,15 @@ def _begin(job: Job, batch_size: int, mode: str) -> Run:
     """A run whose network is executed as it is, compiled, or compiled into CUDA graphs."""
     if mode != "off":
         need_gpu(job)
+        if not can_compile_for_gpu():
+            raise Skipped("needs Triton, a C compiler and Python's header files")
+        torch.compiler.reset()  # versions that were compiled for other sizes
     recipe = dataclasses.replace(
         _recipe(job, batch_size), compilation="off" if mode == "off" else "on"
     )
     training = begin_run(recipe, noise(recipe), Path("nowhere"), job.device)
     if mode == "graphs":
-        training.forward = torch.compile(training.network, mode="reduce-overhead")
+        training.forward = torch.compile(training.network, mode="reduce-overhead", dynamic=False)
     training.network.train()
     return training
 

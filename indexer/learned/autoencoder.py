@@ -112,11 +112,12 @@ class Autoencoder(nn.Module):
         self.to(device)
 
     def bits(self, components: Tensor, noise: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
-        """The neighbourhood bits and the detail bits of components (B, D).
+        """Compute the neighbourhood bits and the detail bits of components (B, D).
 
-        Noise (B, D) is added to the input of the neighbourhood bits. The value of a bit is -1 or 1.
-        The gradient of a bit is the gradient of a tanh. If `sharpness` is 0, it is the gradient of
-        a clamp to -1..1.
+        Each bit is -1 or 1. `noise` (B, D) is added to the components before the neighbourhood bits
+        are computed. The detail bits are computed without noise. The sign function has no useful
+        gradient, so the backward pass uses the gradient of tanh(sharpness * level). If `sharpness`
+        is 0, it uses the gradient of clamp(level, -1, 1).
         """
         count = self._num_neighbourhood_bits
         sides = [(components + noise) @ self.planes[:count].T, components @ self.planes[count:].T]

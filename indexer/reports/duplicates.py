@@ -209,7 +209,10 @@ def _same_pictures(
 def _coarse_squares(
     pictures: Pictures, ids: Rows, bar: Bar
 ) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """The thumbnails as squares (n, 16, 16, 3) uint8, and a mask (n,) of the readable ones."""
+    """The thumbnails of `ids`, reduced to 16 x 16 pixels, (n, 16, 16, 3) uint8.
+
+    The mask (n,) is true for the thumbnails that could be read.
+    """
     squares = np.zeros((len(ids), COARSE_PX, COARSE_PX, 3), np.uint8)
     is_readable = np.zeros(len(ids), np.bool_)
     for position, id in enumerate(ids.tolist()):

@@ -126,7 +126,7 @@ def test_a_second_up_does_not_prepare_again(stack: Stack) -> None:
     written = stack.inside("stat", "--format", "%Y", "/data/model/weights.safetensors")
     stack.compose("down")
     stack.up()
-    assert stack.compose("logs", "prepare").count("already done") == 4
+    assert stack.compose("logs", "prepare").count("already done") == 5
     assert stack.inside("stat", "--format", "%Y", "/data/model/weights.safetensors") == written
     assert model_id() == before
 

@@ -110,7 +110,7 @@ def test_a_second_demo_repeats_no_step(demo: Path) -> None:
     before = written(demo)
     done = lookalike("demo", "--workdir", demo, "--no-serve")
     assert done.returncode == 0
-    assert done.stderr.count("already done") == 4
+    assert done.stderr.count("already done") == 5
     assert written(demo) == before
 
 
@@ -228,7 +228,7 @@ def test_an_interrupted_training_continues_after_its_last_epoch(
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("Epoch   2/"):
-                process.kill()
+                process.terminate()
                 break
     assert not (tmp_path / "model" / "model.json").exists()
     assert "pass --resume" in lookalike(*command).stderr

@@ -14,6 +14,7 @@ from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
 from training.errors import UserError
 from training.learning.request import Request
 from training.network.model import CARD_FILE, read_card
+from training.network.pretrained import WeightsError
 
 
 @pytest.fixture
@@ -120,5 +121,30 @@ def test_with_epochs_a_trained_network_is_fine_tuned(
 def test_an_image_size_is_refused_for_a_trained_network(
     tmp_path: Path, tiny_model: Path, colour_folder: Path
 ) -> None:
-    with pytest.raises(UserError, match="--image-size has no effect on the trained network"):
+    with pytest.raises(UserError, match="--image-size has no effect with --init"):
         demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model), image_size=128)
+
+
+def test_an_interrupted_copy_of_a_model_is_made_again(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.demo.shutil.copy2", stop)
+        with pytest.raises(KeyboardInterrupt):
+            demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model))
+    assert not (tmp_path / "model").exists()
+    demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model))
+    assert read_card(tmp_path / "model").id == read_card(tiny_model).id
+    assert not (tmp_path / ".model.tmp").exists()
+
+
+def test_the_word_imagenet_is_not_a_folder_of_that_name(
+    tmp_path: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imagenet" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError):
+        demo(str(colour_folder), tmp_path / "work", serve=False, init="imagenet")

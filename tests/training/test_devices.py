@@ -84,6 +84,14 @@ def test_a_gpu_for_which_torch_has_no_kernels_is_not_used(monkeypatch: pytest.Mo
     assert (gpu_problem() or "").endswith(expected)
 
 
+def test_a_gpu_that_cannot_be_initialized_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise RuntimeError("CUDA driver error: device busy")
+
+    monkeypatch.setattr("torch.cuda.get_device_name", fail)
+    assert "cannot compute on the GPU (CUDA driver error: device busy)" in (gpu_problem() or "")
+
+
 def test_a_machine_with_a_driver_but_without_torch_computes_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,6 +13,8 @@ from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
 from training.learning.plan import Plan, Split, architecture_of
 from training.learning.recipe import Recipe, modern, paper
+from training.learning.run import Run
+from training.learning.step import read_batches, train_step
 from training.learning.trainer import train_network
 from training.network.alexnet import AlexNet
 from training.network.towers import TowerParallel
@@ -96,3 +98,19 @@ def test_augmentation_on_the_gpu_equals_the_cpus(recipe: Recipe, gpu: torch.devi
     on_cpu = augment(canvases, recipe, draws, axes)
     on_gpu = augment(canvases.to(gpu), recipe, draws, axes.to(gpu))
     torch.testing.assert_close(on_gpu.cpu().float(), on_cpu.float(), rtol=1e-2, atol=1.0)
+
+
+def test_a_training_step_never_waits_for_the_gpu(tmp_path: Path, gpu: torch.device) -> None:
+    recipe = dataclasses.replace(RECIPE, compilation="off")
+    run = Run.begin(plan(tmp_path, recipe), Workers(device=gpu))
+    run.network.train()
+    batches = [batch for _ in range(2) for batch in read_batches(run)]
+    train_step(run, batches[0], rate=0.001)  # the first step loads kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            train_step(run, batch, rate=0.001)
+        for _ in read_batches(run):
+            pass
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

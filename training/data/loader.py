@@ -49,7 +49,7 @@ def batches(
     """
     if isinstance(canvases, Tensor):
         for positions in chosen:
-            yield canvases[positions.to(device, non_blocking=True)]
+            yield canvases[send(positions, device)]
         return
     is_gpu = device.type == "cuda"
     num_threads = min(16, num_cores()) if is_gpu else 1
@@ -64,6 +64,15 @@ def batches(
     with ThreadPoolExecutor(num_threads) as pool:
         for batch in map_ahead(pool, gather, chosen, ahead=num_threads + 1):
             yield batch.to(device, non_blocking=True)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to the training device. The host does not wait for a GPU.
+
+    A copy from memory that is not pinned would wait until the GPU has finished all earlier work.
+    """
+    pinned = values.pin_memory() if device.type == "cuda" else values
+    return pinned.to(device, non_blocking=True)
 
 
 def squares(canvases: Tensor, size: int) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.data.loader import send
 from training.learning.recipe import Recipe
 
 STREAM = 1
@@ -74,7 +75,7 @@ def augment(
     GPU resized them, they are floating-point. `colour_axes` (3, 3) is a property of
     `PixelStatistics`. If it is None, the colours do not change.
     """
-    uniform = draws.uniform.to(canvases.device)
+    uniform = send(draws.uniform, canvases.device)
     if recipe.crop == "random":
         squares = random_crops(canvases, recipe.image_size, uniform, flip=recipe.flip)
     else:
@@ -83,7 +84,7 @@ def augment(
         )
     if colour_axes is None or not recipe.colour_noise:
         return squares
-    shifts = recipe.colour_noise * draws.normal.to(squares.device) @ colour_axes  # (B, 3)
+    shifts = recipe.colour_noise * send(draws.normal, squares.device) @ colour_axes  # (B, 3)
     size = squares.shape[1]
     # Adding to whole rows of pixels is faster than adding to each pixel's three values.
     rows = squares.float().reshape(-1, size, size * 3)  # (B, S, S * 3)

@@ -6,6 +6,7 @@ directory of the results.
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -110,9 +111,13 @@ def is_compiled(recipe: Recipe, device: torch.device, num_processes: int = 1) ->
 
 
 def can_compile_for_gpu() -> bool:
-    """Whether this machine has what torch.compile needs for a GPU."""
-    compilers = (os.environ.get("CC") or "cc", "gcc", "clang")
-    return find_spec("triton") is not None and any(map(shutil.which, compilers))
+    """Whether this machine has Triton, a C compiler and Python's header files.
+
+    torch.compile needs them for a GPU.
+    """
+    compilers = (os.environ.get("CC") or "gcc", "gcc", "clang")
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    return find_spec("triton") is not None and any(map(shutil.which, compilers)) and header.exists()
 
 
 def executed_recipe(plan: Plan, workers: Workers) -> Recipe:

@@ -24,6 +24,9 @@ from training.network.alexnet import AlexNet, initialize
 from training.network.preprocessing import measure_pixels
 from training.network.towers import TowerParallel
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Squares (B, S, S, 3) -> logits (B, num_classes) and features (B, 4096)."""
+
 
 @dataclass
 class Position:
@@ -58,7 +61,10 @@ class Run:
         """The module whose weights the optimizer changes."""
         if plan.tower_devices:
             self.network = TowerParallel(self._whole_network, plan.tower_devices)
-        self.forward = _wrap(self.network, workers, compiles=recipe.compilation == "on")
+        part = workers.part(recipe.batch_size)
+        self.forward = _wrap(
+            self.network, workers, part.end - part.start, compiles=recipe.compilation == "on"
+        )
         """The function that a step calls: uint8 squares (B, S, S, 3) -> logits and features."""
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
@@ -139,18 +145,28 @@ class Run:
 
 
 def _wrap(
-    network: AlexNet | TowerParallel, workers: Workers, *, compiles: bool
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    network: AlexNet | TowerParallel, workers: Workers, batch_size: int, *, compiles: bool
+) -> Forward:
     """The function that a step calls: the network, wrapped for several processes and compiled.
 
     Each of the two is done only if it is needed.
     """
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]] = network
+    forward: Forward = network
     if workers.count > 1:
         synchronize_batch_norms(network)
         # Every process computes the same buffers, so no process has to send them.
         forward = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
-    return torch.compile(forward) if compiles else forward
+    return _compiled(forward, batch_size) if compiles else forward
+
+
+def _compiled(forward: Forward, batch_size: int) -> Forward:
+    """Compile the network for batches of one size. The last batch of an epoch can be smaller.
+
+    That batch is not compiled. Otherwise torch would compile a second version for all sizes, and
+    the other batches would use this slower version too.
+    """
+    compiled = torch.compile(forward, dynamic=False)
+    return lambda squares: (compiled if len(squares) == batch_size else forward)(squares)
 
 
 def _check_towers(file: Path, plan: Plan, *, is_tower_parallel: bool) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.data.loader import batches
+from training.data.loader import batches, send
 from training.learning.augment import Draws, Mixture, augment, mix
 from training.learning.optimizer import clip_and_update, set_rate
 from training.learning.recipe import Recipe
@@ -56,7 +56,7 @@ def read_batches(run: Run) -> Generator[Batch, None, None]:
             draws = Draws.of(recipe, len(chosen), epoch, step)
             yield Batch(
                 canvases=canvases,
-                targets=train.targets[positions].to(run.device, non_blocking=True),
+                targets=send(train.targets[positions], run.device),
                 draws=draws.part(part.start, part.end),
                 dropout_seed=dropout_seed(recipe, epoch, step, run.workers.rank),
                 weight=part.weight,
@@ -73,6 +73,7 @@ def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     recipe = run.plan.recipe
     canvases, targets, draws = batch.canvases, batch.targets, batch.draws  # (B, R, R, 3), (B,)
     set_rate(run.optimizer, rate, recipe)
+    run.optimizer.zero_grad(set_to_none=True)
     torch.manual_seed(batch.dropout_seed)
     with run.autocast:
         squares = augment(canvases, recipe, draws, _noise_axes(run))  # (B, S, S, 3)
@@ -81,7 +82,6 @@ def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     logits = logits.float()
     losses = cross_entropy(logits, targets, mixture, recipe.label_smoothing)  # (B,)
     loss = losses.sum() * batch.weight  # ()
-    run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     clip_and_update(run.optimizer, recipe.max_gradient_norm)
     error = (logits.detach().argmax(1) != targets).sum() * batch.weight  # ()

@@ -85,10 +85,10 @@ def _train_epochs(run: Run, stop: StopRequest) -> None:
 
 
 def _save(run: Run) -> None:
-    """Write the checkpoint, and draw the learning curve of the finished epochs."""
-    run.save()
+    """Draw the learning curve of the finished epochs, and write the checkpoint."""
     if run.workers.is_first and run.log:
         draw_log(run.log, run.plan.directory)
+    run.save()
 
 
 def keep_freed_memory() -> None:

@@ -80,9 +80,11 @@ def download(url: str, file: Path, sha256_start: str) -> None:
 
 
 def is_reachable(url: str) -> bool:
-    """Whether a server answers a request for the headers of this file within REACHABLE_S."""
-    request = _request(url, {})
-    request.method = "HEAD"
+    """Whether a server offers this file, and answers within REACHABLE_S.
+
+    One byte is asked for, because some servers do not answer HEAD requests.
+    """
+    request = _request(url, {"Range": "bytes=0-0"})
     try:
         with build_opener().open(request, timeout=REACHABLE_S):
             return True

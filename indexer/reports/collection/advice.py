@@ -131,7 +131,8 @@ def _other_network(report: CollectionReport, card: ModelCard) -> Iterator[Advice
         yield Advice(
             text=f"Start from a network that has seen more. This one was trained on {num_train:,} "
             "images from random weights. To start from another network, run: "
-            "lookalike train DATA --init MODEL",
+            "lookalike demo DATA --init imagenet --workdir NEW, "
+            "or lookalike train DATA --init MODEL",
             num_mistakes=round((1 - top1.value) * part.num_images),
         )
 

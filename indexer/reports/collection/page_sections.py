@@ -20,6 +20,7 @@ from indexer.reports.collection.text import (
     quoted,
 )
 from indexer.storage.index import Index
+from training.naming import one_line
 
 MAX_PICTURES = 24
 """Maximum number of suspected items and of uncertain items on the page. All pictures together stay
@@ -242,7 +243,7 @@ def _pictures(pictures: Sequence[str] | Iterator[str]) -> str:
 
 
 def _picture(index: Index, item: ItemName, title: str, details: str) -> str:
-    path = escape(quoted(item.path)[1:-1])
+    path = escape(one_line(item.path))
     return PICTURE.substitute(
         thumbnail=base64.b64encode(index.thumbnail(item.id) or b"").decode(),
         alt=escape(f"Image of the item {item.id}, {title}"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.job import Job, Skipped, need, need_gpu
+from benchmarks.gpu.job import CRASHED, Job, Skipped, need, need_gpu
 
 CPU = torch.device("cpu")
 
@@ -54,7 +54,22 @@ def test_an_error_does_not_stop_the_other_measurements(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     need("json", "torch")
-    with pytest.raises(Skipped, match="not installed: no_such_package"):
+    with pytest.raises(Skipped, match="no_such_package cannot be imported"):
         need("json", "no_such_package")
     with pytest.raises(Skipped, match="needs a GPU"):
         need_gpu(make_job(tmp_path))
+
+
+def test_a_second_attempt_after_a_crash_makes_only_what_was_not_begun(tmp_path: Path) -> None:
+    def crash() -> Mapping[str, Any]:
+        raise SystemExit(1)
+
+    job = make_job(tmp_path)
+    with pytest.raises(SystemExit):
+        job.measure("crashes", crash)
+    assert json.loads(job.file.read_text())["crashes"]["error"] == CRASHED
+    second = Job(job.file, CPU, True, None, tmp_path, repeats_failed=False)
+    second.measure("crashes", crash)
+    second.measure("next", lambda: {"value": 1})
+    assert second.figures["next"]["value"] == 1
+    assert second.figures["crashes"]["error"] == CRASHED

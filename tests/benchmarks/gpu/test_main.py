@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import NAMES, PARTS, TERMINATED, has_errors, main, run_part, summary
+from benchmarks.gpu.__main__ import (
+    NAMES,
+    PARTS,
+    TERMINATED,
+    has_errors,
+    main,
+    read_parts,
+    run_parts,
+    summary,
+)
 from benchmarks.record import ROOT
 
 
@@ -80,9 +89,12 @@ def test_a_part_that_takes_too_long_is_ended_and_keeps_its_figures(tmp_path: Pat
     (tmp_path / "embedding.json").write_text('{"same_features": {"largest_difference": 0.0}}')
     arguments = argparse.Namespace(data=None, small=True)
     part = next(part for part in PARTS if part.name == "embedding")
-    done = run_part(part, tmp_path, arguments, limit_s=0.05)
-    assert done["error"] == TERMINATED
-    assert done["figures"] == {"same_features": {"largest_difference": 0.0}}
+    error = run_parts([part], tmp_path, arguments, limit_s=0.05)
+    assert error == TERMINATED
+    assert read_parts(tmp_path, {"embedding": error})["embedding"] == {
+        "figures": {"same_features": {"largest_difference": 0.0}},
+        "error": TERMINATED,
+    }
 
 
 def test_the_parts_fit_into_half_an_hour_and_have_the_order_of_their_worth() -> None:

@@ -62,16 +62,26 @@ def test_the_network_is_compiled_as_the_recipe_says_and_with_auto_on_one_gpu(
 
 
 @pytest.mark.parametrize(
-    ("has_triton", "has_compiler"), [(True, True), (True, False), (False, True)]
+    ("has_triton", "has_compiler", "has_headers"),
+    [(True, True, True), (True, False, True), (False, True, True), (True, True, False)],
 )
-def test_auto_compiles_only_with_triton_and_a_compiler(
-    has_triton: bool, has_compiler: bool, monkeypatch: pytest.MonkeyPatch
+def test_auto_compiles_only_with_triton_a_compiler_and_headers(
+    has_triton: bool,
+    has_compiler: bool,
+    has_headers: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    if has_headers:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
     monkeypatch.setattr(plan_module, "find_spec", lambda _: "triton" if has_triton else None)
     compiler = "/usr/bin/gcc" if has_compiler else None
     monkeypatch.setattr("shutil.which", lambda name: compiler if name == "gcc" else None)
     recipe = dataclasses.replace(RECIPE, compilation="auto")
-    assert is_compiled(recipe, torch.device("cuda")) == (has_triton and has_compiler)
+    assert is_compiled(recipe, torch.device("cuda")) == (
+        has_triton and has_compiler and has_headers
+    )
 
 
 def test_towers_train_on_their_first_device_and_other_networks_on_the_processes_own() -> None:

@@ -18,7 +18,7 @@ from tests.training.learning.small_plans import (
 from training.learning.checkpoint import CHECKPOINT_FILE
 from training.learning.distributed import Workers
 from training.learning.recipe import Recipe, modern, paper
-from training.learning.run import Position, Run
+from training.learning.run import Forward, Position, Run
 from training.learning.step import train_step
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -153,3 +153,23 @@ def test_the_modern_recipe_does_not_decay_biases() -> None:
         assert decays == expected
         num_parameters = sum(len(group["params"]) for group in groups)
         assert num_parameters == len(list(run.network.parameters()))
+
+
+def test_only_batches_of_the_full_size_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_sizes: list[int] = []
+
+    def compile_network(forward: Forward, *, dynamic: bool) -> Forward:
+        assert dynamic is False
+
+        def compiled(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            compiled_sizes.append(len(squares))
+            return forward(squares)
+
+        return compiled
+
+    monkeypatch.setattr("torch.compile", compile_network)
+    run = begin(dataclasses.replace(RECIPE, compilation="on", batch_size=4))
+    for size in (4, 3, 4, 1):
+        logits, _ = run.forward(torch.zeros(size, 67, 67, 3, dtype=torch.uint8))
+        assert len(logits) == size
+    assert compiled_sizes == [4, 4]

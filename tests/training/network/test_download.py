@@ -27,12 +27,20 @@ from tests.training.network.file_server import (
     status,
 )
 from training.errors import UserError
-from training.network.download import PAUSES_S, DownloadError, StorageError, download
+from training.network.download import (
+    PAUSES_S,
+    DownloadError,
+    StorageError,
+    download,
+    is_reachable,
+)
 
 ROOT = Path(__file__).parents[3]
 NUM_ATTEMPTS = 1 + len(PAUSES_S)
 DOWNLOAD = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
 from pathlib import Path
 from training.network.download import download
 download(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
@@ -483,3 +491,23 @@ def test_a_process_that_is_stopped_leaves_a_partial_file_that_the_next_one_conti
     download(server.url, file, SHA256)
     assert server.ranges() == [None, f"bytes={size}-"]
     assert file.read_bytes() == CONTENT
+
+
+def test_a_server_that_offers_the_file_is_reachable(server: FileServer) -> None:
+    assert is_reachable(server.url)
+    assert server.requests[-1].headers["Range"] == "bytes=0-0"
+    server.next_answers.append(status(404))
+    assert not is_reachable(server.url)
+
+
+def test_a_server_that_does_not_answer_is_not_reachable(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.network.download.REACHABLE_S", 0.2)
+    is_over = threading.Event()
+    server.next_answers.append(stall(is_over))
+    assert not is_reachable(server.url)
+    is_over.set()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert not is_reachable(f"http://127.0.0.1:{unused.getsockname()[1]}/file.pth")
