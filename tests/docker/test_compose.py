@@ -32,7 +32,8 @@ class Stack:
         self.url = f"http://127.0.0.1:{self._port}"
 
     def compose(self, *arguments: str, data: str = "digits", timeout_s: float = 300) -> str:
-        environment = {**os.environ, "DATA": data, "PORT": str(self._port)}
+        environment = {**os.environ, "DATA": data, "INIT": "none", "PORT": str(self._port)}
+        environment["LOOKALIKE_WEIGHTS_URL"] = ""
         command = [*self._compose, "-p", self._name, *arguments]
         return run(*command, environment=environment, timeout_s=timeout_s)
 
