@@ -11,6 +11,7 @@ from torch.profiler import profile
 
 from training.data.cache import cached_canvases
 from training.data.datasets import class_names, open_dataset
+from training.data.examples import Example
 from training.devices import best_device
 from training.interruption import StopRequest
 from training.learning.distributed import Workers
@@ -95,8 +96,12 @@ def read_split(data: str, size: int, num_images: int, folder: Path) -> Split:
             f"--steps needs {num_images:,} training images but {data} contains {len(examples):,}; "
             "pass fewer --steps"
         )
-    file, num_threads = folder / "canvases.u8", num_cores()
-    canvases = cached_canvases(data, examples, size, file, num_threads=num_threads)
+    return decoded_split(data, examples, size, folder / "canvases.u8")
+
+
+def decoded_split(data: str, examples: tuple[Example, ...], size: int, file: Path) -> Split:
+    """Decode examples into the cache `file`. The classes are those of these examples."""
+    canvases = cached_canvases(data, examples, size, file, num_threads=num_cores())
     names = class_names(examples)
     targets = [names.index(str(example.label)) for example in canvases.examples]
     return Split(canvases.pixels, torch.tensor(targets))

@@ -20,8 +20,8 @@ GPU_DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg")
 MIN_FREE_BYTES = 2 * 2**30
 """Minimum free memory of a GPU. With less free memory, the GPU is not used.
 
-AlexNet's weights, gradients and momentum take 0.7 GiB together. The activations of a batch take
-another 0.7 GiB.
+AlexNet's weights, gradients and momentum take 0.7 GiB together. The rest is for the activations of
+a batch and for CUDA's libraries. It was not measured.
 """
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.job import Job
-from training.data.cache import cached_canvases
-from training.data.datasets import class_names, open_dataset
+from benchmarks.training_loops import decoded_split
+from training.data.datasets import Part, open_dataset
 from training.data.images import canvas_px
 from training.learning.plan import Split
-from training.parallel import num_cores
+
+PARTS: tuple[Part, ...] = ("train", "held-out")
 
 
 class Images(NamedTuple):
@@ -32,17 +33,12 @@ def read_images(job: Job, image_size: int) -> Images:
         train, held_out = (made_up(count, image_size, seed) for seed in (0, 1))
         return Images(train, held_out, is_made_up=True)
     dataset = open_dataset(str(job.data))
-    parts = []
-    for part in ("train", "held-out"):
-        file = job.workdir / f"{part}-{image_size}.u8"
-        examples, num_threads = dataset.part(part), num_cores()
-        canvases = cached_canvases(
-            str(job.data), examples, image_size, file, num_threads=num_threads
+    train, held_out = (
+        decoded_split(
+            str(job.data), dataset.part(part), image_size, job.workdir / f"{part}-{image_size}.u8"
         )
-        names = class_names(examples)
-        targets = [names.index(str(example.label)) for example in canvases.examples]
-        parts.append(Split(canvases.pixels, torch.tensor(targets)))
-    train, held_out = parts
+        for part in PARTS
+    )
     return Images(train, held_out, is_made_up=False)
 
 

@@ -11,13 +11,12 @@ from time import perf_counter
 from typing import Any
 
 import faiss
-import numpy as np
 import torch
 
 from benchmarks.gpu.embedding import model_directory
 from benchmarks.gpu.job import Job, Skipped, need_faiss_gpu, rate
 from benchmarks.made_up import made_up_blocks
-from benchmarks.search_kinds import make_index, recall_at_k
+from benchmarks.search_kinds import K, make_index, recall_at_k
 from indexer.array_types import Rows
 from indexer.search.kinds import SearchKind
 from indexer.search.searcher import Searcher
@@ -28,7 +27,6 @@ from training.devices import Device
 from training.network.model import NUM_FEATURES
 
 DEVICES: tuple[Device, ...] = ("cpu", "gpu")
-K = 10
 NUM_QUERIES = 64
 FLOAT16_BLOCK_ROWS = 50_000
 FREE_BYTES_PER_BYTE = 1.5
@@ -113,7 +111,7 @@ def _float16(job: Job, num_vectors: int, device: Device) -> Mapping[str, Any]:
         "num_vectors": num_vectors,
         "add_s": round(add_s, 1),
         "with_making_the_vectors_s": round(perf_counter() - started_s, 1),
-        "recall_at_10": round(_share_of(ids, expected.ids), 4),
+        "recall_at_10": round(recall_at_k(ids.tolist(), expected.ids.tolist()), 4),
         "queries_per_s_one_at_a_time": rate(job, search(1), 1, seconds=seconds),
         "queries_per_s_together": rate(job, search(NUM_QUERIES), NUM_QUERIES, seconds=seconds),
     }
@@ -130,8 +128,7 @@ def _float16_structure(job: Job, num_vectors: int, device: Device) -> Any:
     _check_free(torch.cuda.mem_get_info()[0], num_bytes, "memory on the GPU")
     config = faiss.GpuIndexFlatConfig()
     config.useFloat16 = True
-    structure = faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), NUM_FEATURES, config)
-    return structure
+    return faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), NUM_FEATURES, config)
 
 
 class _Nearest:
@@ -167,12 +164,6 @@ def _cluster_block(job: Job, count: int, seed: int) -> torch.Tensor:
     clusters = torch.randint(0, len(centres), (count,), generator=random, device=job.device)
     noise = torch.randn((count, NUM_FEATURES), generator=random, device=job.device)
     return (2.0 * centres[clusters] + 1.5 * noise).clamp_(min=0)
-
-
-def _share_of(ids: Rows, expected: Rows) -> float:
-    """The mean share of the expected ids that were found."""
-    shares = [len({*some} & {*nearest}) / K for some, nearest in zip(ids, expected, strict=True)]
-    return float(np.mean(shares))
 
 
 def _check_free(free_bytes: int, num_bytes: int, name: str) -> None:

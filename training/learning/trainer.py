@@ -27,7 +27,7 @@ SAVE_INTERVAL_S = 20.0
 """At the end of an epoch, the run is saved if the last save is more than this time ago.
 
 The run is not saved after every epoch, because a checkpoint has 490 MB. With a few hundred images,
-writing a checkpoint takes longer than an epoch. The end of the last epoch is always saved.
+writing a checkpoint can take longer than an epoch. The end of the last epoch is always saved.
 """
 
 
