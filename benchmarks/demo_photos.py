@@ -19,7 +19,7 @@ from torchvision.models import alexnet
 from benchmarks.demo import time_to_answer
 from benchmarks.record import record
 from indexer.opening import open_index
-from training.network.pretrained import IMAGENET
+from training.network.model import IMAGENET
 
 GOAL_S = 60.0
 

@@ -14,9 +14,16 @@ import typer
 from indexer.storage.codes import MIN_CODED_ITEMS
 from indexer.storage.index import Index
 from indexer.storage.manifest import MANIFEST_FILE, PROBE, read_manifest
-from service.demo_start import FROM_SCRATCH, IMAGENET, Start, choose_start
+from service.demo_start import Start, choose_start
 from training.data.skipped import SKIPPED_FILE, describe_skipped
-from training.network.model import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, read_card
+from training.network.model import (
+    CARD_FILE,
+    FROM_SCRATCH,
+    IMAGENET,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    read_card,
+)
 from training.progress import console
 
 app = typer.Typer()

@@ -10,11 +10,10 @@ from typing import Any
 from training.data.datasets import open_dataset
 from training.errors import UserError
 from training.files import write_atomically
-from training.network.model import CARD_FILE, read_card
+from training.network.model import CARD_FILE, FROM_SCRATCH, IMAGENET, read_card
 from training.progress import console
 
 START_FILE = "demo.json"
-IMAGENET, FROM_SCRATCH = "imagenet", "none"
 CHECKPOINT_FILE = "checkpoint.pt"
 """The name of a checkpoint in a model directory. The module that defines it imports torch."""
 

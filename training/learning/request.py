@@ -14,10 +14,8 @@ from training.learning.recipe import RECIPES, Recipe, RecipeError, contrast
 from training.network.alexnet import Architecture
 from training.network.export import load_network
 from training.network.importing import NUM_IMAGENET_CLASSES, default_names, read_network
-from training.network.pretrained import IMAGENET, weights_file
-
-FROM_SCRATCH = "none"
-"""The word for random weights."""
+from training.network.model import FROM_SCRATCH, IMAGENET
+from training.network.pretrained import weights_file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from training.errors import UserError
 from training.network.alexnet import AlexNet, Architecture
 from training.network.caffe import CaffeError, read_blob, read_caffemodel
 from training.network.export import save_model
-from training.network.model import ModelCard
-from training.network.pretrained import IMAGENET, TORCH_SUFFIXES, weights_file
+from training.network.model import IMAGENET, ModelCard
+from training.network.pretrained import TORCH_SUFFIXES, weights_file
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)

@@ -17,6 +17,8 @@ from training.files import file_sha256, write_atomically
 FORMAT_VERSION = 1
 CARD_FILE, WEIGHTS_FILE, ONNX_FILE = "model.json", "weights.safetensors", "model.onnx"
 NUM_FEATURES = 4096
+IMAGENET, FROM_SCRATCH = "imagenet", "none"
+"""The words for torchvision's ImageNet weights and for random weights, as values of --init."""
 
 
 class ModelError(UserError):

@@ -19,10 +19,9 @@ from training.network.download import (
     is_intact,
     is_reachable,
 )
+from training.network.model import IMAGENET
 from training.progress import console
 
-IMAGENET = "imagenet"
-"""The word for these weights. A file of that name is written ./imagenet."""
 TORCH_SUFFIXES = (".pth", ".pt", ".safetensors")
 """The ends of the names of files with weights in torchvision's layout."""
 CHECKSUM_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
