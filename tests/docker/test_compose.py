@@ -3,18 +3,23 @@
 The volumes are empty at the start. The first build takes minutes.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from torchvision.models import alexnet
 
+from tests.conftest import COLOURS, write_colours
 from training.data.datasets import open_dataset
+from training.files import file_sha256
 
 ROOT = Path(__file__).parents[2]
 MAX_SERVICE_IMAGE_BYTES = 600_000_000
@@ -31,11 +36,22 @@ class Stack:
             self._port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
 
-    def compose(self, *arguments: str, data: str = "digits", timeout_s: float = 300) -> str:
-        environment = {**os.environ, "DATA": data, "INIT": "none", "PORT": str(self._port)}
-        environment["LOOKALIKE_WEIGHTS_URL"] = ""
-        command = [*self._compose, "-p", self._name, *arguments]
-        return run(*command, environment=environment, timeout_s=timeout_s)
+    def compose(
+        self,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        timeout_s: float = 300,
+        fails: bool = False,
+    ) -> str:
+        """Run a command of Compose with these variables of docker-compose.yml."""
+        unset = {"WEIGHTS": "", "LOOKALIKE_WEIGHTS_URL": ""}
+        defaults = {"DATA": "digits", "INIT": "none", "PORT": str(self._port), **unset}
+        return run(
+            *(*self._compose, "-p", self._name, *arguments),
+            environment={**os.environ, **defaults, **(variables or {})},
+            timeout_s=timeout_s,
+            fails=fails,
+        )
 
     def up(self) -> None:
         """Start the stack, and return when the service is healthy."""
@@ -53,7 +69,13 @@ class Stack:
         return self.compose("exec", "-T", "service", *command)
 
 
-def run(*command: str, environment: dict[str, str] | None = None, timeout_s: float = 300) -> str:
+def run(
+    *command: str,
+    environment: dict[str, str] | None = None,
+    timeout_s: float = 300,
+    fails: bool = False,
+) -> str:
+    """Run a command. Returns its standard output, or its standard error if it has to fail."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -64,8 +86,8 @@ def run(*command: str, environment: dict[str, str] | None = None, timeout_s: flo
         check=False,
     )
     output = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert done.returncode == 0, f"{' '.join(command)}\n{output}"
-    return done.stdout.strip()
+    assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{output}"
+    return (done.stderr if fails else done.stdout).strip()
 
 
 def succeeds(*command: str) -> bool:
@@ -76,20 +98,36 @@ def succeeds(*command: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """The stack, started with empty volumes, and healthy."""
+def compose() -> list[str]:
+    """The command of Compose; skips the test if there is no Docker engine or no Compose."""
     if not succeeds("docker", "info"):
         pytest.skip("no Docker engine answers")
     commands = (["docker", "compose"], ["docker-compose"])
-    compose = next((words for words in commands if succeeds(*words, "version")), None)
-    if compose is None:
+    found = next((words for words in commands if succeeds(*words, "version")), None)
+    if found is None:
         pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack(compose: list[str]) -> Iterator[Stack]:
+    """The stack, started with empty volumes, and healthy."""
     stack = Stack(compose, f"lookalike-test-{os.getpid()}")
     try:
         stack.up()
         yield stack
     finally:
         stack.compose("down", "--volumes", "--remove-orphans")
+
+
+@pytest.fixture
+def empty_stack(stack: Stack, compose: list[str]) -> Iterator[Stack]:
+    """Another stack of the same images, with empty volumes. Nothing runs yet."""
+    other = Stack(compose, f"lookalike-test-{os.getpid()}-other")
+    try:
+        yield other
+    finally:
+        other.compose("down", "--volumes", "--remove-orphans")
 
 
 def test_an_indexed_image_is_found_first_and_named(stack: Stack) -> None:
@@ -136,5 +174,35 @@ def test_a_folder_of_the_host_is_mounted_and_stays_as_it_is(stack: Stack, tmp_pa
     (tmp_path / "cat").mkdir()
     tmp_path.chmod(0o755)
     script = 'ls /photos; touch /photos/dog 2>/dev/null || echo "read only"'
-    seen = stack.compose("run", "--rm", "-T", "prepare", script, data=str(tmp_path))
+    seen = stack.compose("run", "--rm", "-T", "prepare", script, variables={"DATA": str(tmp_path)})
     assert seen.split("\n")[-2:] == ["cat", "read only"]
+
+
+def test_a_weights_file_of_the_host_is_used_without_a_download(
+    empty_stack: Stack, tmp_path: Path
+) -> None:
+    file = tmp_path / "made-up.pth"
+    torch.save(alexnet().state_dict(), file)
+    file = file.rename(tmp_path / f"alexnet-{file_sha256(file)[:8]}.pth")
+    photos = write_colours(tmp_path / "photos")
+    for path in (file, photos, *(photos / label for label in COLOURS)):
+        path.chmod(0o755)  # the user of the container can read it
+    prepare = ("run", "--rm", "-T", "prepare")
+    variables = {"DATA": str(photos), "INIT": "", "WEIGHTS": str(file)}
+    empty_stack.compose(*prepare, variables=variables)
+    card = json.loads(empty_stack.compose(*prepare, "cat /data/model/model.json"))
+    assert card["data"]["name"] == f"torchvision alexnet, imported from {file.name}"
+    assert empty_stack.compose(*prepare, "ls /cache") == ""
+
+
+def test_weights_that_the_container_cannot_see_are_named(
+    empty_stack: Stack, tmp_path: Path
+) -> None:
+    prepare = ("run", "--rm", "-T", "prepare")
+    absent = str(tmp_path / "absent.pth")
+    for variables, message in (
+        ({"WEIGHTS": absent}, absent),
+        ({"WEIGHTS": str(tmp_path)}, f"but {tmp_path} is not a file"),
+        ({"LOOKALIKE_WEIGHTS_URL": absent}, f"but got {absent}; pass a file as WEIGHTS"),
+    ):
+        assert message in empty_stack.compose(*prepare, variables=variables, fails=True)

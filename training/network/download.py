@@ -39,7 +39,14 @@ TRANSIENT_STATUSES = frozenset({408, 429, *range(500, 600)})
 
 
 class DownloadError(UserError):
-    """The server cannot be reached, or does not send the expected file."""
+    """The server cannot be reached, or the connection breaks again and again."""
+
+
+class RefusedError(DownloadError):
+    """The server does not offer the expected file, or the URL is wrong.
+
+    Without a change, another attempt would fail too.
+    """
 
 
 class StorageError(UserError):
@@ -59,7 +66,8 @@ def download(url: str, file: Path, sha256_start: str) -> None:
     """Download an http or https URL to `file`, unless another process does so at the same time.
 
     `file` appears when it is complete and its SHA-256 starts with `sha256_start`. The variables
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. Raises DownloadError or StorageError.
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. Raises DownloadError (or its subclass RefusedError)
+    or StorageError.
     """
     part = file.with_name(f"{file.name}.part")
     try:
@@ -84,12 +92,17 @@ def is_reachable(url: str) -> bool:
 
     One byte is asked for, because some servers do not answer HEAD requests.
     """
-    request = _request(url, {"Range": "bytes=0-0"})
     try:
+        request = _request(url, {"Range": "bytes=0-0"})
         with build_opener().open(request, timeout=REACHABLE_S):
             return True
     except (OSError, HTTPException, ValueError):
         return False
+
+
+def shown(url: str) -> str:
+    """The URL as messages show it: without a password, and without what follows `?`."""
+    return re.sub("//[^/]*@", "//", url.partition("?")[0])
 
 
 @contextmanager
@@ -145,7 +158,7 @@ def _receive(url: str, part: Path) -> None:
                 bar.advance(num_bytes // 1000 - bar.num_done)
     if total is not None and num_bytes < total:
         raise _BrokenError(
-            f"{_shown(url)} closed the connection after {num_bytes:,} of {total:,} bytes"
+            f"{shown(url)} closed the connection after {num_bytes:,} of {total:,} bytes"
         )
 
 
@@ -205,22 +218,25 @@ def _network_errors(url: str) -> Iterator[None]:
         yield
     except HTTPError as error:
         error.close()
-        problem = f"{_shown(url)} answered {error.code} {error.reason}".strip()
-        kind = _BrokenError if error.code in TRANSIENT_STATUSES else DownloadError
-        raise kind(problem) from error
+        # The reason has several lines if the server redirects in a circle.
+        problem = " ".join(f"{shown(url)} answered {error.code} {error.reason}".split())
+        raise (_BrokenError if error.code in TRANSIENT_STATUSES else RefusedError)(
+            problem
+        ) from error
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        problem = f"{_shown(url)} cannot be read ({' '.join(text.split())})"
-        kind = DownloadError if _is_permanent(reason) else _BrokenError
-        raise kind(problem) from error
+        problem = f"{shown(url)} cannot be read ({' '.join(text.split())})"
+        raise _kind_of(reason)(problem) from error
 
 
-def _is_permanent(reason: object) -> bool:
-    """Whether another attempt is useless: a wrong certificate, an unknown host, a malformed URL."""
-    if isinstance(reason, socket.gaierror):
-        return reason.errno != socket.EAI_AGAIN
-    return isinstance(reason, ssl.SSLCertVerificationError | ValueError | InvalidURL | str)
+def _kind_of(reason: object) -> type[Exception]:
+    """The error to raise for the reason why a request failed."""
+    if isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN:
+        return DownloadError  # an unknown host: wrong, or this machine has no network now
+    if isinstance(reason, ssl.SSLCertVerificationError | ValueError | InvalidURL | str):
+        return RefusedError  # a wrong certificate, or a malformed URL
+    return _BrokenError
 
 
 def _check_space(part: Path, total: int) -> None:
@@ -235,14 +251,14 @@ def _check_space(part: Path, total: int) -> None:
 
 
 def _check(part: Path, url: str, sha256_start: str) -> None:
-    """Remove the received file and raise DownloadError if its checksum is wrong."""
+    """Remove the received file and raise RefusedError if its checksum is wrong."""
     actual = file_sha256(part)
     if not actual.startswith(sha256_start):
         num_bytes = _num_bytes(part)
         part.unlink()
         _version_file(part).unlink(missing_ok=True)
-        raise DownloadError(
-            f"{_shown(url)} sent {num_bytes:,} bytes with SHA-256 {actual[: len(sha256_start)]} "
+        raise RefusedError(
+            f"{shown(url)} sent {num_bytes:,} bytes with SHA-256 {actual[: len(sha256_start)]} "
             f"instead of {sha256_start}, which were deleted"
         )
 
@@ -259,8 +275,3 @@ def _version_file(part: Path) -> Path:
 
 def _num_bytes(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
-
-
-def _shown(url: str) -> str:
-    """The URL as messages show it: without a password, and without what follows `?`."""
-    return re.sub("//[^/]*@", "//", url.partition("?")[0])

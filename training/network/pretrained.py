@@ -14,10 +14,12 @@ from training.errors import UserError
 from training.files import file_sha256
 from training.network.download import (
     DownloadError,
+    RefusedError,
     StorageError,
     download,
     is_intact,
     is_reachable,
+    shown,
 )
 from training.network.model import IMAGENET
 from training.progress import console
@@ -26,14 +28,11 @@ TORCH_SUFFIXES = (".pth", ".pt", ".safetensors")
 """The ends of the names of files with weights in torchvision's layout."""
 CHECKSUM_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 """torchvision's file names contain the start of the SHA-256."""
-REMEDY = (
-    "run the command again to continue, set LOOKALIKE_WEIGHTS_URL to a mirror or to a file, "
-    "or train from scratch with --init none"
-)
-STORAGE_REMEDY = (
-    "free some disk space, or set LOOKALIKE_CACHE to another folder that you can write to, "
-    "and run the command again"
-)
+OTHER_SOURCE = "set LOOKALIKE_WEIGHTS_URL to a mirror or to a file"
+"""The remedy if torchvision's server fails."""
+CORRECT_SOURCE = "correct LOOKALIKE_WEIGHTS_URL, or unset it to use torchvision's server"
+"""The remedy if the source that LOOKALIKE_WEIGHTS_URL names fails."""
+OTHER_CACHE = "set LOOKALIKE_CACHE to another folder that you can write to"
 
 
 class WeightsError(UserError):
@@ -48,26 +47,30 @@ class _Source:
     """None if `file` is the source itself."""
     file: Path
     sha256_start: str
+    remedy: str
 
 
 def imagenet_weights() -> Path:
-    """The file with the weights, downloaded if it is not at hand; raises WeightsError."""
+    """The file with the weights, downloaded if it is not at hand; raises WeightsError.
+
+    The messages fit every command. Thus they do not name the options of a command.
+    """
     source = _find_source()
+    if source.url is None:
+        if problem := _problem_of(source):
+            raise WeightsError(f"LOOKALIKE_WEIGHTS_URL names {source.file}, {problem}")
+        return source.file
     try:
-        if is_intact(source.file, source.sha256_start):
-            return source.file
-        if source.url is None:
-            raise WeightsError(f"{_problem_of(source.file, source.sha256_start)}; {REMEDY}")
+        is_at_hand = is_intact(source.file, source.sha256_start)
+        is_damaged = not is_at_hand and source.file.exists()
     except OSError as error:
-        raise WeightsError(f"{source.file} cannot be read ({error.strerror}); {REMEDY}") from error
-    manner = " again, because it is damaged" if source.file.exists() else ", once"
-    console.print(f"Downloading {source.file}{manner}, from {urlsplit(source.url).hostname}")
-    try:
-        download(source.url, source.file, source.sha256_start)
-    except DownloadError as error:
-        raise WeightsError(f"{error}; {REMEDY}") from error
-    except StorageError as error:
-        raise WeightsError(f"{error}; {STORAGE_REMEDY}") from error
+        raise WeightsError(
+            f"{source.file} cannot be read ({error.strerror}); make it readable, or {OTHER_CACHE}"
+        ) from error
+    if not is_at_hand:
+        manner = " again, because it is damaged" if is_damaged else ", once"
+        console.print(f"Downloading {source.file}{manner}, from {urlsplit(source.url).hostname}")
+        _download(source.url, source)
     return source.file
 
 
@@ -77,6 +80,8 @@ def cached_imagenet_weights() -> Path | None:
     Raises WeightsError if LOOKALIKE_WEIGHTS_URL is malformed.
     """
     source = _find_source()
+    if source.url is None:
+        return None if _problem_of(source) else source.file
     try:
         return source.file if is_intact(source.file, source.sha256_start) else None
     except OSError:
@@ -123,21 +128,22 @@ def _find_source() -> _Source:
     except ValueError as error:
         raise _malformed(text) from error
     official_name = Path(official).name
+    remedy = OTHER_SOURCE if text == official else CORRECT_SOURCE
     if "://" not in text:
         file = Path(os.path.expanduser(text))
-        return _Source(None, file, _checksum_in(file.name, official_name))
+        return _Source(None, file, _checksum_in(file.name, official_name), remedy)
     if parts.scheme == "file" and host in (None, "localhost") and path:
-        return _Source(None, Path(path), _checksum_in(Path(path).name, official_name))
+        return _Source(None, Path(path), _checksum_in(Path(path).name, official_name), remedy)
     if parts.scheme not in ("http", "https") or not host:
         raise _malformed(text)
     # A file without a checksum in its name has to be the official one, so it gets that name.
     name = Path(path).name if CHECKSUM_IN_NAME.search(Path(path).name) else official_name
     if not name.endswith(TORCH_SUFFIXES):
         raise WeightsError(
-            f"the file that LOOKALIKE_WEIGHTS_URL names must end in {', '.join(TORCH_SUFFIXES)}; "
-            f"got {name}"
+            f"the file that LOOKALIKE_WEIGHTS_URL names must end in {', '.join(TORCH_SUFFIXES)}, "
+            f"but got {name}; {remedy}"
         )
-    return _Source(text, cache_directory() / name, _checksum_in(name, official_name))
+    return _Source(text, cache_directory() / name, _checksum_in(name, official_name), remedy)
 
 
 def _checksum_in(*names: str) -> str:
@@ -148,17 +154,44 @@ def _checksum_in(*names: str) -> str:
 def _malformed(text: str) -> WeightsError:
     return WeightsError(
         "LOOKALIKE_WEIGHTS_URL must be an http://, https:// or file:// URL, "
-        f"or the path of a file; got {text}"
+        f"or the path of a file, but got {shown(text)}; {CORRECT_SOURCE}"
     )
 
 
-def _problem_of(file: Path, sha256_start: str) -> str:
-    """Why a file of this machine cannot be used."""
-    if not file.exists():
-        return f"LOOKALIKE_WEIGHTS_URL names {file}, which does not exist"
-    if not file.is_file():
-        return f"LOOKALIKE_WEIGHTS_URL names {file}, which is not a file"
-    return (
-        f"LOOKALIKE_WEIGHTS_URL names {file}, whose SHA-256 starts with "
-        f"{file_sha256(file)[: len(sha256_start)]} instead of {sha256_start}"
-    )
+def _problem_of(source: _Source) -> str | None:
+    """Why a file of this machine cannot be used, and what to do; None if it can be used."""
+    file, expected = source.file, source.sha256_start
+    origin = "in its name" if CHECKSUM_IN_NAME.search(file.name) else "of torchvision's file"
+    try:
+        if not file.exists():
+            return f"which does not exist; {CORRECT_SOURCE}"
+        if not file.is_file():
+            return f"which is not a file; {CORRECT_SOURCE}"
+        if not file.name.endswith(TORCH_SUFFIXES):
+            return f"which must end in {', '.join(TORCH_SUFFIXES)}; {CORRECT_SOURCE}"
+        actual = file_sha256(file)[: len(expected)]
+        return (
+            None
+            if actual == expected
+            else (
+                f"whose SHA-256 starts with {actual} instead of {expected}, the checksum {origin}; "
+                f"copy the file again, or {CORRECT_SOURCE}"
+            )
+        )
+    except OSError as error:
+        return f"which cannot be read ({error.strerror}); make it readable, or {CORRECT_SOURCE}"
+
+
+def _download(url: str, source: _Source) -> None:
+    """Download the weights into the cache; raises WeightsError."""
+    try:
+        download(url, source.file, source.sha256_start)
+    except RefusedError as error:
+        raise WeightsError(f"{error}; {source.remedy}") from error
+    except DownloadError as error:
+        again = "run the command again to continue"
+        raise WeightsError(f"{error}; {again}, or {source.remedy}") from error
+    except StorageError as error:
+        raise WeightsError(
+            f"{error}; free some disk space, or {OTHER_CACHE}, and run the command again"
+        ) from error

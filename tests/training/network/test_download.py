@@ -30,6 +30,7 @@ from training.errors import UserError
 from training.network.download import (
     PAUSES_S,
     DownloadError,
+    RefusedError,
     StorageError,
     download,
     is_reachable,
@@ -66,6 +67,7 @@ def refusal(kind: type[UserError], url: str, file: Path, sha256: str = SHA256) -
     """The one line with which a download fails."""
     with pytest.raises(kind) as caught:
         download(url, file, sha256)
+    assert caught.type is kind
     assert "\n" not in str(caught.value)
     assert not file.exists()
     return str(caught.value)
@@ -241,7 +243,7 @@ def test_a_complete_partial_file_needs_no_request(server: FileServer, file: Path
 def test_a_wrong_checksum_is_named_and_the_received_bytes_are_deleted(
     server: FileServer, file: Path
 ) -> None:
-    message = refusal(DownloadError, server.url, file, "7be5be79")
+    message = refusal(RefusedError, server.url, file, "7be5be79")
     assert message == (
         f"{server.url} sent 300,000 bytes with SHA-256 {SHA256[:8]} instead of 7be5be79, "
         "which were deleted"
@@ -315,7 +317,7 @@ def test_an_unknown_host_is_named_and_only_a_resolver_that_fails_is_asked_again(
 def test_a_malformed_address_is_named_at_once(
     file: Path, server: FileServer, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refusal(DownloadError, url, file).startswith(f"{url} cannot be read (")
+    assert refusal(RefusedError, url, file).startswith(f"{url} cannot be read (")
     assert capsys.readouterr().err == ""
 
 
@@ -362,11 +364,17 @@ def test_a_redirect_is_followed_also_when_a_download_continues(
     assert file.read_bytes() == CONTENT
 
 
+def test_redirects_in_a_circle_are_refused_in_one_line(server: FileServer, file: Path) -> None:
+    server.next_answers = [status(302, Location=f"/{NAME}")] * 20
+    message = refusal(RefusedError, server.url, file)
+    assert message.startswith(f"{server.url} answered 302 The HTTP server returned a redirect")
+
+
 def test_an_absent_file_is_asked_for_once_and_the_secret_in_its_address_is_not_shown(
     server: FileServer, file: Path
 ) -> None:
     server.next_answers = [status(404)]
-    message = refusal(DownloadError, f"{server.url}?token=secret", file)
+    message = refusal(RefusedError, f"{server.url}?token=secret", file)
     assert message == f"{server.url} answered 404 Not Found"
     assert server.requests[0].target == f"/{NAME}?token=secret"
     assert len(server.requests) == 1
@@ -377,7 +385,7 @@ def test_a_password_in_the_address_is_sent_and_neither_shown_nor_redirected(
 ) -> None:
     server.next_answers = [status(302, Location="/elsewhere"), status(401)]
     url = server.url.replace("//", "//me:pass%20word@")
-    message = refusal(DownloadError, url, file)
+    message = refusal(RefusedError, url, file)
     assert message == f"{server.url} answered 401 Unauthorized"
     fields = [one.headers.get("Authorization") for one in server.requests]
     assert fields == ["Basic bWU6cGFzcyB3b3Jk", None]  # base64 of me:pass word
@@ -511,3 +519,4 @@ def test_a_server_that_does_not_answer_is_not_reachable(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert not is_reachable(f"http://127.0.0.1:{unused.getsockname()[1]}/file.pth")
+    assert not is_reachable("http://\udce9@127.0.0.1/file.pth")  # not UTF-8 in the environment

@@ -1,5 +1,6 @@
 """The ImageNet weights: their source, their place in the cache, and the refusals without them."""
 
+import errno
 import hashlib
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.training.network.file_server import CONTENT, NAME, SHA256, FileServer, status
 from training.errors import UserError
+from training.network.download import DownloadError, RefusedError
 from training.network.pretrained import (
     cache_directory,
     cached_imagenet_weights,
@@ -17,10 +19,7 @@ from training.network.pretrained import (
 
 OFFICIAL_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 OFFICIAL_NAME = "alexnet-owt-7be5be79.pth"
-WAYS_OUT = (
-    "run the command again to continue, set LOOKALIKE_WEIGHTS_URL to a mirror or to a file, "
-    "or train from scratch with --init none"
-)
+CORRECT_IT = "correct LOOKALIKE_WEIGHTS_URL, or unset it to use torchvision's server"
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +31,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refusal(source: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The one line that is said if the weights do not come from this source."""
+    """The one line that is said if the weights do not come from this source.
+
+    It must be true for `lookalike import` too, which has no option --init.
+    """
     monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", source)
     with pytest.raises(UserError) as caught:
         imagenet_weights()
     assert "\n" not in str(caught.value)
+    assert "--init" not in str(caught.value)
     return str(caught.value)
 
 
@@ -93,7 +96,7 @@ def test_without_a_checksum_in_its_name_a_mirrors_file_has_to_be_torchvisions(
     message = refusal(f"{server.address}/get?id=5", monkeypatch)
     assert message == (
         f"{server.address}/get sent 300,000 bytes with SHA-256 {SHA256[:8]} instead of 7be5be79, "
-        f"which were deleted; {WAYS_OUT}"
+        f"which were deleted; {CORRECT_IT}"
     )
     assert [one.name for one in cache.iterdir()] == [f"{OFFICIAL_NAME}.lock"]
 
@@ -127,22 +130,51 @@ def test_a_file_on_this_machine_is_used_without_a_copy(
     assert not cache.exists()
 
 
-def test_a_file_on_this_machine_that_is_not_the_expected_one_is_refused_and_left_alone(
+def test_a_file_on_this_machine_that_cannot_be_used_is_named_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong, unnamed = tmp_path / "alexnet-01234567.pth", tmp_path / "alexnet.pth"
-    for file in (wrong, unnamed):
+    text = tmp_path / f"{NAME}.txt"
+    for file in (wrong, unnamed, text):
         file.write_bytes(CONTENT)
+    starts = f"whose SHA-256 starts with {SHA256[:8]} instead of"
     for file, problem in (
-        (wrong, f", whose SHA-256 starts with {SHA256[:8]} instead of 01234567"),
-        (unnamed, f", whose SHA-256 starts with {SHA256[:8]} instead of 7be5be79"),
-        (tmp_path / "absent.pth", ", which does not exist"),
-        (tmp_path, ", which is not a file"),
+        (wrong, f"{starts} 01234567, the checksum in its name; copy the file again, or"),
+        (
+            unnamed,
+            f"{starts} 7be5be79, the checksum of torchvision's file; copy the file again, or",
+        ),
+        (text, "which must end in .pth, .pt, .safetensors;"),
+        (tmp_path / "absent.pth", "which does not exist;"),
+        (tmp_path, "which is not a file;"),
     ):
         message = refusal(str(file), monkeypatch)
-        assert message == f"LOOKALIKE_WEIGHTS_URL names {file}{problem}; {WAYS_OUT}"
+        assert message == f"LOOKALIKE_WEIGHTS_URL names {file}, {problem} {CORRECT_IT}"
         assert cached_imagenet_weights() is None
-    assert wrong.read_bytes() == unnamed.read_bytes() == CONTENT
+    assert wrong.read_bytes() == unnamed.read_bytes() == text.read_bytes() == CONTENT
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_variable(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))  # root may read all
+
+    (tmp_path / NAME).write_bytes(CONTENT)
+    cache.mkdir()
+    (cache / NAME).write_bytes(CONTENT)
+    for module in ("pretrained", "download"):
+        monkeypatch.setattr(f"training.network.{module}.file_sha256", refuse)
+    assert refusal(str(tmp_path / NAME), monkeypatch) == (
+        f"LOOKALIKE_WEIGHTS_URL names {tmp_path / NAME}, which cannot be read (Permission denied); "
+        f"make it readable, or {CORRECT_IT}"
+    )
+    assert cached_imagenet_weights() is None
+    assert refusal(f"http://127.0.0.1:1/{NAME}", monkeypatch) == (
+        f"{cache / NAME} cannot be read (Permission denied); make it readable, "
+        "or set LOOKALIKE_CACHE to another folder that you can write to"
+    )
+    assert cached_imagenet_weights() is None
 
 
 @pytest.mark.parametrize(
@@ -152,26 +184,69 @@ def test_a_file_on_this_machine_that_is_not_the_expected_one_is_refused_and_left
 def test_another_kind_of_address_is_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(source, monkeypatch) == (
         "LOOKALIKE_WEIGHTS_URL must be an http://, https:// or file:// URL, "
-        f"or the path of a file; got {source}"
+        f"or the path of a file, but got {source}; {CORRECT_IT}"
     )
+
+
+def test_the_password_in_a_refused_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"but got ftp://host/{NAME};" in refusal(f"ftp://me:secret@host/{NAME}", monkeypatch)
 
 
 def test_a_file_that_could_not_be_read_afterwards_is_not_downloaded(
     server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert refusal(f"{server.address}/alexnet-01234567.zip", monkeypatch) == (
-        "the file that LOOKALIKE_WEIGHTS_URL names must end in .pth, .pt, .safetensors; "
-        "got alexnet-01234567.zip"
+        "the file that LOOKALIKE_WEIGHTS_URL names must end in .pth, .pt, .safetensors, "
+        f"but got alexnet-01234567.zip; {CORRECT_IT}"
     )
     assert server.requests == []
 
 
-def test_a_failed_download_names_the_ways_out(
-    server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_without_the_file_is_not_asked_again(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.next_answers = [status(404)]
     message = refusal(server.url, monkeypatch)
-    assert message == f"{server.url} answered 404 Not Found; {WAYS_OUT}"
+    assert message == f"{server.url} answered 404 Not Found; {CORRECT_IT}"
+
+
+def test_a_broken_download_is_continued_by_the_next_run(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.next_answers = [server.send(num_bytes=20_000)] * 4
+    assert refusal(server.url, monkeypatch) == (
+        f"{server.url} closed the connection after 80,000 of 300,000 bytes; "
+        f"run the command again to continue, or {CORRECT_IT}"
+    )
+    assert imagenet_weights().read_bytes() == CONTENT
+    assert server.ranges()[-1] == "bytes=80000-"
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (RefusedError, "set LOOKALIKE_WEIGHTS_URL to a mirror or to a file"),
+        (
+            DownloadError,
+            "run the command again to continue, "
+            "or set LOOKALIKE_WEIGHTS_URL to a mirror or to a file",
+        ),
+    ],
+)
+def test_without_the_variable_a_failure_asks_for_another_source(
+    error: type[UserError], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("no such luck")
+
+    monkeypatch.setattr("training.network.pretrained.download", fail)
+    assert refusal("", monkeypatch) == f"no such luck; {remedy}"
+
+
+def test_a_full_disk_is_named_with_the_ways_out(
+    server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
     cache.joinpath(f"{NAME}.part").symlink_to("/dev/full")
     assert refusal(server.url, monkeypatch) == (
         f"{cache / NAME}.part cannot be written (No space left on device); "
