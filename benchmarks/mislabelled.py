@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.record import record
 from indexer.array_types import Doubles, Rows
-from indexer.learned.probe_fitting import Mask
+from indexer.learned.held_out import Mask
 from indexer.metrics import METRICS, Metric
 from indexer.reports.collection.answers import (
     answer_by_neighbours,
@@ -70,14 +70,18 @@ def measure(directory: Path, seeds: Sequence[int]) -> dict[str, Any]:
         "listed": round(LISTED_SHARE * len(sample.rows)),
         "seeds": len(seeds),
         "goal": GOAL,
-        **{name: _spread([found[name] for found in rounds]) for name in rounds[0]},
+        **{name: spread([found[name] for found in rounds]) for name in rounds[0]},
     }
 
 
 def measure_seed(
     index: Index, sample: Sample, nearest: dict[Metric, Rows], seed: int, bar: Bar
-) -> dict[str, float]:
-    """The shares for one seed. `nearest` has the positions of the neighbours of each item."""
+) -> dict[str, float | None]:
+    """The shares for one seed. `nearest` has the positions of the neighbours of each item.
+
+    A share is None if there is nothing to share out: a part without a planted label, or no
+    suspected item.
+    """
     labels, is_planted = plant(sample.labels, len(sample.names), seed)
     planted = replace(sample, labels=labels)
     answers = answer_by_neighbours(index, planted, nearest, bar)
@@ -91,15 +95,18 @@ def measure_seed(
         "found_by_probe": -answers.probe.probabilities[items, labels],
         "found_by_neighbours": -own_counts[items, labels].astype(np.float64),
     }
-    figures = {name: share_found(scores, is_planted) for name, scores in rankings.items()}
-    if sample.is_unseen is not None and sample.trained_on == "some":
-        for name, part in (("seen", ~sample.is_unseen), ("unseen", sample.is_unseen)):
+    figures: dict[str, float | None] = {
+        name: share_found(scores, is_planted) for name, scores in rankings.items()
+    }
+    if sample.is_held_out is not None and sample.trained_on == "some":
+        for name, part in (("seen", ~sample.is_held_out), ("unseen", sample.is_held_out)):
             figures[f"found_{name}"] = share_found(suspicion.scores[part], is_planted[part])
     num_suspected = int(suspicion.is_suspected.sum())
     figures["suspected"] = num_suspected
     figures["suspected_recall"] = float(suspicion.is_suspected[is_planted].mean())
-    if num_suspected:
-        figures["suspected_precision"] = float(is_planted[suspicion.is_suspected].mean())
+    figures["suspected_precision"] = (
+        float(is_planted[suspicion.is_suspected].mean()) if num_suspected else None
+    )
     return figures
 
 
@@ -117,19 +124,32 @@ def plant(labels: Rows, num_labels: int, seed: int) -> tuple[Rows, Mask]:
     return planted, is_planted
 
 
-def share_found(scores: Doubles, is_planted: Mask) -> float:
-    """The share of the planted labels among the LISTED_SHARE of items with the highest scores."""
+def share_found(scores: Doubles, is_planted: Mask) -> float | None:
+    """The share of the planted labels among the LISTED_SHARE of items with the highest scores.
+
+    It is None if no label is planted.
+    """
+    if not is_planted.any():
+        return None
     num_listed = round(LISTED_SHARE * len(scores))
     listed = np.argsort(-scores, kind="stable")[:num_listed]
     return float(is_planted[listed].sum() / is_planted.sum())
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {
-        "mean": round(float(np.mean(values)), 4),
-        "min": round(min(values), 4),
-        "max": round(max(values), 4),
+def spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    """The mean, the smallest and the largest of the values that are not None.
+
+    If some values are None, `seeds` is the number of the others. If all are None, so is the result.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    figures = {
+        "mean": round(float(np.mean(known)), 4),
+        "min": round(min(known), 4),
+        "max": round(max(known), 4),
     }
+    return figures if len(known) == len(values) else {**figures, "seeds": len(known)}
 
 
 if __name__ == "__main__":

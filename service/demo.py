@@ -153,7 +153,9 @@ def _steps(start: Start, workdir: Path) -> list[Step]:
         is_done=lambda: _is_newer(report, index),
         make=lambda: _report(index, report),
     )
-    return [network, indexing, *([] if start.is_trained else [probe]), codes, drawing, judging]
+    # The report changes the index, because the index keeps which distance ranks better. So the
+    # figures, which must not be older than the index, are drawn after the report.
+    return [network, indexing, *([] if start.is_trained else [probe]), codes, judging, drawing]
 
 
 def _run(number: int, step: Step) -> None:

@@ -31,7 +31,7 @@ def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
         print_json(facts)
         return
     for name, value in facts.items():
-        if name not in ("labels", "search", "probe", "codes"):
+        if name not in ("labels", "search", "probe", "codes", "distance_comparison"):
             _print_fact(name, value)
     for metric, structure in facts["search"].items():
         _print_fact(metric, _describe_structure(structure))
@@ -49,6 +49,8 @@ def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
             f"{codes['num_bits']:,} bits, learned from {codes['num_fitted']:,} items "
             f"of commit {codes['commit']}, {codes['num_bytes']:,} bytes",
         )
+    if comparison := facts["distance_comparison"]:
+        _print_fact("better_metric", _describe_comparison(comparison))
 
 
 @app.command()
@@ -70,12 +72,14 @@ def quality(
 ) -> None:
     """Measure the quality of the search for each distance.
 
-    Recall compares the answers with exact search. Precision and mAP compare the labels.
+    Recall compares the answers with exact search. Precision and mAP compare the labels. INDEX keeps
+    which distance ranks better, and the web page starts with it.
     """
-    from indexer.reports.distance_choice import better_metric
+    from indexer.reports.distance_choice import better_metric, store_choice
     from indexer.reports.quality import measure
 
     report = measure(index, data=queries, k=k, device=device)
+    store_choice(index, report.feature_precisions, k=k, commit=report.commit)
     if as_json:
         print_json(asdict(report) | {"better_metric": better_metric(report.feature_precisions)})
     else:
@@ -164,6 +168,17 @@ def _describe_structure(facts: Mapping[str, Any]) -> str:
     recall = f"recall@10 {facts['recall_at_10']:.4f} over {facts['num_queries']:,} queries"
     size = f"{facts['num_covered']:,} items, {facts['num_bytes']:,} bytes"
     return f"{facts['kind']}, {recall}, {size}"
+
+
+def _describe_comparison(facts: Mapping[str, Any]) -> str:
+    """One line about a stored comparison of the distances."""
+    shares = ", ".join(
+        f"{metric} {format_share(share)}" for metric, share in facts["precisions"].items()
+    )
+    return (
+        f"{facts['better_metric']}; share of the {facts['k']} nearest with the query's label "
+        f"at commit {facts['commit']}: {shares}"
+    )
 
 
 def _print_quality(index: Path, queries: str | None, k: int, report: "QualityReport") -> None:

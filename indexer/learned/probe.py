@@ -14,16 +14,12 @@ from indexer.metrics import unit
 from indexer.storage.artefact_reading import read_arrays
 from indexer.storage.index import Index
 from indexer.storage.manifest import PROBE
+from training.logistic_regression import Scaling
 from training.network.model import NUM_FEATURES
 
 By = Literal["classes", "items"]
 """Source of the class names in an answer: the network's classes, or the item labels predicted by
 the probe."""
-Scaling = Literal["standard", "length"]
-SCALINGS: tuple[Scaling, ...] = ("standard", "length")
-"""How features are scaled before the fit. With `standard`, each of the 4096 numbers gets mean 0 and
-variance 1. With `length`, each feature is first scaled to length 1. Then each number gets mean 0,
-and the average variance of the numbers becomes 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

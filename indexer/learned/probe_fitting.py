@@ -4,25 +4,31 @@ Scaling and penalty are chosen by cross-validation. Fitting needs scikit-learn, 
 `full` extra.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexer.array_types import Doubles, Floats, Rows
-from indexer.learned.logistic_regression import fit_linear, fit_logistic, rotate, scale
-from indexer.learned.probe import SCALINGS, Probe, ProbeFacts, Scaling
+from indexer.array_types import Floats, Rows
+from indexer.learned.held_out import Mask, held_out_by_training, without_copies
+from indexer.learned.probe import Probe, ProbeFacts
 from indexer.metrics import unit
 from indexer.storage.index import Index
-from indexer.storage.manifest import PROBE
+from indexer.storage.manifest import MODEL_FOLDER, PROBE
 from indexer.storage.records import hash_of
 from indexer.storage.writer import IndexWriter
-from training.data.datasets import split
-from training.data.examples import Example
 from training.errors import UserError
+from training.logistic_regression import (
+    INVERSE_PENALTIES,
+    SCALINGS,
+    Scaling,
+    choose_settings,
+    fit_linear,
+    stratified_sample,
+)
+from training.network.model import read_card
 from training.progress import Bar
 
 MAX_LABELS = 1000
@@ -31,15 +37,8 @@ MAX_LABELS = 1000
 MAX_ITEMS = 50_000
 """Maximum number of items used for the fit. If there are more, a sample of each label is used.
 The features take at most 0.8 GB, and so does their scaled copy."""
-MAX_TUNING_ITEMS = 2000
-NUM_FOLDS = 3
-SEED = 0
-INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Candidates for scikit-learn's C, for features with variance 1."""
 NUM_VOTERS = 5
 """Number of nearest items that vote."""
-
-Mask = npt.NDArray[np.bool_]
 
 
 def make_probe(directory: Path) -> ProbeFacts:
@@ -55,10 +54,10 @@ def make_probe(directory: Path) -> ProbeFacts:
 def fit(index: Index) -> Probe:
     """Fit a probe on the items that have a label; raises UserError for too few or too many labels.
 
-    The same items give the same probe. A fifth of the items is held out. Training holds out the
-    same paths, so a network that was trained on the same images has not seen them either. Scaling
-    and penalty are chosen by cross-validation on the other items. The probe that is returned is
-    fitted on all items.
+    The same items give the same probe. Some items are held out: the images in a folder like `val`
+    next to `train`, or else a fifth of each label. Training holds out the same paths, so a network
+    that was trained on the same images has not seen them either. Scaling and penalty are chosen by
+    cross-validation on the other items. The probe that is returned is fitted on all items.
     """
     names = tuple(sorted(index.labels()))
     if not 2 <= len(names) <= MAX_LABELS:
@@ -74,9 +73,9 @@ def fit(index: Index) -> Probe:
     rows, labels = labelled_rows(index, names)
     num_items = len(rows)
     chosen = np.sort(stratified_sample(labels, MAX_ITEMS))
+    is_held_out = _held_out(index, rows, labels, chosen)
     rows, labels = rows[chosen], labels[chosen]
     features = np.asarray(index.features[rows])  # (n, 4096)
-    is_held_out = _held_out(index, rows)
     with Bar("Fitting", len(SCALINGS) * len(INVERSE_PENALTIES) + 2, "fits") as bar:
         scaling, inverse_penalty = choose_settings(
             features[~is_held_out], labels[~is_held_out], bar
@@ -166,94 +165,14 @@ def labelled_rows(index: Index, names: Sequence[str]) -> tuple[Rows, Rows]:
     return index.rows[has_label], positions.astype(np.int64)
 
 
-def _held_out(index: Index, rows: Rows) -> Mask:
-    """A mask (n,) of the held-out rows: a fifth of each label that has more than one item.
+def _held_out(index: Index, rows: Rows, labels: Rows, chosen: Rows) -> Mask:
+    """A mask of the held-out items among the `chosen` positions of `rows` (n,).
 
-    An item is not held out if another item with the same bytes is not held out.
+    Training holds out the same items. But the probe needs an item of each label, and an item with
+    the bytes of another item that it is fitted on is not new to it. Such items are not held out.
     """
+    data = read_card(index.directory / MODEL_FOLDER).data
     texts = [index.text(row) for row in rows]
-    _, held_out = split(Example(path, label, b"") for path, label in texts)
-    held_out_paths = {example.path for example in held_out}
-    is_held_out = np.array([path in held_out_paths for path, _ in texts], bool)
-    return without_copies(index, rows, is_held_out)
-
-
-def without_copies(index: Index, rows: Rows, is_held_out: Mask) -> Mask:
-    """The held-out rows (n,) whose bytes do not occur among the rows that are not held out."""
-    # S32 drops zeros at the end. This is harmless, because all hashes have the same length.
-    contents = np.ascontiguousarray(index.records["sha256"][rows]).view("S32").reshape(-1)
-    return is_held_out & ~np.isin(contents, contents[~is_held_out])
-
-
-def stratified_sample(labels: Rows, count: int) -> Rows:
-    """A sample of at most `count` positions of items. The sample is always the same.
-
-    Each label keeps its share of the items, but at least one item.
-    """
-    share_before = np.empty(len(labels))
-    for positions in _shuffled_by_label(labels):
-        share_before[positions] = np.arange(len(positions)) / len(positions)
-    return np.argsort(share_before, kind="stable")[:count]
-
-
-def stratified_folds(labels: Rows, num_folds: int = NUM_FOLDS) -> Rows:
-    """The fold in which each item is left out, (n,). It is always the same.
-
-    The items of a label are spread evenly over the folds. If a label has only one item, its fold is
-    -1: it is never left out.
-    """
-    folds = np.empty(len(labels), np.int64)
-    for positions in _shuffled_by_label(labels):
-        folds[positions] = np.arange(len(positions)) % num_folds if len(positions) > 1 else -1
-    return folds
-
-
-def _shuffled_by_label(labels: Rows) -> Iterator[Rows]:
-    """The positions of each label's items, in a random order that is always the same."""
-    shuffled = np.random.default_rng(SEED).permutation(len(labels))
-    for label in np.unique(labels):
-        yield shuffled[labels[shuffled] == label]
-
-
-def choose_settings(features: Floats, labels: Rows, bar: Bar) -> tuple[Scaling, float]:
-    """Choose the scaling and inverse penalty with the highest log-likelihood of left-out folds."""
-    chosen = stratified_sample(labels, MAX_TUNING_ITEMS)
-    features, labels = features[chosen], labels[chosen]
-    folds = stratified_folds(labels)
-    best: tuple[float, Scaling, float] = (-np.inf, "standard", 1e-2)
-    for scaling in SCALINGS:
-        # All folds share one scale, because it does not depend on the labels. In a basis of their
-        # span, few items have few coordinates, and the fit is the same.
-        coordinates, _ = rotate(scale(features, scaling)[0])
-        for inverse_penalty in INVERSE_PENALTIES:
-            likelihoods = [
-                _log_likelihoods(coordinates, labels, folds == fold, inverse_penalty)
-                for fold in range(NUM_FOLDS)
-                if (folds == fold).any()
-            ]
-            if likelihoods:
-                mean = float(np.mean(np.concatenate(likelihoods)))
-                if mean > best[0]:
-                    best = mean, scaling, inverse_penalty
-            bar.advance(1)
-    return best[1:]
-
-
-def _log_likelihoods(
-    features: Doubles, labels: Rows, is_left_out: Mask, inverse_penalty: float
-) -> Doubles:
-    """The log-likelihoods of the left-out items' labels, (n,).
-
-    The probe is fitted on the other items. The result is empty if they have fewer than two labels.
-    """
-    kept, kept_labels = np.unique(labels[~is_left_out], return_inverse=True)
-    if len(kept) < 2:
-        return np.empty(0)
-    weights, bias = fit_logistic(features[~is_left_out], kept_labels, inverse_penalty)
-    logits = features[is_left_out] @ weights.T + bias
-    logits -= logits.max(axis=1, keepdims=True)
-    columns = np.searchsorted(kept, labels[is_left_out])
-    likelihoods: Doubles = logits[np.arange(len(logits)), columns] - np.log(
-        np.exp(logits).sum(axis=1)
-    )
-    return likelihoods
+    is_held_out = held_out_by_training(texts, str(data.get("name", "")))[chosen]
+    is_held_out &= np.isin(labels[chosen], labels[chosen][~is_held_out])
+    return without_copies(index, rows[chosen], is_held_out)

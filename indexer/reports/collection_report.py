@@ -25,8 +25,10 @@ from indexer.reports.collection.new_images import (
     answers_for_new_images,
     embed_new_images,
 )
-from indexer.reports.collection.page import write_page
+from indexer.reports.collection.page import check_page_file, write_page
 from indexer.reports.collection.sample import Sample, take_sample
+from indexer.reports.collection.training_images import training_facts
+from indexer.reports.distance_choice import store_choice
 from indexer.storage.index import Index
 from indexer.storage.manifest import MODEL_FOLDER
 from training.devices import Device
@@ -45,9 +47,9 @@ def report_collection(
 ) -> CollectionReport:
     """Measure an index, and write the page to the file `out`; raises UserError.
 
-    It works on the features, labels and thumbnails of the index. The same index gives the same
-    report. `queries` is a data set of labelled images that are not in the index. They are embedded
-    on `device`.
+    It works on the features, labels and thumbnails of the index. The same items give the same
+    report. If the index can be changed, it keeps which distance ranks better. `queries` is a data
+    set of labelled images that are not in the index. They are embedded on `device`.
     """
     index = Index.open(directory)
     if not len(index.ids):
@@ -55,6 +57,8 @@ def report_collection(
             f"{directory} contains no items; "
             f"to add items, run: lookalike index build DATA --model MODEL --out {directory}"
         )
+    if out is not None:
+        check_page_file(index, out)  # a mistake is reported before the measurement
     card = read_card(directory / MODEL_FOLDER)
     sample = take_sample(index, card)
     images = None
@@ -63,6 +67,7 @@ def report_collection(
         images = embed_new_images(queries, index, sample, embedder)
     answers = answer_left_out(index, sample)
     report = _report(index, card, sample, answers, images, queries)
+    store_choice(directory, report.precision_at_nearest, k=report.num_nearest, commit=report.commit)
     if out is not None:
         write_page(index, report, out)
     return report
@@ -99,13 +104,14 @@ def _report(
         num_judged=0 if answers is None else int((answers.folds >= 0).sum()),
         queries=queries,
         trained_on=sample.trained_on,
+        training=training_facts(card, [*counts]),
         num_left_out_queries=0 if images is None else images.num_left_out,
         accuracies=parts,
         best=best_method(parts),
         num_folds=NUM_FOLDS,
         num_nearest=min(NUM_NEAREST, max(len(sample.rows) - 1, 0)),
         num_neighbours=min(NUM_COUNTED, max(len(sample.rows) - 1, 0)),
-        labels=label_figures(counts, (), None),
+        labels=label_figures(counts, (), None, {}),
         conflicts=[[_name_row(index, row) for row in group] for group in sample.conflicts],
     )
     if answers is not None:
@@ -128,7 +134,7 @@ def _findings(
         "gain_of_doubling": _gain_of_doubling(labels, probe_answers, answers),
         "precision_at_nearest": answers.precisions,
         "better_metric": answers.metric,
-        "labels": label_figures(counts, names, confusion),
+        "labels": label_figures(counts, names, confusion, answers.label_precisions),
         "confusion_labels": list(names),
         "confusion": confusion.tolist(),
         "confused_pairs": confused_pairs(

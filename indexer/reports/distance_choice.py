@@ -1,8 +1,14 @@
-"""Choose the distance between features that ranks better on a collection."""
+"""Choose the distance between features that ranks better on a collection, and store the choice."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from indexer.metrics import METRICS, Metric
+from indexer.storage.distance_comparison import COMPARISON, DistanceComparison
+from indexer.storage.manifest import IndexDirectoryError, read_manifest
+from indexer.storage.writer import IndexWriter
+from training.progress import console
 
 DEFAULT_METRIC: Metric = "euclidean"
 """The metric that is used if no other is better (the paper's)."""
@@ -39,3 +45,28 @@ def describe_choice(precisions: Mapping[Metric, float | None], k: int) -> str | 
         return f"The distances rank about equally well on this collection ({share_of})."
     name = METRIC_NAMES[best]
     return f"{name[0].upper()}{name[1:]} ranks better on this collection ({share_of})."
+
+
+def store_choice(
+    directory: Path, precisions: Mapping[Metric, float | None], *, k: int, commit: int
+) -> None:
+    """Store in an index which metric is better, so that the web page starts with it.
+
+    `commit` is the commit that was measured. If no precision is known, or the same precisions are
+    stored already, nothing is written. If the index cannot be changed now, because another process
+    changes it or it is read-only, a message says so.
+    """
+    best = better_metric(precisions)
+    if best is None:
+        return
+    known = {metric: share for metric, share in precisions.items() if share is not None}
+    comparison = DistanceComparison(better_metric=best, precisions=known, k=k, commit=commit)
+    try:
+        stored = read_manifest(directory).distance_comparison
+        if stored and replace(stored, commit=commit) == comparison:
+            return
+        with IndexWriter.open(directory) as writer:
+            writer.search_options[COMPARISON] = asdict(comparison)
+            writer.commit()
+    except (IndexDirectoryError, OSError) as error:
+        console.print(f"The index does not keep which distance ranks better: {error}")

@@ -240,6 +240,7 @@ class Index:
             labels=self.labels(),
             probe=artefacts[PROBE].facts if PROBE in artefacts else None,
             codes=codes,
+            distance_comparison=manifest.distance_comparison,
         )
 
     @cached_property

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from indexer.storage.distance_comparison import DistanceComparison, parse_comparison
 from training.errors import UserError
 from training.files import sync, write_atomically
 
@@ -78,8 +79,8 @@ class Manifest:
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
     """The artefacts by name."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """The last values of `--kind` and `--memory`, as `kind` and `memory_bytes`. An option that was
-    never set is missing."""
+    """The last values of `--kind` and `--memory`, as `kind` and `memory_bytes`, and the last
+    comparison of the distances. What was never set or measured is missing."""
     model_files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file in the index's copy of the model, by file name."""
     created_at: str
@@ -98,6 +99,11 @@ class Manifest:
     def has_codes(self) -> bool:
         """Whether the index can be searched by Hamming distance."""
         return ENCODER in self.artefacts
+
+    @property
+    def distance_comparison(self) -> DistanceComparison | None:
+        """The last comparison of the distances; None if they were never compared."""
+        return parse_comparison(self.search)
 
     def recall_at_10(self, metric: str) -> float:
         """The share of the 10 nearest items that a search by this metric returns.

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indexer.storage.distance_comparison import DistanceComparison
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodeStats:
@@ -44,3 +46,5 @@ class IndexStats:
     """The facts about the probe; None if no probe was fitted."""
     codes: CodeStats | None
     """The facts about the codes; None if the index has no encoder."""
+    distance_comparison: DistanceComparison | None
+    """The distance that ranks better, and the figures; None if it was never measured."""

@@ -81,6 +81,7 @@ def _index_info(engine: Engine) -> IndexInfo:
     manifest, labels = engine.index.manifest, engine.index.labels()
     by_frequency = sorted(labels.items(), key=lambda pair: (-pair[1], natural_key(pair[0])))
     most_frequent = by_frequency[:MAX_LABELS]
+    comparison = manifest.distance_comparison
     return IndexInfo(
         commit=manifest.commit,
         model=manifest.model_id,
@@ -89,6 +90,7 @@ def _index_info(engine: Engine) -> IndexInfo:
         num_labels=len(labels),
         labels=dict(most_frequent),
         metrics=list(engine.metrics),
+        better_metric=comparison.better_metric if comparison else None,
         probe=_probe_info(engine.probe) if engine.probe else None,
         map=_map_info(engine.map) if engine.map else None,
         recall_at_10={metric: manifest.recall_at_10(metric) for metric in METRICS},

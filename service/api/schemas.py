@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.learned.probe import By
-from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QueryMetric
+from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, Metric, QueryMetric
 
 MAX_ID = 2**63 - 1
 MAX_RERANK = 10_000
@@ -270,6 +270,11 @@ class IndexInfo(BaseModel):
         description="The 1000 most frequent labels, each with its number of items.",
     )
     metrics: list[QueryMetric] = Field(description="The metrics that the index supports.")
+    better_metric: Metric | None = Field(
+        examples=["cosine"],
+        description="The distance between features that ranks better on this index. Null if it "
+        "was not measured.",
+    )
     probe: ProbeInfo | None = Field(
         description="The classifier behind /classify?by=items. Null if no probe has been fitted."
     )

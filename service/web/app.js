@@ -71,6 +71,7 @@ async function askAboutId(id) {
 async function askBoth({ blob: file, name }, signal) {
   picture = null;
   showPicture(file, name);
+  await introduced; // it sets which names and which distance are asked for
   const blob = await scaledDown(file, SIDES_SENT * (info?.model.image_size ?? 224));
   const asked = { blob, name };
   const limit = info?.limits.max_image_bytes ?? Infinity;
@@ -244,6 +245,7 @@ async function introduce() {
     option.value = metric;
     $("metric").append(option);
   }
+  $("metric").value = index.better_metric ?? index.metrics[0];
   $("map-toggle").hidden = !index.map;
   $("metric-choice").hidden = index.metrics.length < 2;
   await showExamples();
@@ -292,4 +294,4 @@ $("by").addEventListener("change", classifyAgain);
 $("map-toggle").addEventListener("click", () => toggleMap().catch(showProblem));
 $("shuffle").addEventListener("click", () => showExamples().catch(showProblem));
 
-introduce().catch(showProblem);
+const introduced = introduce().catch(showProblem);

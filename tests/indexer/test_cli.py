@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,28 +151,41 @@ def test_reading_the_options_imports_no_heavy_library() -> None:
 
 
 def test_report_prints_a_few_lines_and_writes_the_page(
-    tiny_index: Path, tmp_path: Path, succeed: Succeed
+    own_index: Path, tmp_path: Path, succeed: Succeed
 ) -> None:
-    out, _ = succeed("report", tiny_index, "--out", tmp_path / "report.html")
+    out, err = succeed("report", own_index, "--out", tmp_path / "report.html")
+    assert err == ""
     lines = out.splitlines()
-    assert lines[0] == f"{tiny_index}: 18 items, 3 labels."
+    assert lines[0] == f"{own_index}: 18 items, 3 labels."
     assert lines[1] == "top-1 on 18 images of the index:"
     assert lines[2].split() == ["100.0%", "probe", "on", "its", "features"]
     assert lines[-1] == f"Wrote {tmp_path / 'report.html'}"
     assert "<h1>Report on " in (tmp_path / "report.html").read_text("utf-8")
-    out, _ = succeed("report", tiny_index)
+    out, _ = succeed("report", own_index)
     assert out.splitlines()[:-1] == lines[:-1]
     assert out.splitlines()[-1] == "To see pictures, pass --out FILE.html"
 
 
 def test_report_as_json_has_all_figures(
-    tiny_index: Path, colour_folder: Path, succeed: Succeed, run: Run
+    own_index: Path, colour_folder: Path, succeed: Succeed, run: Run
 ) -> None:
-    facts = json.loads(succeed("report", tiny_index, "--json")[0])
+    facts = json.loads(succeed("report", own_index, "--json")[0])
     assert facts["confusion"] == [[6, 0, 0], [0, 6, 0], [0, 0, 6]]
     assert facts["precision_at_nearest"].keys() == {"euclidean", "cosine"}
     assert [label["recall"] for label in facts["labels"]] == [1, 1, 1]
-    status, _, err = run("report", tiny_index, "--queries", colour_folder)
+    status, _, err = run("report", own_index, "--queries", colour_folder)
     assert status == 1
     assert "none of the 18 images" in err
     assert len(err.splitlines()) == 1
+
+
+def test_report_works_on_a_read_only_volume_and_says_what_the_index_does_not_keep(
+    tiny_index: Path, read_only: Callable[[Path], Path], succeed: Succeed
+) -> None:
+    index = read_only(tiny_index)
+    out, err = succeed("report", index, "--json")
+    assert json.loads(out)["better_metric"] == "euclidean"
+    assert err == (
+        "The index does not keep which distance ranks better: "
+        f"{index} cannot be changed (Read-only file system); make it writable, or work on a copy\n"
+    )

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,9 @@ def test_the_demo_makes_only_what_is_missing(
     index = Index.open(workdir / "index")
     assert index.count() == len(COLOURS) * NUM_IMAGES_PER_COLOUR
     assert all((workdir / "figures" / name).exists() for name in FIGURE_FILES)
+    comparison = Index.open(workdir / "index").manifest.distance_comparison
+    assert comparison is not None
+    assert comparison.better_metric == "euclidean"
     # The index is too small for codes, so that step is tried again every time.
     assert steps(workdir, colour_folder, capsys) == [True, True, False, True, True]
     assert "<html" in (workdir / "report.html").read_text("utf-8")
@@ -53,7 +58,7 @@ def test_figures_older_than_the_index_are_drawn_again(
     steps(workdir, colour_folder, capsys)
     made_at = (workdir / "index" / MANIFEST_FILE).stat().st_mtime
     os.utime(workdir / "figures" / FIGURE_FILES[0], (made_at - 1, made_at - 1))
-    assert steps(workdir, colour_folder, capsys)[3] is False
+    assert steps(workdir, colour_folder, capsys)[4] is False
     assert (workdir / "figures" / FIGURE_FILES[0]).stat().st_mtime >= made_at
 
 
@@ -148,3 +153,88 @@ def test_the_word_imagenet_is_not_a_folder_of_that_name(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError):
         demo(str(colour_folder), tmp_path / "work", serve=False, init="imagenet")
+
+
+def write_folder(colours: Path, data: Path) -> None:
+    shutil.copytree(colours, data)
+
+
+def write_split(colours: Path, data: Path) -> None:
+    """The folders `train` and `val`. A third of the images is held out."""
+    for file in colours.rglob("*.png"):
+        part = "val" if int(file.stem) % 3 == 0 else "train"
+        copy = data / part / file.relative_to(colours)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+
+
+def write_csv(colours: Path, data: Path) -> None:
+    """A CSV with paths that are relative to its own folder."""
+    shutil.copytree(colours, data.parent / "files")
+    files = sorted(colours.rglob("*.png"))
+    lines = (f"files/{file.relative_to(colours)},{file.parent.name}\n" for file in files)
+    data.write_text("path,label\n" + "".join(lines))
+
+
+def write_shards(colours: Path, data: Path) -> None:
+    """Two tar files. `data` is the pattern `photos-{0..1}.tar`."""
+    files = sorted(colours.rglob("*.png"))
+    for number in range(2):
+        with tarfile.open(data.with_name(f"photos-{number}.tar"), "w") as tar:
+            for file in files[number::2]:
+                tar.add(file, file.relative_to(colours))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for data. It is the current folder, so that relative paths begin there."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "write", "first_path"),
+    [
+        ("photos", write_folder, "blue/0.png"),
+        ("photos", write_split, "train/blue/1.png"),
+        ("photos.csv", write_csv, "files/blue/0.png"),
+        ("photos-{0..1}.tar", write_shards, "photos-0/blue/0.png"),
+    ],
+    ids=["folder", "train-and-val", "csv", "shards"],
+)
+def test_every_form_of_data_may_be_named_by_a_relative_path(
+    data: str,
+    write: Callable[[Path, Path], None],
+    first_path: str,
+    elsewhere: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    colour_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(colour_folder, elsewhere / data)
+    demo(data, Path("work"), serve=False, init=str(tiny_model))
+    index = Index.open(elsewhere / "work" / "index")
+    assert index.labels() == dict.fromkeys(COLOURS, NUM_IMAGES_PER_COLOUR)
+    assert index.items(limit=1)[0].path == first_path
+    assert PROBE in index.manifest.artefacts
+    assert all((elsewhere / "work" / "figures" / name).exists() for name in FIGURE_FILES)
+    monkeypatch.chdir(tmp_path)
+    # Only the step of the codes is tried again, because the index is too small for them.
+    repeated = steps(elsewhere / "work", elsewhere / data, capsys)
+    assert repeated == [True, True, True, False, True, True]
+
+
+def test_a_network_from_scratch_is_judged_by_the_images_of_the_folder_val(
+    elsewhere: Path, colour_folder: Path
+) -> None:
+    write_split(colour_folder, elsewhere / "photos")
+    demo("photos", Path("work"), serve=False, init="none", epochs=1, image_size=67)
+    card = read_card(elsewhere / "work" / "model")
+    assert card.class_names == tuple(COLOURS)
+    assert card.metrics["num_images"] == 2 * len(COLOURS)
+    assert Index.open(elsewhere / "work" / "index").count() == len(COLOURS) * NUM_IMAGES_PER_COLOUR
+    assert all((elsewhere / "work" / "figures" / name).exists() for name in FIGURE_FILES)

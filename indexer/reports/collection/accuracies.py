@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from indexer.array_types import Rows
-from indexer.learned.probe_fitting import Mask
+from indexer.learned.held_out import Mask
 from indexer.reports.collection.cross_validation import ProbeAnswers, Votes
 from indexer.reports.collection.findings import METHODS, Accuracies, Method, Part, Share
-from indexer.reports.collection.sample import Sample, classes_are_labels
+from indexer.reports.collection.sample import Sample
+from indexer.reports.collection.training_images import classes_are_labels
 from training.network.model import ModelCard
 
 INTERVAL_WIDTH = 1.96
@@ -63,11 +64,13 @@ def measure_parts(
 
     parts = [new_images] if new_images else []
     alone = network_alone(card, sample.names)
-    if sample.is_unseen is not None and sample.trained_on == "some":
-        is_asked = is_judged & sample.is_unseen
+    if sample.is_held_out is not None:
+        is_asked = is_judged & sample.is_held_out
         if is_asked.any():
-            parts.append(measure("unseen", is_asked, alone[0].network if alone else None))
+            parts.append(measure("held-out", is_asked, alone[0].network if alone else None))
             alone = []
+    if sample.trained_on == "none":  # then the held-out items are all items
+        return [*parts, *alone]
     return [*parts, measure("items", is_judged, None), *alone]
 
 

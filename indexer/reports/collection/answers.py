@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.array_types import Rows
+from indexer.learned.held_out import Mask
 from indexer.learned.probe import Probe
-from indexer.learned.probe_fitting import Mask
 from indexer.metrics import METRICS, Metric
 from indexer.reports.collection.cross_validation import (
     NEIGHBOUR_BLOCK_ITEMS,
@@ -39,6 +39,8 @@ class LeftOutAnswers:
     """(n, k) for each metric, the nearest first."""
     precisions: dict[Metric, float | None]
     """The share of the NUM_NEAREST nearest items that have the label of the judged item."""
+    label_precisions: dict[Metric, list[float | None]]
+    """The same share for the judged items of each label. None if no item of a label is judged."""
     metric: Metric
     """The metric that ranks better. Its neighbours vote."""
     probe: ProbeAnswers
@@ -83,12 +85,28 @@ def answer_by_neighbours(
         metric: float(np.mean((found[:, :NUM_NEAREST] == labels[:, None])[folds >= 0]))
         for metric, found in neighbour_labels.items()
     }
+    label_precisions = {
+        metric: _by_label(found[:, :NUM_NEAREST] == labels[:, None], labels, folds >= 0)
+        for metric, found in neighbour_labels.items()
+    }
     metric = better_metric(precisions) or DEFAULT_METRIC
     return LeftOutAnswers(
         folds=folds,
         neighbour_labels=neighbour_labels,
         precisions=precisions,
+        label_precisions=label_precisions,
         metric=metric,
         probe=probe,
         votes=leave_one_out_votes(neighbour_labels[metric], labels, folds),
     )
+
+
+def _by_label(is_hit: Mask, labels: Rows, is_judged: Mask) -> list[float | None]:
+    """The share of hits (n, k) of the judged items of each label, (labels,)."""
+    shares, counted = is_hit[is_judged].mean(axis=1), labels[is_judged]
+    num_labels = int(labels.max()) + 1
+    totals = np.bincount(counted, shares, minlength=num_labels)
+    counts = np.bincount(counted, minlength=num_labels)
+    return [
+        float(total / count) if count else None for total, count in zip(totals, counts, strict=True)
+    ]

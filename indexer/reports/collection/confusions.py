@@ -1,11 +1,12 @@
 """Find labels that are confused with each other, and labels that are recognised badly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from indexer.array_types import Doubles, Rows
-from indexer.learned.probe_fitting import Mask
+from indexer.learned.held_out import Mask
+from indexer.metrics import Metric
 from indexer.reports.collection.findings import ConfusedPair, ItemName, LabelFigures
 
 MAX_PAIRS = 6
@@ -27,11 +28,14 @@ def confusion_matrix(labels: Rows, answers: Rows, is_judged: Mask, num_labels: i
 
 
 def label_figures(
-    counts: dict[str, int], names: Sequence[str], confusion: Rows | None
+    counts: dict[str, int],
+    names: Sequence[str],
+    confusion: Rows | None,
+    precisions: Mapping[Metric, Sequence[float | None]],
 ) -> list[LabelFigures]:
     """The figures of each label in `counts`, in the order of `counts`.
 
-    `names` are the labels of the confusion matrix.
+    `names` are the labels of the confusion matrix and of the `precisions` of the nearest items.
     """
     few = max(MIN_IMAGES, MIN_SHARE_OF_MEDIAN * float(np.median([*counts.values()] or [0])))
     positions = {name: position for position, name in enumerate(names)}
@@ -49,6 +53,10 @@ def label_figures(
             is_small=count < few,
             recall=share(label, 1),
             precision=share(label, 0),
+            precision_at_nearest={
+                metric: shares[positions[label]] if label in positions else None
+                for metric, shares in precisions.items()
+            },
         )
         for label, count in counts.items()
     ]

@@ -12,19 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.array_types import Doubles, Floats, Rows
-from indexer.learned.logistic_regression import fit_logistic, rotate, scale
-from indexer.learned.probe import SCALINGS, Probe, Scaling
-from indexer.learned.probe_fitting import (
-    INVERSE_PENALTIES,
-    Mask,
-    choose_settings,
-    count_votes,
-    stratified_folds,
-    stratified_sample,
-)
+from indexer.learned.held_out import Mask
+from indexer.learned.probe import Probe
+from indexer.learned.probe_fitting import count_votes
 from indexer.metrics import Metric
 from indexer.search.exact import find_nearest
 from indexer.storage.index import Index
+from training.logistic_regression import (
+    INVERSE_PENALTIES,
+    SCALINGS,
+    Scaling,
+    choose_settings,
+    fit_logistic,
+    rotate,
+    scale,
+    stratified_folds,
+    stratified_sample,
+)
 from training.progress import Bar
 
 Settings = tuple[Scaling, float]

@@ -5,9 +5,12 @@ from typing import Literal
 
 from indexer.metrics import Metric
 
-Part = Literal["queries", "unseen", "items", "network"]
-"""The images that accuracies are measured on: images that are not in the index, the items that the
-network was not trained on, all items of the sample, or the images that training held out."""
+Part = Literal["queries", "held-out", "items", "network"]
+"""The images that accuracies are measured on: images that are not in the index, the items that
+training held out, all items of the sample, or the held-out images of the training if it is unknown
+which items they are."""
+TrainedOn = Literal["none", "some", "all", "unknown"]
+"""How many of the labelled items the network was trained on, as far as the model says."""
 Method = Literal["network", "probe", "vote"]
 METHODS: tuple[Method, ...] = ("network", "probe", "vote")
 """The network's classes, the probe on its features, and the vote of the nearest neighbours."""
@@ -57,6 +60,22 @@ class LabelFigures:
     """The share of its judged items for which the probe answers this label."""
     precision: float | None
     """The share of right answers among the judged items for which the probe answers this label."""
+    precision_at_nearest: dict[Metric, float | None] = field(default_factory=dict)
+    """The share of the nearest items of its judged items that have this label too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """The facts about the training images of the network that the model states."""
+
+    data: str | None
+    """The name of the training data, without its folder."""
+    num_train: int | None
+    """It is None if the network was not trained by Lookalike."""
+    init: str | None
+    """The id of the network that the training started from. It is None for random weights."""
+    num_shared_labels: int
+    """Number of labels of the index that are classes of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +145,8 @@ class CollectionReport:
     num_judged: int
     """Number of these whose label some other of these has. Only they can be predicted."""
     queries: str | None
-    trained_on: Literal["none", "some", "unknown"]
-    """How many of the items the network was trained on, as far as the model says."""
+    trained_on: TrainedOn
+    training: TrainingFacts
     num_left_out_queries: int
     """Number of queries that cannot be read, that are in the index, or with another label."""
     accuracies: list[Accuracies]

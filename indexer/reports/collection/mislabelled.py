@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.array_types import Doubles, Rows
-from indexer.learned.probe_fitting import Mask
+from indexer.learned.held_out import Mask
 
 NUM_COUNTED = 25
 """Number of nearest items that are counted."""

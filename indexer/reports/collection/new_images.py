@@ -8,8 +8,8 @@ import numpy as np
 from indexer.answers import embed_images
 from indexer.array_types import Floats, Rows
 from indexer.embedder import Embedder
-from indexer.learned.logistic_regression import fit_linear
-from indexer.learned.probe_fitting import Mask, count_votes
+from indexer.learned.held_out import Mask
+from indexer.learned.probe_fitting import count_votes
 from indexer.metrics import Metric, unit
 from indexer.reports.collection.accuracies import accuracies_on
 from indexer.reports.collection.cross_validation import NEIGHBOUR_BLOCK_ITEMS, ProbeAnswers
@@ -20,6 +20,7 @@ from indexer.storage.index import Index
 from training.data.datasets import open_dataset
 from training.data.examples import DataError, Example
 from training.data.images import ImageError, read_bytes
+from training.logistic_regression import fit_linear
 from training.network.model import ModelCard
 
 

@@ -2,6 +2,7 @@
 
 from html import escape
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from indexer.reports.collection import page_sections as sections
 from indexer.reports.collection.findings import CollectionReport
@@ -13,20 +14,31 @@ from training.files import write_atomically
 from training.naming import one_line
 
 
-def write_page(index: Index, report: CollectionReport, out: Path) -> None:
-    """Write the page to the file `out`.
+def check_page_file(index: Index, out: Path) -> None:
+    """Raise UserError if the page cannot be written to the file `out`. Its folder is made."""
+    try:
+        if out.is_dir():
+            raise UserError(
+                f"the report needs the name of a file, got the folder {out}; pass --out FILE.html"
+            )
+        if index.directory.resolve() in out.resolve().parents:
+            raise UserError(
+                f"the report cannot be written into the index {index.directory}; pass another --out"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}"):
+            pass
+    except OSError as error:
+        is_below_file = isinstance(error, FileExistsError | NotADirectoryError)
+        problem = "a file is in the place of its folder" if is_below_file else error.strerror
+        raise UserError(
+            f"the report cannot be written to {out} ({problem}); pass another --out"
+        ) from error
 
-    Raises UserError if `out` is a folder or lies in the index directory.
-    """
-    if out.is_dir():
-        raise UserError(
-            f"the report needs the name of a file, got the folder {out}; pass --out FILE.html"
-        )
-    if index.directory.resolve() in out.resolve().parents:
-        raise UserError(
-            f"the report cannot be written into the index {index.directory}; pass another --out"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
+
+def write_page(index: Index, report: CollectionReport, out: Path) -> None:
+    """Write the page to the file `out`; raises UserError if this is not possible."""
+    check_page_file(index, out)
     write_atomically(out, to_html(index, report).encode("utf-8", errors="replace"))
 
 

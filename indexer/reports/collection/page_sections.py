@@ -19,6 +19,7 @@ from indexer.reports.collection.text import (
     percent,
     quoted,
 )
+from indexer.reports.distance_choice import METRIC_NAMES
 from indexer.storage.index import Index
 from training.naming import one_line
 
@@ -102,7 +103,8 @@ def _labels(report: CollectionReport) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(quoted(figures.label)[1:-1])}</th>'
         f"<td>{figures.num_items:,}{' (too few)' if figures.is_small else ''}</td>"
-        f"<td>{percent(figures.recall)}</td><td>{percent(figures.precision)}</td></tr>\n"
+        f"<td>{percent(figures.recall)}</td><td>{percent(figures.precision)}</td>"
+        f"<td>{percent(_precision_at_nearest(report, figures))}</td></tr>\n"
         for figures in shown
     )
     small = sum(figures.is_small for figures in report.labels)
@@ -113,12 +115,26 @@ def _labels(report: CollectionReport) -> str:
     )
     if len(shown) < len(report.labels):
         text += f" The table shows {len(shown):,} labels; --json prints all."
+    if report.better_metric is not None:
+        text += (
+            f" The last column is the share of the {report.num_nearest} nearest items with the "
+            f"same label, by {METRIC_NAMES[report.better_metric]}. A label with fewer than "
+            f"{report.num_nearest + 1} images cannot reach 100 %."
+        )
     return (
         _paragraph(text) + '<div class="wide"><table>\n<thead><tr><th scope="col">label</th>'
         '<th scope="col">images</th><th scope="col">recognised</th>'
-        '<th scope="col">right when answered</th></tr></thead>\n'
+        '<th scope="col">right when answered</th>'
+        f'<th scope="col">right among the {report.num_nearest} nearest</th></tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table></div>"
     )
+
+
+def _precision_at_nearest(report: CollectionReport, figures: LabelFigures) -> float | None:
+    """The share of the nearest items with this label, by the better metric."""
+    if report.better_metric is None:
+        return None
+    return figures.precision_at_nearest.get(report.better_metric)
 
 
 def _matrix(report: CollectionReport) -> str:

@@ -1,5 +1,7 @@
 """The report on a collection in words, for the terminal and the page."""
 
+import shlex
+
 from indexer.metrics import METRICS
 from indexer.reports.collection.accuracies import top1_of
 from indexer.reports.collection.findings import (
@@ -52,8 +54,8 @@ def describe_part(report: CollectionReport, accuracies: Accuracies) -> str:
     images = counted(accuracies.num_images, "image")
     if accuracies.part == "queries":
         return f"{images} of {report.queries} that are not in the index"
-    if accuracies.part == "unseen":
-        return f"{images} of the index that the network was not trained on"
+    if accuracies.part == "held-out":
+        return f"{images} of the index that training held out"
     if accuracies.part == "network":
         return f"{images} that were held out when the network was trained"
     return f"{images} of the index"
@@ -121,10 +123,11 @@ def measurement_notes(report: CollectionReport) -> list[str]:
     """How the figures were measured, and what they do not say."""
     notes = [
         f"Index {report.index}, commit {report.commit}, model {report.model[:12]}.",
+        _describe_commands(report),
     ]
     if not report.num_judged:
         return notes
-    notes += [_describe_sample(report), _describe_network(report)]
+    notes += [_describe_sample(report), describe_training(report)]
     notes += [
         f"The probe was fitted {report.num_folds} times, each time without a fifth of the items, "
         "and asked about that fifth. The neighbours of an item vote without the item itself. The "
@@ -166,18 +169,89 @@ def _describe_sample(report: CollectionReport) -> str:
     return text
 
 
-def _describe_network(report: CollectionReport) -> str:
+def _describe_commands(report: CollectionReport) -> str:
+    index = shlex.quote(report.index)
+    queries = f" --queries {shlex.quote(report.queries)}" if report.queries else ""
+    return (
+        "This page needs no other file. To make it again, run: "
+        f"lookalike report {index}{queries} --out FILE.html. To search the images, run: "
+        f"lookalike serve {index}"
+    )
+
+
+def describe_training(report: CollectionReport) -> str:
+    """State what is known about the training images, and what follows for the figures.
+
+    Items are called held out only if `find_held_out` knows that they are.
+    """
+    start = _describe_start(report)
+    data = "its training data"
+    if report.training.data:
+        data += f" {quoted(report.training.data)}"
     if report.trained_on == "some":
-        return (
-            "The network was trained on some of these items. Their features show their labels more "
-            "clearly than those of new images, so the figures on all items are too high for new "
-            "images. The figures on items that it was not trained on are fair. Wrong labels that "
-            "the network learned by heart are harder to find."
-        )
-    if report.trained_on == "unknown":
-        return (
-            "The network may have been trained on these items. Then their features show their "
-            "labels more clearly than those of new images, and the figures are too high for new "
-            "images. To measure with new images, pass --queries DATA."
-        )
-    return "The classes of the network are not these labels, so it was not trained on them."
+        fair = "" if start else "The figures on the held-out items are fair."
+        sentences = [
+            "The network was trained on some of these items: the labels and the numbers of images "
+            f"are those of {data}, and the paths say which items training held out (if no file was "
+            "renamed since then). The features of the others show their labels more clearly than "
+            "those of new images, so the figures on all items are too high for new images.",
+            fair or start,
+            "Wrong labels that the network learned by heart are harder to find.",
+        ]
+    elif report.trained_on == "none":
+        sentences = [
+            "Training held out all of these items: the labels, the number of images and the folder "
+            f"in the paths are those of the held-out images of {data}.",
+            start or "So the figures are fair.",
+        ]
+    elif report.trained_on == "all":
+        sentences = [
+            "The network was trained on all of these items: the labels, the number of images and "
+            f"the folder in the paths are those of the training images of {data}. Their features "
+            "show their labels more clearly than those of new images, so the figures are too high "
+            "for new images.",
+            _describe_remedy(report),
+        ]
+    else:
+        sentences = [
+            _describe_unknown(report),
+            start,
+            "If it was trained on some of them, their features show their labels more clearly than "
+            "those of new images, and the figures are too high for new images.",
+            _describe_remedy(report),
+        ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _describe_unknown(report: CollectionReport) -> str:
+    """The facts about the training data and the classes that the model states."""
+    facts = report.training
+    name = quoted(facts.data) if facts.data else "unknown data"
+    if facts.num_train is None:
+        text = f"The network was not trained by Lookalike ({name})."
+    else:
+        text = f"The network was trained on {counted(facts.num_train, 'image')} of {name}."
+    num_shared, num_labels = facts.num_shared_labels, report.num_labels
+    if num_shared == num_labels:
+        classes = "All labels are classes of the network"
+    elif num_shared:
+        classes = f"{num_shared:,} of the {num_labels:,} labels are classes of the network"
+    else:
+        classes = "No label is the name of one of its classes, but names can differ"
+    return f"{text} {classes}. It is unknown whether it was trained on these items."
+
+
+def _describe_start(report: CollectionReport) -> str:
+    """The consequence of training that started from another network; empty without one."""
+    if report.training.init is None:
+        return ""
+    images = "these items" if report.trained_on == "unknown" else "the held-out items"
+    return (
+        f"The training started from another network ({report.training.init[:12]}). "
+        f"Whether that network was trained on {images} is unknown, so the figures on them can be "
+        "too high too."
+    )
+
+
+def _describe_remedy(report: CollectionReport) -> str:
+    return "" if report.queries else "To measure with new images, pass --queries DATA."

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from indexer.storage.directory import take_lock
 from indexer.storage.index import Index
 from indexer.updates.compact import compact
 from tests.indexer.conftest import Succeed
-from tests.indexer.items import made_up_features, make_index, stand_in_model
+from tests.indexer.items import made_up_features, make_index, rays, stand_in_model
 
 
 @pytest.fixture
@@ -34,41 +35,79 @@ def test_stats_print_one_fact_per_line(own_index: Path, succeed: Succeed) -> Non
         f"ivf, recall@10 {artefact.facts['recall_at_10']:.4f} over 18 queries, "
         f"18 items, {artefact.num_bytes:,} bytes"
     )
-    assert not {"search", "probe", "codes"} & facts.keys()
+    missing = {"search", "probe", "codes", "distance_comparison", "better_metric"}
+    assert not missing & facts.keys()
 
 
 def test_stats_as_json_have_every_field(own_index: Path, succeed: Succeed) -> None:
     facts = json.loads(succeed("index", "stats", own_index, "--json")[0])
     assert " ".join(facts) == (
         "index model num_items num_removed commit is_complete kind search num_bytes "
-        "created_at updated_at labels probe codes"
+        "created_at updated_at labels probe codes distance_comparison"
     )
 
 
-def test_quality_prints_a_table_of_the_distances(tiny_index: Path, succeed: Succeed) -> None:
-    out, _ = succeed("index", "quality", tiny_index, "-k", "3", "--device", "cpu")
+def test_quality_prints_a_table_of_the_distances(own_index: Path, succeed: Succeed) -> None:
+    out, _ = succeed("index", "quality", own_index, "-k", "3", "--device", "cpu")
     title, head, *rows, choice = out.splitlines()
     assert title == (
-        f"{tiny_index} holds 18 items, searched as flat; 18 of its own items are the queries, "
+        f"{own_index} holds 18 items, searched as flat; 18 of its own items are the queries, "
         "each left out of its own answers and ranking"
     )
     assert head.split() == ["distance", "recall@3", "precision@3", "mAP"]
     assert [row.split()[:2] for row in rows] == [["euclidean", "1.0000"], ["cosine", "1.0000"]]
     facts = json.loads(
-        succeed("index", "quality", tiny_index, "-k", "3", "--device", "cpu", "--json")[0]
+        succeed("index", "quality", own_index, "-k", "3", "--device", "cpu", "--json")[0]
     )
     assert [row["metric"] for row in facts["results"]] == ["euclidean", "cosine"]
     assert choice.startswith("The distances rank about equally well on this collection (share of")
     assert facts["better_metric"] == "euclidean"
 
 
+def test_an_index_keeps_which_distance_ranks_better(
+    tiny_model: Path, tmp_path: Path, succeed: Succeed
+) -> None:
+    index = make_index(tmp_path / "index", tiny_model, *rays())
+    out, err = succeed("index", "quality", index, "-k", "5", "--device", "cpu")
+    assert out.splitlines()[-1].startswith("Cosine distance ranks better on this collection")
+    assert err == ""
+    facts = json.loads(succeed("index", "stats", index, "--json")[0])
+    comparison = facts["distance_comparison"]
+    euclidean = comparison["precisions"]["euclidean"]
+    assert 0.3 < euclidean < 0.9
+    assert comparison == {
+        "better_metric": "cosine",
+        "precisions": {"euclidean": euclidean, "cosine": 1.0},
+        "k": 5,
+        "commit": 1,
+    }
+    lines = [line.strip() for line in succeed("index", "stats", index)[0].splitlines()]
+    assert lines[-1] == (
+        "better_metric  cosine; share of the 5 nearest with the query's label at commit 1: "
+        f"euclidean {euclidean:.1%}, cosine 100.0%"
+    )
+
+
+def test_quality_is_measured_while_another_process_changes_the_index(
+    own_index: Path, succeed: Succeed
+) -> None:
+    with take_lock(own_index):
+        out, err = succeed("index", "quality", own_index, "--device", "cpu", "--json")
+    assert json.loads(out)["better_metric"] == "euclidean"
+    assert err == (
+        f"The index does not keep which distance ranks better: {own_index} is being changed by "
+        "another process; wait until that process has finished\n"
+    )
+    assert Index.open(own_index).manifest.distance_comparison is None
+
+
 def test_quality_of_other_images_counts_those_that_cannot_be_used(
-    tiny_index: Path, succeed: Succeed, tmp_path: Path, colour_folder: Path
+    own_index: Path, succeed: Succeed, tmp_path: Path, colour_folder: Path
 ) -> None:
     shutil.copytree(colour_folder / "red", tmp_path / "queries" / "pink")
     (tmp_path / "queries" / "pink" / "song.png").write_bytes(b"no image")
     queries = tmp_path / "queries"
-    out, _ = succeed("index", "quality", tiny_index, "--queries", queries, "--device", "cpu")
+    out, _ = succeed("index", "quality", own_index, "--queries", queries, "--device", "cpu")
     title, _, *_, unanswerable, skipped = out.splitlines()
     assert title.endswith(f"6 images of {queries} are the queries")
     assert unanswerable == "queries whose label no other item has, counted for recall only: 6"

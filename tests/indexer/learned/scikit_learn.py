@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from indexer.array_types import Doubles, Floats
-from indexer.learned.probe import Scaling
+from training.logistic_regression import Scaling
 
 
 def expected_probabilities(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.learned.probe import Probe, ProbeFacts, Scaling
+from indexer.learned.probe import Probe, ProbeFacts
 from indexer.learned.probe_fitting import fit, make_probe
 from indexer.storage.index import Index
 from indexer.storage.manifest import IndexDirectoryError
@@ -15,6 +15,7 @@ from indexer.storage.writer import IndexWriter
 from tests.conftest import COLOURS, coloured
 from tests.indexer.conftest import Succeed
 from tests.indexer.items import clusters, make_index
+from training.logistic_regression import Scaling
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("standard", 10), ("length", 1)])

@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from indexer.embedder import likeliest
-from indexer.learned.probe_fitting import accuracies, fit, make_probe, vote
+from indexer.learned.probe_fitting import (
+    accuracies,
+    fit,
+    labelled_rows,
+    make_probe,
+    vote,
+)
 from indexer.storage.index import Index
 from tests.indexer.items import clusters, make_index
 from tests.indexer.learned.scikit_learn import expected_probabilities
+from tests.indexer.reports.collection.collections import write_collection
 from training.data.datasets import split
 from training.data.examples import Example
 from training.errors import UserError
+from training.logistic_regression import stratified_sample
 
 
 def test_a_probe_separates_labels_whose_features_are_separate(
@@ -97,6 +105,56 @@ def test_an_item_whose_bytes_were_fitted_is_not_held_out(tmp_path: Path, tiny_mo
     held_out = {int(example.path.removesuffix(".png")) for example in examples}
     both = sum(number in held_out and number ^ 1 in held_out for number in range(60))
     assert fit(index).facts.num_held_out == both < len(held_out)
+
+
+def write_parts(directory: Path, labels: list[str], parts: list[str]) -> Index:
+    """An index of images in folders. Those in `val` look like the other label."""
+    centres = {label: clusters(2, 2)[0][number] for number, label in enumerate(("a", "b"))}
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(labels), 4096))
+    looks = [
+        label if part != "val" else {"a": "b", "b": "a"}[label]
+        for label, part in zip(labels, parts, strict=True)
+    ]
+    features = np.stack([centres[look] for look in looks]) + noise
+    paths = [
+        f"{part}/{label}/{number}.png"
+        for number, (label, part) in enumerate(zip(labels, parts, strict=True))
+    ]
+    return Index.open(write_collection(directory, features.astype(np.float32), labels, paths=paths))
+
+
+def test_the_folder_that_training_holds_out_is_held_out(tmp_path: Path) -> None:
+    parts = ["train"] * 40 + ["val"] * 8
+    facts = fit(write_parts(tmp_path / "index", ["a", "b"] * 24, parts)).facts
+    assert (facts.num_held_out, facts.num_fitted) == (8, 48)
+    assert (facts.accuracy, facts.vote_euclidean, facts.vote_cosine) == (0, 0, 0)
+
+
+def test_with_one_part_only_a_fifth_is_held_out(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        facts = fit(write_parts(tmp_path / part, ["a", "b"] * 20, [part] * 40)).facts
+        assert (facts.num_held_out, facts.accuracy) == (8, 1)
+
+
+def test_a_label_that_is_only_in_the_held_out_folder_is_fitted(tmp_path: Path) -> None:
+    labels, parts = ["a"] * 20 + ["b"] * 10, ["train"] * 15 + ["val"] * 5 + ["val"] * 10
+    probe = fit(write_parts(tmp_path / "index", labels, parts))
+    assert (probe.facts.labels, probe.facts.num_held_out) == (("a", "b"), 5)
+
+
+def test_of_a_sample_the_items_are_held_out_that_training_holds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The split of a sample by itself would be another one."""
+    monkeypatch.setattr("indexer.learned.probe_fitting.MAX_ITEMS", 30)
+    features, labels = clusters(2, 120)
+    index = Index.open(write_collection(tmp_path / "index", features, labels))
+    texts = [index.text(row) for row in index.rows]
+    _, held_out = split(Example(path, label, b"") for path, label in texts)
+    _, positions = labelled_rows(index, sorted(set(labels)))
+    sampled = {texts[position][0] for position in stratified_sample(positions, 30)}
+    expected = len(sampled & {example.path for example in held_out})
+    assert fit(index).facts.num_held_out == expected != 6
 
 
 def test_many_items_are_sampled_with_some_of_every_label(

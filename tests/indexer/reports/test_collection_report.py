@@ -5,7 +5,8 @@ import pytest
 
 from indexer.learned.probe_fitting import make_probe
 from indexer.reports.collection_report import report_collection
-from tests.indexer.items import clusters
+from indexer.storage.manifest import MANIFEST_FILE, read_manifest
+from tests.indexer.items import clusters, rays
 from tests.indexer.reports.collection.collections import clear_collection, write_collection
 from training.errors import UserError
 
@@ -25,7 +26,33 @@ def test_wrong_labels_are_found_with_the_right_suggestion(tmp_path: Path) -> Non
 
 def test_the_same_index_gives_the_same_report(tmp_path: Path) -> None:
     directory = clear_collection(tmp_path / "index")
+    report_collection(directory)  # makes a commit, because the index keeps the better distance
     assert report_collection(directory) == report_collection(directory)
+
+
+def test_the_index_keeps_the_better_distance_and_the_page_is_newer_than_the_index(
+    tmp_path: Path,
+) -> None:
+    directory = write_collection(tmp_path / "index", *rays())
+    report = report_collection(directory, tmp_path / "report.html")
+    kept = read_manifest(directory).distance_comparison
+    assert kept is not None
+    assert (kept.better_metric, kept.k, kept.commit) == ("cosine", 6, report.commit)
+    assert kept.precisions == report.precision_at_nearest
+    made_at = (directory / MANIFEST_FILE).stat().st_mtime_ns
+    assert (tmp_path / "report.html").stat().st_mtime_ns >= made_at
+
+
+def test_the_report_has_the_precision_of_the_nearest_for_each_label(tmp_path: Path) -> None:
+    features, labels = clusters(3, 60)
+    features[2::6] = features[0::6]  # half of label 2 looks like label 0
+    facts = asdict(report_collection(write_collection(tmp_path / "index", features, labels)))
+    shares = {one["label"]: one["precision_at_nearest"] for one in facts["labels"]}
+    assert shares["label 1"] == {"euclidean": 1, "cosine": 1}
+    for metric in ("euclidean", "cosine"):
+        assert 0 < shares["label 2"][metric] < shares["label 0"][metric] < 1
+        mean = sum(share[metric] for share in shares.values()) / 3
+        assert facts["precision_at_nearest"][metric] == pytest.approx(mean)
 
 
 def test_the_settings_of_the_indexs_own_probe_are_used(
@@ -77,13 +104,13 @@ def test_uncertain_items_lie_between_two_labels(tmp_path: Path) -> None:
     assert first.first_probability - first.second_probability < 0.5
 
 
-def test_new_images_are_the_first_part(tiny_index: Path, tmp_path: Path) -> None:
+def test_new_images_are_the_first_part(own_index: Path, tmp_path: Path) -> None:
     from tests.conftest import coloured
 
     for label in ("red", "blue"):
         (tmp_path / "new" / label).mkdir(parents=True)
         coloured(label, 901).save(tmp_path / "new" / label / "0.png")
-    report = report_collection(tiny_index, queries=str(tmp_path / "new"))
+    report = report_collection(own_index, queries=str(tmp_path / "new"))
     assert [part.part for part in report.accuracies] == ["queries", "items"]
     assert report.accuracies[0].num_images == 2
     assert report.trained_on == "unknown"

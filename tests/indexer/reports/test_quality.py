@@ -32,9 +32,9 @@ def other_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_flat_index_misses_nothing_and_colours_find_their_own(
-    tiny_index: Path, succeed: Succeed
+    own_index: Path, succeed: Succeed
 ) -> None:
-    out, _ = succeed("index", "quality", tiny_index, "-k", "5", "--device", "cpu")
+    out, _ = succeed("index", "quality", own_index, "-k", "5", "--device", "cpu")
     assert "18 of its own items are the queries, each left out of its own" in out
     table = [line.split() for line in out.splitlines()[1:]]
     assert table[0] == ["distance", "recall@5", "precision@5", "mAP"]
@@ -45,12 +45,12 @@ def test_a_flat_index_misses_nothing_and_colours_find_their_own(
 
 
 def test_queries_from_a_data_set_are_embedded_judged_and_counted(
-    tiny_index: Path, other_colours: Path, succeed: Succeed
+    own_index: Path, other_colours: Path, succeed: Succeed
 ) -> None:
     options = ("--queries", other_colours, "--device", "cpu")
-    out, _ = succeed("index", "quality", tiny_index, "-k", "6", *options, "--json")
+    manifest = Index.open(own_index).manifest
+    out, _ = succeed("index", "quality", own_index, "-k", "6", *options, "--json")
     report = json.loads(out)
-    manifest = Index.open(tiny_index).manifest
     assert report["model"] == manifest.model_id
     assert (report["commit"], report["kind"]) == (manifest.commit, "flat")
     assert report["queries"] == str(other_colours)
@@ -61,7 +61,7 @@ def test_queries_from_a_data_set_are_embedded_judged_and_counted(
     assert (euclidean["metric"], cosine["metric"]) == ("euclidean", "cosine")
     assert (euclidean["recall_at_k"], euclidean["precision_at_k"]) == (1, 1)
     assert euclidean["mean_average_precision"] == 1
-    text, _ = succeed("index", "quality", tiny_index, *options)
+    text, _ = succeed("index", "quality", own_index, *options)
     assert "queries that could not be read, skipped: 1" in text
     assert "queries whose label no other item has, counted for recall only: 1" in text
 

@@ -256,6 +256,7 @@ def test_the_fields_of_the_stats_are_those_of_the_command(index: Path, run: Run)
         "labels",
         "probe",
         "codes",
+        "distance_comparison",
     ]
     assert printed == asdict(Index.open(index).stats())
 

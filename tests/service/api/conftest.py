@@ -10,6 +10,7 @@ import pytest
 from indexer.array_types import Floats
 from indexer.learned.item_map import make_map
 from indexer.learned.probe_fitting import make_probe
+from indexer.reports.distance_choice import store_choice
 from indexer.storage.codes import CodeFacts, Encoder
 from indexer.storage.writer import IndexWriter
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
@@ -61,6 +62,14 @@ def mapped_index(copy_index: Callable[[str], Path]) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def cosine_index(copy_index: Callable[[str], Path]) -> Path:
+    """An index on which cosine distance was measured to rank better."""
+    directory = copy_index("cosine")
+    store_choice(directory, {"euclidean": 0.8, "cosine": 0.9}, k=6, commit=1)
+    return directory
+
+
 def grid(features: Floats) -> Floats:
     """Points (n, 2) in rows of NUM_IMAGES_PER_COLOUR, for features (n, 4096)."""
     rows, columns = np.divmod(np.arange(len(features), dtype=np.float32), NUM_IMAGES_PER_COLOUR)
@@ -85,4 +94,11 @@ def probed_service(run: Run, probed_index: Path) -> Iterator[Service]:
 def mapped_service(run: Run, mapped_index: Path) -> Iterator[Service]:
     """A service with a map of its items."""
     with run(index=mapped_index) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cosine_service(run: Run, cosine_index: Path) -> Iterator[Service]:
+    """A service on an index on which cosine distance ranks better."""
+    with run(index=cosine_index) as running:
         yield running

@@ -44,6 +44,13 @@ def test_info_says_which_labels_the_probe_knows_and_how_good_it_is(probed_servic
     assert probe["chance"] == pytest.approx(1 / 3)
 
 
+def test_info_says_which_distance_ranks_better(
+    cosine_service: Service, client: httpx.Client
+) -> None:
+    assert cosine_service.client.get("/info").json()["index"]["better_metric"] == "cosine"
+    assert client.get("/info").json()["index"]["better_metric"] is None
+
+
 def test_info_says_whether_there_is_a_map(mapped_service: Service, client: httpx.Client) -> None:
     index = mapped_service.client.get("/info").json()["index"]
     assert index["map"] == {"num_items": NUM_ITEMS, "commit": index["commit"] - 1}

@@ -8,15 +8,17 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from indexer.learned.item_map import make_map
 from indexer.learned.probe_fitting import make_probe
+from indexer.updates.add import add
 from indexer.updates.build import build
+from indexer.updates.remove import remove
 from service.api.pages import DIRECTORY
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR, coloured
 from tests.service.conftest import LIMITS, Browse, Run, Service
-from tests.service.pictures import encoded, picture
+from tests.service.pictures import encoded, picture, upload
 
 
 def test_the_page_and_its_files_have_safe_headers(client: httpx.Client) -> None:
@@ -106,6 +108,56 @@ def test_the_distance_can_be_chosen(page: Page) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_the_page_starts_with_the_distance_that_ranks_better(
+    cosine_service: Service, service: Service, browse: Browse, is_measured: bool
+) -> None:
+    page = browse((cosine_service if is_measured else service).url)
+    assert page.locator("#metric").input_value() == ("cosine" if is_measured else "euclidean")
+    assert metric_of_search(page) == ("cosine" if is_measured else "euclidean")
+
+
+@pytest.mark.browser
+def test_a_chosen_distance_stays_for_the_next_pictures(
+    cosine_service: Service, browse: Browse
+) -> None:
+    page = browse(cosine_service.url)
+    page.select_option("#metric", "euclidean")
+    assert [metric_of_search(page) for _ in range(2)] == ["euclidean"] * 2
+    assert page.locator("#metric").input_value() == "euclidean"
+
+
+def test_the_api_searches_by_euclidean_distance_even_if_cosine_ranks_better(
+    cosine_service: Service,
+) -> None:
+    answer = cosine_service.client.post("/similar", files=upload(picture("blue"))).json()
+    assert answer["metric"] == "euclidean"
+
+
+@pytest.mark.browser
+def test_a_picture_that_is_faster_than_the_page_is_asked_by_the_shown_distance(
+    cosine_service: Service, browse: Browse
+) -> None:
+    page, held = browse(cosine_service.url), list[Route]()
+    page.route("**/info", lambda route: held.append(route))
+    page.reload()
+    page.set_input_files("#file", file("sky.png", picture("blue")))
+    expect(page.locator("#preview")).to_be_visible(timeout=60_000)
+    with page.expect_response(lambda response: "/similar?" in response.url) as searched:
+        held[0].continue_()
+    assert searched.value.json()["metric"] == page.locator("#metric").input_value() == "cosine"
+    expect(page.locator(".card .distance")).to_have_count(10, timeout=60_000)
+
+
+def metric_of_search(page: Page) -> str:
+    """Choose a picture. Returns the metric of its look-alikes, by the answer of the service."""
+    with page.expect_response(lambda response: "/similar?" in response.url) as searched:
+        page.set_input_files("#file", file("sky.png", picture("blue")))
+    page.wait_for_selector(".card .distance")
+    return str(searched.value.json()["metric"])
+
+
+@pytest.mark.browser
 def test_a_file_that_is_not_an_image_is_answered_with_what_to_send(page: Page) -> None:
     page.set_input_files("#file", file("notes.txt", b"just some words"))
     page.wait_for_selector("#problem:not([hidden])")
@@ -174,19 +226,71 @@ def test_the_page_offers_the_items_labels_only_if_there_is_a_probe(
 
 
 @pytest.mark.browser
-def test_the_page_names_labels_that_the_network_does_not_know(
-    run: Run, browse: Browse, tiny_model: Path, colour_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("unknown", [["blue"], ["red"], ["blue", "green", "red"]])
+def test_the_page_names_the_items_labels_unless_the_network_knows_all_of_them(
+    run: Run,
+    browse: Browse,
+    tiny_model: Path,
+    own_colour_folder: Path,
+    tmp_path: Path,
+    unknown: list[str],
 ) -> None:
-    photos = Path(shutil.copytree(colour_folder, tmp_path / "photos"))
-    for label in ("blue", "green", "red"):
-        (photos / label).rename(photos / f"my {label}")
-    build(str(photos), tiny_model, tmp_path / "index")
+    for label in unknown:
+        (own_colour_folder / label).rename(own_colour_folder / f"my {label}")
+    build(str(own_colour_folder), tiny_model, tmp_path / "index")
     make_probe(tmp_path / "index")
     with run(index=tmp_path / "index") as service:
         page = browse(service.url)
         assert page.locator("#by").input_value() == "items"
         page.set_input_files("#file", file("sky.png", picture("blue")))
-        expect(page.locator("#status")).to_contain_text("sky.png: my blue", timeout=60_000)
+        name = "my blue" if "blue" in unknown else "blue"
+        expect(page.locator("#status")).to_contain_text(f"sky.png: {name}", timeout=60_000)
+
+
+@pytest.mark.browser
+def test_a_label_that_was_added_after_the_probe_was_fitted_is_a_label_the_network_does_not_know(
+    run: Run, browse: Browse, probed_index: Path, tmp_path: Path
+) -> None:
+    index = Path(shutil.copytree(probed_index, tmp_path / "index"))
+    (tmp_path / "more" / "pink").mkdir(parents=True)
+    coloured("red", 950).save(tmp_path / "more" / "pink" / "0.png")
+    add(index, [str(tmp_path / "more")])
+    with run(index=index) as service:
+        info = service.client.get("/info").json()
+        assert "pink" not in info["index"]["probe"]["labels"]
+        assert "pink" in info["index"]["labels"]
+        page = browse(service.url)
+        assert page.locator("#by").input_value() == "items"
+        page.set_input_files("#file", file("sky.png", picture("blue")))
+        expect(page.locator("#status")).to_contain_text("sky.png: blue", timeout=60_000)
+
+
+@pytest.mark.browser
+def test_a_network_with_more_classes_than_the_index_has_labels_knows_the_labels(
+    run: Run, browse: Browse, probed_index: Path, tmp_path: Path
+) -> None:
+    index = Path(shutil.copytree(probed_index, tmp_path / "index"))
+    remove(index, labels=["red"])
+    with run(index=index) as service:
+        page = browse(service.url)
+        assert page.locator("#by").input_value() == "classes"
+
+
+@pytest.mark.browser
+def test_without_a_probe_unknown_labels_are_named_by_the_networks_classes(
+    run: Run, browse: Browse, tiny_index: Path, tmp_path: Path
+) -> None:
+    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
+    (tmp_path / "more" / "pink").mkdir(parents=True)
+    coloured("red", 950).save(tmp_path / "more" / "pink" / "0.png")
+    add(index, [str(tmp_path / "more")])
+    with run(index=index) as service:
+        page = browse(service.url)
+        with page.expect_response(lambda response: "/classify?" in response.url) as classified:
+            page.set_input_files("#file", file("sky.png", picture("blue")))
+        assert classified.value.json()["by"] == "classes"
+        page.wait_for_selector("#bars li")
+        assert page.locator("#by-choice").is_hidden()
 
 
 @pytest.mark.browser

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from indexer.reports.collection.findings import CollectionReport
+from indexer.reports.collection.findings import CollectionReport, TrainingFacts
 
 
 def made_up_report(**figures: Any) -> CollectionReport:
@@ -19,7 +19,8 @@ def made_up_report(**figures: Any) -> CollectionReport:
         "num_sampled": 100,
         "num_judged": 100,
         "queries": None,
-        "trained_on": "none",
+        "trained_on": "unknown",
+        "training": TrainingFacts(data="photos", num_train=None, init=None, num_shared_labels=0),
         "num_left_out_queries": 0,
         "accuracies": [],
         "best": None,

@@ -23,9 +23,12 @@ METRICS = {"top1": 0.75, "num_images": 4}
 Measured = tuple[Sample, ModelCard, LeftOutAnswers]
 
 
-def measured(directory: Path, data: dict[str, int]) -> Measured:
+def measured(directory: Path, data: dict[str, int], part: str = "") -> Measured:
     features, labels = clusters(2, 20)
-    write_collection(directory, features, labels, classes=CLASSES, data=data, metrics=METRICS)
+    paths = [f"{part}{label}/{number}.png" for number, label in enumerate(labels)]
+    write_collection(
+        directory, features, labels, classes=CLASSES, data=data, metrics=METRICS, paths=paths
+    )
     index, sample, card = open_sample(directory)
     answers = answer_left_out(index, sample)
     assert answers is not None
@@ -51,14 +54,29 @@ def test_shares_and_chance_are_counted_on_the_same_images() -> None:
     assert part.network is None
 
 
-def test_items_that_the_network_did_not_see_come_first_with_its_own_top1(tmp_path: Path) -> None:
+def test_items_that_training_held_out_come_first_with_the_networks_own_top1(tmp_path: Path) -> None:
     sample, card, answers = measured(tmp_path / "i", {"num_train": 16, "num_held_out": 4})
     parts = measure_parts(card, sample, answers.folds, answers.probe, answers.votes, None)
-    assert [(part.part, part.num_images) for part in parts] == [("unseen", 4), ("items", 20)]
+    assert [(part.part, part.num_images) for part in parts] == [("held-out", 4), ("items", 20)]
     network = top1_of(parts[0], "network")
     assert network is not None
     assert network.value == 0.75
     assert best_method(parts) == "probe"  # the features are easy, and the probe comes before votes
+
+
+def test_if_training_held_out_all_items_they_are_the_only_part(tmp_path: Path) -> None:
+    data = {"num_train": 80, "num_held_out": 20}
+    sample, card, answers = measured(tmp_path / "i", data, "val/")
+    parts = measure_parts(card, sample, answers.folds, answers.probe, answers.votes, None)
+    assert [(part.part, part.num_images) for part in parts] == [("held-out", 20)]
+    assert top1_of(parts[0], "network") == share_of(3, 4)
+
+
+def test_if_the_network_was_trained_on_all_items_there_is_no_held_out_part(tmp_path: Path) -> None:
+    data = {"num_train": 20, "num_held_out": 4}
+    sample, card, answers = measured(tmp_path / "i", data, "train/")
+    parts = measure_parts(card, sample, answers.folds, answers.probe, answers.votes, None)
+    assert [part.part for part in parts] == ["items", "network"]
 
 
 def test_if_it_is_unknown_what_the_network_saw_its_top1_is_not_compared(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def card(**data: Any) -> ModelCard:
 
 def part(network: int | None, probe: int) -> Accuracies:
     return Accuracies(
-        part="unseen",
+        part="held-out",
         num_images=100,
         network=None if network is None else share_of(network, 100),
         probe=share_of(probe, 100),

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from indexer.reports.collection.answers import answer_left_out
 from tests.indexer.items import clusters
@@ -21,6 +22,27 @@ def test_neighbours_and_probe_answer_for_each_item(tmp_path: Path) -> None:
     for metric, labels in answers.neighbour_labels.items():
         expected = np.mean(labels[:, :6] == sample.labels[:, None])
         assert answers.precisions[metric] == expected
+
+
+def test_the_precision_of_the_nearest_is_known_for_each_label(tmp_path: Path) -> None:
+    features, labels = clusters(3, 60)
+    features[2::6] = features[0::6] + 0.01  # half of label 2 looks like label 0
+    labels[1] = "alone"
+    index, sample, _ = open_sample(write_collection(tmp_path / "index", features, labels))
+    answers = answer_left_out(index, sample)
+    assert answers is not None
+    assert sample.names == ("alone", "label 0", "label 1", "label 2")
+    for metric, shares in answers.label_precisions.items():
+        nearest = answers.neighbour_labels[metric][:, :6]
+        expected = [
+            np.mean([nearest[item] == label for item in np.flatnonzero(sample.labels == label)])
+            for label in (1, 2, 3)
+        ]
+        assert shares[0] is None  # its only item is not judged
+        assert shares[1:] == pytest.approx(expected)
+        assert shares[2] is not None
+        assert shares[3] is not None
+        assert shares[2] > 0.9 > 0.7 > shares[3]
 
 
 def test_neighbours_are_judged_only_for_items_whose_label_another_item_has(

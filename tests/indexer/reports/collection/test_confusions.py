@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from indexer.metrics import Metric
 from indexer.reports.collection.confusions import (
     NUM_EXAMPLES,
     confused_pairs,
@@ -47,14 +48,28 @@ def test_a_pair_has_only_a_few_examples() -> None:
 
 def test_recall_and_precision_are_read_from_the_matrix() -> None:
     matrix = confusion_matrix(LABELS, ANSWERS, np.ones(6, bool), 3)
-    figures = label_figures({"cat": 3, "dog": 2, "owl": 1, "yak": 0}, NAMES, matrix)
+    figures = label_figures({"cat": 3, "dog": 2, "owl": 1, "yak": 0}, NAMES, matrix, {})
     recalls = [one.recall for one in figures]
     assert recalls == [pytest.approx(1 / 3), 0.5, 1, None]
     assert figures[1].precision == pytest.approx(1 / 3)
 
 
+def test_each_label_has_its_own_precision_of_the_nearest() -> None:
+    precisions: dict[Metric, list[float | None]] = {
+        "euclidean": [0.5, None, 1.0],
+        "cosine": [0.25, None, 0.75],
+    }
+    figures = label_figures({"owl": 1, "cat": 3, "dog": 1, "yak": 1}, NAMES, None, precisions)
+    assert [one.precision_at_nearest for one in figures] == [
+        {"euclidean": 1.0, "cosine": 0.75},
+        {"euclidean": 0.5, "cosine": 0.25},
+        {"euclidean": None, "cosine": None},
+        {"euclidean": None, "cosine": None},
+    ]
+
+
 def test_a_label_is_small_below_ten_images_or_a_quarter_of_the_median() -> None:
     counts = {"a": 100, "b": 120, "c": 24, "d": 26, "e": 110}
-    assert [one.label for one in label_figures(counts, (), None) if one.is_small] == ["c"]
-    few = label_figures({"a": 9, "b": 10, "c": 12}, (), None)
+    assert [one.label for one in label_figures(counts, (), None, {}) if one.is_small] == ["c"]
+    few = label_figures({"a": 9, "b": 10, "c": 12}, (), None, {})
     assert [one.label for one in few if one.is_small] == ["a"]

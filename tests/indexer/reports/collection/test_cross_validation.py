@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.learned.logistic_regression import fit_logistic, rotate, scale
 from indexer.reports.collection import cross_validation
 from indexer.reports.collection.cross_validation import (
     Settings,
@@ -17,6 +16,7 @@ from indexer.reports.collection.cross_validation import (
 )
 from indexer.storage.index import Index
 from tests.indexer.items import clusters, make_index, stand_in_model
+from training.logistic_regression import fit_logistic, rotate, scale
 from training.progress import Bar
 
 SETTINGS: Settings = ("standard", 1e-2)

@@ -17,7 +17,9 @@ def test_planted_wrong_labels_of_digits_are_listed_first() -> None:
     )
     nearest = NearestNeighbors(n_neighbors=26).fit(pixels).kneighbors(return_distance=False)
     suspicion = find_mislabelled(labels, probabilities, labels[nearest])
-    assert share_found(suspicion.scores, is_planted) > 0.95 > GOAL
+    share = share_found(suspicion.scores, is_planted)
+    assert share is not None
+    assert share > 0.95 > GOAL
     assert suspicion.is_suspected[is_planted].mean() > 0.5
     assert suspicion.is_suspected[~is_planted].mean() < 0.01
     found = suspicion.is_suspected & is_planted

@@ -1,9 +1,10 @@
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from indexer.reports.collection.page import to_html, write_page
+from indexer.reports.collection.page import check_page_file, to_html, write_page
 from indexer.reports.collection_report import report_collection
 from indexer.storage.index import Index
 from tests.indexer.items import clusters
@@ -82,5 +83,45 @@ def test_a_folder_or_a_file_in_the_index_is_refused(tmp_path: Path) -> None:
     report, index = report_collection(directory), Index.open(directory)
     with pytest.raises(UserError, match=r"needs the name of a file, got the folder"):
         write_page(index, report, tmp_path)
-    with pytest.raises(UserError, match=r"cannot be written into the index"):
-        write_page(index, report, directory / "report.html")
+    before = sorted(directory.iterdir())
+    for name in ("report.html", "new/report.html"):
+        with pytest.raises(UserError, match=r"cannot be written into the index"):
+            write_page(index, report, directory / name)
+    assert sorted(directory.iterdir()) == before
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: Callable[[Path], Path]
+) -> None:
+    directory = clear_collection(tmp_path / "index")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    files = [
+        tmp_path,
+        directory / "report.html",
+        tmp_path / "file" / "report.html",
+        tmp_path / f"{'long' * 100}.html",
+        read_only(tmp_path / "folder") / "report.html",
+    ]
+    monkeypatch.setattr(
+        "indexer.reports.collection_report.take_sample",
+        lambda *_: pytest.fail("the measurement began"),
+    )
+    for file in files:
+        with pytest.raises(UserError, match=r"; pass another --out|; pass --out FILE\.html"):
+            report_collection(directory, file, queries="missing")
+
+
+def test_the_check_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    index = Index.open(clear_collection(tmp_path / "index"))
+    out = tmp_path / "out" / "report.html"
+    check_page_file(index, out)
+    assert [*out.parent.iterdir()] == []
+    out.write_text("earlier")
+    check_page_file(index, out)
+    assert out.read_text() == "earlier"
+
+
+def test_the_page_says_which_commands_make_it_and_serve_the_index(page: str) -> None:
+    assert "This page needs no other file. To make it again, run: lookalike report " in page
+    assert "index --out FILE.html. To search the images, run: lookalike serve " in page

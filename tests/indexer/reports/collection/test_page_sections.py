@@ -89,6 +89,25 @@ def test_labels_with_too_few_images_come_first_and_the_table_is_limited(index: I
     assert "4 (too few)" in html
 
 
+def test_the_table_of_labels_shows_the_precision_of_the_nearest_by_the_better_distance(
+    index: Index,
+) -> None:
+    cat = LabelFigures(
+        label="cat",
+        num_items=50,
+        is_small=False,
+        recall=0.5,
+        precision=0.75,
+        precision_at_nearest={"euclidean": 0.123, "cosine": 0.456},
+    )
+    html = content(index, made_up_report(labels=[cat], better_metric="cosine"), "labels")
+    assert "right among the 6 nearest" in html
+    assert "by cosine distance. A label with fewer than 7 images cannot reach 100 %." in html
+    assert "<td>75.0%</td><td>45.6%</td></tr>" in html
+    html = content(index, made_up_report(labels=[cat]), "labels")
+    assert "<td>75.0%</td><td>-</td></tr>" in html
+
+
 def test_copies_with_different_labels_are_shown_together(index: Index) -> None:
     other = ItemName(id=2, path="b/1.png", label="dog")
     html = content(index, made_up_report(conflicts=[[ITEM, other]] * 8), "conflicts")

@@ -3,13 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.reports.collection.sample import classes_are_labels
 from tests.indexer.items import clusters
 from tests.indexer.reports.collection.collections import open_sample, write_collection
-from training.data.datasets import split
-from training.data.examples import Example
-
-CLASSES = ("label 0", "label 1")
 
 
 def test_each_image_is_taken_once_and_unlabelled_items_are_left_out(tmp_path: Path) -> None:
@@ -55,53 +50,28 @@ def test_of_too_many_labels_the_most_frequent_are_taken(
     assert len(sample.rows) == 20
 
 
-def test_a_network_with_other_classes_saw_none_of_the_items(tmp_path: Path) -> None:
-    _, sample, card = open_sample(write_collection(tmp_path / "index", *clusters(2, 10)))
-    assert sample.trained_on == "none"
-    assert not classes_are_labels(card, sample.names)
-
-
-def test_the_items_that_training_held_out_are_unseen(tmp_path: Path) -> None:
-    features, labels = clusters(2, 20)
-    data = {"num_train": 16, "num_held_out": 4}
-    directory = write_collection(tmp_path / "index", features, labels, classes=CLASSES, data=data)
-    index, sample, _ = open_sample(directory)
-    assert sample.trained_on == "some"
-    assert sample.is_unseen is not None
-    unseen = {index.text(row)[0] for row in sample.rows[sample.is_unseen]}
-    _, held_out = split(Example(f"{n:03}.png", label, b"") for n, label in enumerate(labels))
-    assert unseen == {example.path for example in held_out}
-
-
-def test_a_folder_of_held_out_images_is_unseen_except_copies_of_training_images(
-    tmp_path: Path,
+def test_the_sample_says_which_of_its_items_training_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    features, labels = clusters(2, 10)
-    paths = [f"{'val' if number > 6 else 'train'}/{number}.png" for number in range(10)]
+    monkeypatch.setattr("indexer.reports.collection.sample.MAX_ITEMS", 14)
+    features, labels = clusters(2, 20)
+    paths = [
+        f"{'val' if number > 12 else 'train'}/{label}/{number}.png"
+        for number, label in enumerate(labels)
+    ]
     directory = write_collection(
         tmp_path / "index",
         features,
         labels,
-        classes=CLASSES,
-        data={"num_train": 7, "num_held_out": 3},
+        classes=("label 0", "label 1"),
+        data={"name": "photos", "num_train": 13, "num_held_out": 7},
         paths=paths,
-        contents=[*range(9), 1],  # item 9 has the bytes of item 1
     )
     _, sample, _ = open_sample(directory)
-    assert sample.is_unseen is not None
-    assert sample.rows[sample.is_unseen].tolist() == [7, 8]
-
-
-@pytest.mark.parametrize(
-    "data", [{}, {"num_train": 90, "num_held_out": 20}, {"num_train": 16, "validation": "other"}]
-)
-def test_if_the_numbers_do_not_fit_it_is_unknown_what_the_network_saw(
-    tmp_path: Path, data: dict[str, object]
-) -> None:
-    features, labels = clusters(2, 20)
-    directory = write_collection(tmp_path / "index", features, labels, classes=CLASSES, data=data)
-    _, sample, _ = open_sample(directory)
-    assert (sample.is_unseen, sample.trained_on) == (None, "unknown")
+    assert (len(sample.rows), sample.trained_on) == (14, "some")
+    assert sample.is_held_out is not None
+    assert sample.is_held_out.any()
+    assert sample.is_held_out.tolist() == [row > 12 for row in sample.rows]
 
 
 def test_an_index_without_labels_gives_an_empty_sample(tmp_path: Path) -> None:

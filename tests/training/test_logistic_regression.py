@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from indexer.learned.logistic_regression import fit_linear, fit_logistic, rotate, scale
-from indexer.learned.probe import SCALINGS, Scaling
 from indexer.metrics import unit
 from tests.indexer.items import clusters
 from tests.indexer.learned.scikit_learn import expected_probabilities
+from training.logistic_regression import (
+    SCALINGS,
+    Scaling,
+    fit_linear,
+    fit_logistic,
+    rotate,
+    scale,
+)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
