@@ -128,8 +128,9 @@ def test_if_no_image_can_be_read_the_last_line_says_so(
         file.write_bytes(b"")
     done = run("train", own_colour_folder, "--out", tmp_path / "model", *QUICK)
     assert (done.status, done.out) == (1, "")
-    progress, complaint = done.err.splitlines()
+    progress, settings, complaint = done.err.splitlines()
     assert progress.startswith("Training on")
+    assert settings.startswith("Settings for 15 images: class_balance=0.5")
     assert complaint.startswith("lookalike: ")
     assert "has no readable image" in complaint
 
@@ -245,9 +246,8 @@ def test_imagenets_weights_that_are_not_available_are_refused_with_the_ways_out(
     absent = tmp_path / "alexnet-01234567.pth"
     monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", str(absent))
     complaint = (
-        f"LOOKALIKE_WEIGHTS_URL names {absent}, which does not exist; run the command again to "
-        "continue, set LOOKALIKE_WEIGHTS_URL to a mirror or to a file, or train from scratch with "
-        "--init none"
+        f"LOOKALIKE_WEIGHTS_URL names {absent}, which does not exist; "
+        "correct LOOKALIKE_WEIGHTS_URL, or unset it to use torchvision's server"
     )
     out = tmp_path / "model"
     assert_is_refused(run("train", colour_folder, "--out", out, "--init", "imagenet"), complaint)
@@ -309,8 +309,8 @@ def test_a_disk_too_full_for_the_checkpoint_gives_one_line_that_names_it(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (done.status, done.out) == (1, "")
-    training, epoch, complaint = done.err.splitlines()
-    assert (training[:8], epoch[:5]) == ("Training", "Epoch")
+    training, settings, epoch, complaint = done.err.splitlines()
+    assert (training[:8], settings[:8], epoch[:5]) == ("Training", "Settings", "Epoch")
     assert complaint == (
         f"lookalike: {out / CHECKPOINT_FILE}: File too large; "
         "free some disk space, and run the command again"

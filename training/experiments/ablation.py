@@ -31,7 +31,8 @@ from training.files import TEMPORARY_SUFFIX, write_atomically
 from training.learning.checkpoint import CHECKPOINT_FILE, DivergenceError, TrainingError
 from training.learning.log import LOG_FILE, read_log
 from training.learning.recipe import WITHOUT_EFFECT, RecipeError
-from training.learning.request import Request, requested_recipe
+from training.learning.recipe_choice import requested_recipe
+from training.learning.request import Request
 from training.learning.session import CACHE_FOLDER, train
 from training.learning.training_images import request_fingerprint
 from training.network.model import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ModelCard

@@ -1,11 +1,15 @@
 """Momentum SGD, with the update of the paper or the update of torch."""
 
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from training.learning.recipe import Recipe
+
+OldLayers = Literal["none", "hidden", "all"]
+"""The layers that begin with the weights of another network: none, all but the last, or all."""
 
 
 class ScalingSGD(torch.optim.SGD):
@@ -15,18 +19,24 @@ class ScalingSGD(torch.optim.SGD):
     """The divisor. The fused update reads this attribute, as it does with torch.amp.GradScaler."""
 
 
-def build_optimizer(network: nn.Module, recipe: Recipe) -> ScalingSGD:
+def build_optimizer(
+    network: nn.Module, recipe: Recipe, old_layers: OldLayers = "none"
+) -> ScalingSGD:
     """The optimizer of a network's parameters. Each update passes over their memory once.
 
     If `decay_biases` is false, only the weights of convolutions and fully connected layers decay.
+    `old_layers` are the layers to which `old_layers_rate` and `frozen_epochs` apply.
     """
-    parameters = list(network.parameters())
-    weights = [parameter for parameter in parameters if parameter.ndim > 1]
-    others = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": recipe.weight_decay if recipe.decay_biases else 0.0},
-    ]
+    groups = []
+    for is_old, does_decay in product((False, True), (True, False)):
+        members = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if _is_old(name, old_layers) == is_old and (parameter.ndim > 1) == does_decay
+        ]
+        decay = recipe.weight_decay if does_decay or recipe.decay_biases else 0.0
+        if members:
+            groups.append({"params": members, "weight_decay": decay, "is_old": is_old})
     return ScalingSGD(
         groups,
         lr=recipe.learning_rate,
@@ -34,6 +44,10 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> ScalingSGD:
         nesterov=recipe.nesterov,
         fused=True,
     )
+
+
+def _is_old(name: str, old_layers: OldLayers) -> bool:
+    return old_layers == "all" or (old_layers == "hidden" and not name.startswith("output."))
 
 
 def load_optimizer(optimizer: ScalingSGD, state: dict[str, Any]) -> None:
@@ -47,8 +61,10 @@ def load_optimizer(optimizer: ScalingSGD, state: dict[str, Any]) -> None:
         group["weight_decay"] = decay
 
 
-def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
-    """Set the learning rate of the next step.
+def set_rate(
+    optimizer: ScalingSGD, rate: float, recipe: Recipe, *, is_frozen: bool = False
+) -> None:
+    """Set the learning rate of the next step. Old layers have a lower rate, or 0 if `is_frozen`.
 
     If `rate_in_velocity` is true, the momentum is set too, so that the update is that of the paper.
     Section 5 prints the update v <- m v - rate (g + decay w), w <- w + v. torch stores
@@ -56,10 +72,13 @@ def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
     equals the printed update of v. So the velocity v stays the same when the rate changes.
     """
     for group in optimizer.param_groups:
-        if recipe.rate_in_velocity and recipe.momentum and rate:
+        share = 1.0
+        if group.get("is_old"):  # checkpoints of earlier versions do not have this key
+            share = 0.0 if is_frozen else recipe.old_layers_rate
+        if recipe.rate_in_velocity and recipe.momentum and rate * share:
             # With a momentum of 0, torch would keep no velocity at all.
-            group["momentum"] = max(recipe.momentum * group["lr"] / rate, 1e-30)
-        group["lr"] = rate
+            group["momentum"] = max(recipe.momentum * group["lr"] / (rate * share), 1e-30)
+        group["lr"] = rate * share
 
 
 def clip_and_update(optimizer: ScalingSGD, max_gradient_norm: float) -> None:

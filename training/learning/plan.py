@@ -19,6 +19,7 @@ from torch import Tensor
 from training.data.images import Pixels
 from training.learning.checkpoint import CHECKPOINT_FILE
 from training.learning.distributed import Workers
+from training.learning.optimizer import OldLayers
 from training.learning.recipe import Recipe
 from training.network.alexnet import Architecture
 
@@ -69,6 +70,14 @@ class Plan:
     tower_devices: Sequence[str] = ()
     """The two devices with one tower each. If this is empty, the whole network is on one device."""
     has_tensorboard: bool = False
+
+    @property
+    def old_layers(self) -> OldLayers:
+        """The layers that begin with the weights of another network."""
+        if self.initial is None:
+            return "none"
+        is_output_new = not any(name.startswith("output.") for name in self.initial)
+        return "hidden" if is_output_new else "all"
 
     @property
     def checkpoint_file(self) -> Path:

@@ -91,6 +91,10 @@ class Recipe:
     batch uses one of the two, at random."""
     batch_size: Annotated[int, Range(1, 65536)] = 128
     """Number of images per step, over all processes (section 5)."""
+    class_balance: Annotated[float, Range(0, 1)] = 0.0
+    """How far the classes are balanced. An epoch contains images of a class in proportion to its
+    size to the power of 1 - class_balance: 0 means every image once, 0.5 is square-root sampling
+    (Mahajan et al. 2018), and 1 means equally many images of each class."""
     epochs: Annotated[int, Range(1, 10_000)] = 90
     """Passes over the training images (section 5). A `plateau` run can end earlier."""
     learning_rate: Annotated[float, Range(1e-8, 100)] = 0.01
@@ -121,6 +125,15 @@ class Recipe:
     max_gradient_norm: Annotated[float, Range(0, 1e6)] = 0.0
     """Upper bound of the norm of the gradient of all parameters together. If the norm is larger,
     the gradient is scaled down to this norm (Pascanu et al. 2013). 0 means no bound."""
+    last_layer: Literal["random", "probe"] = "random"
+    """For --init with other classes: the first weights of the new last layer. `probe`: the weights
+    of a logistic regression on the features of the training images (Kumar et al. 2022)."""
+    old_layers_rate: Annotated[float, Range(0, 1)] = 1.0
+    """For --init: the learning rate of the layers that begin with old weights, as a share of
+    `learning_rate` (Howard and Ruder 2018, section 3.2)."""
+    frozen_epochs: Annotated[int, Range(0, 10_000)] = 0
+    """For --init: number of epochs in which only the new last layer is trained (Howard and Ruder
+    2018, section 3.3)."""
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0
     """Share of an image's label that is spread evenly over all classes (Szegedy et al. 2016,
     section 7)."""

@@ -1,4 +1,4 @@
-"""Request: a training run that the user asks for, and the recipe that follows from it."""
+"""Request: a training run that the user asks for, and the network that it starts from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from training.data.datasets import Dataset, open_dataset
 from training.files import file_sha256
 from training.learning.plan import SHAPE_SETTINGS
-from training.learning.recipe import RECIPES, Recipe, RecipeError, contrast
+from training.learning.recipe import RecipeError
 from training.network.alexnet import Architecture
 from training.network.export import load_network
 from training.network.importing import NUM_IMAGENET_CLASSES, default_names, read_network
@@ -103,42 +102,3 @@ def load_initial_model(init: str | Path | None) -> InitialModel | None:
         model_id, num_classes = file_sha256(file), network.architecture.num_classes
         names = default_names(num_classes) if num_classes == NUM_IMAGENET_CLASSES else ()
     return InitialModel(str(init), model_id, names, network.architecture, network.state_dict())
-
-
-def requested_recipe(request: Request) -> Recipe:
-    """The recipe that a run of this request will follow; raises UserError."""
-    dataset = open_dataset(request.data)
-    initial = load_initial_model(request.init)
-    return build_recipe(request, dataset, initial)
-
-
-def build_recipe(request: Request, dataset: Dataset, initial: InitialModel | None) -> Recipe:
-    """The recipe of a request, with the settings that the data and the initial model need.
-
-    Raises RecipeError for a setting that is unknown, out of range, or in conflict with the model.
-    """
-    if initial is None:
-        return apply_settings(request, dataset.recipe_defaults)
-    shapes = initial.shapes
-    recipe = apply_settings(request, {**dataset.recipe_defaults, **shapes})
-    if differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]:
-        raise RecipeError(
-            f"{initial.name} has {contrast(shapes, recipe.as_dict(), differing)}; "
-            "leave these settings out, or train without --init"
-        )
-    return recipe
-
-
-def apply_settings(request: Request, defaults: Mapping[str, Any]) -> Recipe:
-    """The named recipe, overridden by `defaults`, and then by the request's own settings.
-
-    Raises RecipeError.
-    """
-    if request.recipe not in RECIPES:
-        raise RecipeError(f"the recipe must be one of {', '.join(RECIPES)}; got {request.recipe}")
-    recipe = replace(RECIPES[request.recipe](), **defaults)
-    if request.epochs is not None:
-        recipe = replace(recipe, epochs=request.epochs)
-    if request.image_size is not None:
-        recipe = replace(recipe, image_size=request.image_size)
-    return recipe.with_settings(request.settings)

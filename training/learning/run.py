@@ -16,6 +16,7 @@ from training.learning.checkpoint import (
     write_checkpoint,
 )
 from training.learning.distributed import Workers, synchronize_batch_norms
+from training.learning.last_layer import fit_last_layer
 from training.learning.log import Epoch
 from training.learning.optimizer import build_optimizer, load_optimizer
 from training.learning.plan import Plan, executed_recipe, training_device
@@ -69,7 +70,7 @@ class Run:
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
         )
-        self.optimizer = build_optimizer(self.network, plan.recipe)
+        self.optimizer = build_optimizer(self.network, plan.recipe, plan.old_layers)
         self.schedule = Schedule(plan.recipe)
         self.log: list[Epoch] = []
         self.position = Position()
@@ -87,6 +88,8 @@ class Run:
         network.set_preprocessing(statistics)
         if plan.initial:
             network.load_state_dict(plan.initial, strict=False)
+        if plan.old_layers == "hidden" and recipe.last_layer == "probe":
+            fit_last_layer(network.to(device), plan.train)
         return cls(plan, workers, network, torch.from_numpy(statistics.colour_axes).float())
 
     @classmethod

@@ -12,7 +12,8 @@ from training.learning.evaluation import evaluate
 from training.learning.log import check_tensorboard
 from training.learning.plan import Plan, architecture_of, executed_recipe
 from training.learning.recipe import Recipe, RecipeError
-from training.learning.request import InitialModel, Request, build_recipe, load_initial_model
+from training.learning.recipe_choice import ChosenRecipe, choose_recipe
+from training.learning.request import InitialModel, Request, load_initial_model
 from training.learning.trainer import train_network
 from training.learning.training_images import (
     DecodedImages,
@@ -50,13 +51,14 @@ def train(request: Request) -> Result:
             check_tensorboard()
         dataset = open_dataset(request.data)
         initial = load_initial_model(request.init)
-        recipe = build_recipe(request, dataset, initial)
         selection = select_examples(request, dataset)
+        chosen = choose_recipe(request, dataset, initial, len(selection.train))
+        recipe = chosen.recipe
         architecture = _choose_architecture(recipe, initial, len(selection.class_names))
         _check_before_decoding(request, recipe, architecture)
         if workers.is_first:
             request.out.mkdir(parents=True, exist_ok=True)
-            _print_start(selection, recipe)
+            _print_start(selection, chosen)
         cache = request.cache or request.out / CACHE_FOLDER
         images = decode_selection(request, selection, recipe.image_size, cache, workers)
         plan = Plan(
@@ -72,9 +74,8 @@ def train(request: Request) -> Result:
         )
         network = train_network(plan, workers, resume=request.resume)
         if workers.is_first:
-            _save(
-                network, selection.class_names, plan, workers, _describe(request, images, initial)
-            )
+            data = _describe(request, images, initial) | {"sized_settings": chosen.sized}
+            _save(network, selection.class_names, plan, workers, data)
             plan.checkpoint_file.unlink(missing_ok=True)
             if request.cache is None:
                 shutil.rmtree(cache)
@@ -127,12 +128,16 @@ def _check_before_decoding(request: Request, recipe: Recipe, architecture: Archi
         check_checkpoint(checkpoint, recipe)
 
 
-def _print_start(selection: Selection, recipe: Recipe) -> None:
+def _print_start(selection: Selection, chosen: ChosenRecipe) -> None:
+    recipe, num_images = chosen.recipe, len(selection.train)
     console.print(
-        f"Training on {len(selection.train):,} images of {len(selection.class_names)} classes, "
+        f"Training on {num_images:,} images of {len(selection.class_names)} classes, "
         f"{len(selection.held_out):,} held out; "
         f"{recipe.image_size} pixels, {recipe.epochs} epochs"
     )
+    if chosen.sized:
+        values = ", ".join(f"{name}={value}" for name, value in chosen.sized.items())
+        console.print(f"Settings for {num_images:,} images: {values}")
 
 
 def _describe(

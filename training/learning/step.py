@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.data.loader import batches, send
@@ -46,7 +47,7 @@ def read_batches(run: Run) -> Generator[Batch, None, None]:
     The canvases of the next batches are read in advance.
     """
     recipe, train, epoch, first = run.plan.recipe, run.plan.train, run.epoch, run.position.step
-    order = epoch_order(recipe, epoch, len(train.targets))  # (N,)
+    order = epoch_order(recipe, epoch, train.targets)  # (N,)
     left = order.split(recipe.batch_size)[first:]
     parts = [run.workers.part(len(chosen)) for chosen in left]
     own = [chosen[part.start : part.end] for chosen, part in zip(left, parts, strict=True)]  # (B,)
@@ -72,7 +73,7 @@ def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     """
     recipe = run.plan.recipe
     canvases, targets, draws = batch.canvases, batch.targets, batch.draws  # (B, R, R, 3), (B,)
-    set_rate(run.optimizer, rate, recipe)
+    set_rate(run.optimizer, rate, recipe, is_frozen=run.epoch < recipe.frozen_epochs)
     run.optimizer.zero_grad(set_to_none=True)
     torch.manual_seed(batch.dropout_seed)
     with run.autocast:
@@ -107,10 +108,39 @@ def cross_entropy(
     return torch.lerp(losses_for(mixture.others), losses_for(targets), mixture.share)
 
 
-def epoch_order(recipe: Recipe, epoch: int, num_images: int) -> Tensor:
-    """The positions of the training images in the order of an epoch, (num_images,)."""
+def epoch_order(recipe: Recipe, epoch: int, targets: Tensor) -> Tensor:
+    """The positions of the training images in the order of an epoch, (N,). `targets` is (N,).
+
+    Without `class_balance`, each image occurs once. With it, images of small classes can occur
+    several times, and some images of large classes are left out. These are others in each epoch.
+    """
     random = np.random.default_rng((recipe.seed, ORDER_STREAM, epoch))
-    return torch.from_numpy(random.permutation(num_images))
+    order = random.permutation(len(targets))
+    if not recipe.class_balance:
+        return torch.from_numpy(order)
+    by_class = order[np.argsort(targets.numpy()[order], kind="stable")]
+    sizes = np.bincount(targets.numpy())
+    chosen = [
+        np.resize(positions, count)
+        for positions, count in zip(
+            np.split(by_class, np.cumsum(sizes)[:-1]),
+            images_per_class(sizes, recipe.class_balance),
+            strict=True,
+        )
+    ]
+    return torch.from_numpy(random.permutation(np.concatenate(chosen)))
+
+
+def images_per_class(sizes: NDArray[np.int64], balance: float) -> NDArray[np.int64]:
+    """Number of images of each class in an epoch. `sizes` are the classes' numbers of images.
+
+    The total stays the same. With a balance of 0, every image occurs once. With 1, all classes get
+    the same number.
+    """
+    shares = np.where(sizes > 0, sizes.astype(np.float64) ** (1 - balance), 0)
+    ends = np.rint(np.cumsum(shares) / shares.sum() * sizes.sum())
+    counts: NDArray[np.int64] = np.diff(ends, prepend=0).astype(np.int64)
+    return counts
 
 
 def dropout_seed(recipe: Recipe, epoch: int, step: int, rank: int) -> int:

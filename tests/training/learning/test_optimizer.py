@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.learning.optimizer import (
+    OldLayers,
     build_optimizer,
     clip_and_update,
     load_optimizer,
@@ -134,6 +135,61 @@ def test_a_restored_optimizer_keeps_the_weight_decay_of_its_recipe() -> None:
     load_optimizer(restored, saved.state_dict())
     assert [group["weight_decay"] for group in restored.param_groups] == [0.25, 0.25]
     assert [group["lr"] for group in restored.param_groups] == [0.01, 0.01]
+
+
+class Pair(nn.Module):
+    """A hidden layer and an output layer, named as in AlexNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.output = nn.Linear(3, 3), nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("recipe", [paper(), modern()], ids=["paper", "modern"])
+@pytest.mark.parametrize(
+    ("old_layers", "is_frozen", "hidden_share", "output_share"),
+    [
+        ("none", False, 1.0, 1.0),
+        ("hidden", False, 0.25, 1.0),
+        ("hidden", True, 0.0, 1.0),
+        ("all", False, 0.25, 0.25),
+    ],
+)
+def test_old_layers_change_by_their_share_of_the_rate(
+    recipe: Recipe,
+    old_layers: OldLayers,
+    is_frozen: bool,
+    hidden_share: float,
+    output_share: float,
+) -> None:
+    recipe = dataclasses.replace(recipe, old_layers_rate=0.25, weight_decay=0.0)
+    network = Pair()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = build_optimizer(network, recipe, old_layers)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_rate(optimizer, 0.5, recipe, is_frozen=is_frozen)
+    optimizer.step()
+    step = 0.5 * (1 + recipe.momentum * recipe.nesterov)
+    for name, tensor in network.state_dict().items():
+        share = output_share if name.startswith("output.") else hidden_share
+        torch.testing.assert_close(before[name] - tensor, torch.full_like(tensor, share * step))
+
+
+@pytest.mark.parametrize("recipe", [paper(), modern()], ids=["paper", "modern"])
+def test_layers_that_were_frozen_change_afterwards(recipe: Recipe) -> None:
+    network = Pair()
+    before = network.hidden.weight.detach().clone()
+    optimizer = build_optimizer(network, recipe, "hidden")
+    changes = []
+    for is_frozen in (True, True, False, False):
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        set_rate(optimizer, 0.1, recipe, is_frozen=is_frozen)
+        optimizer.step()
+        changes.append(not torch.equal(network.hidden.weight, before))
+    assert changes == [False, False, True, True]
+    assert bool(torch.isfinite(network.hidden.weight).all())
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.5, 50.0])

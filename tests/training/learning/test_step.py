@@ -27,6 +27,7 @@ from training.learning.step import (
     cross_entropy,
     dropout_seed,
     epoch_order,
+    images_per_class,
     read_batches,
     train_step,
 )
@@ -146,7 +147,7 @@ def test_the_batches_left_in_an_epoch_are_the_same_from_any_step_on() -> None:
     run = begin()
     whole = list(read_batches(run))
     assert [batch.canvases[:, 0, 0, 0].tolist() for batch in whole] == [
-        chosen.tolist() for chosen in epoch_order(RECIPE, 0, 24).split(8)
+        chosen.tolist() for chosen in epoch_order(RECIPE, 0, TRAIN.targets).split(8)
     ]
     run.position.step = 2
     (last,) = read_batches(run)
@@ -218,8 +219,40 @@ def test_every_step_of_every_process_has_its_own_dropout() -> None:
 
 def test_every_epoch_of_every_seed_has_its_own_order() -> None:
     recipes = [dataclasses.replace(RECIPE, seed=seed) for seed in range(5)]
+    targets = torch.arange(100) % 3
     orders = [
-        tuple(epoch_order(recipe, epoch, 100).tolist()) for recipe in recipes for epoch in range(20)
+        tuple(epoch_order(recipe, epoch, targets).tolist())
+        for recipe in recipes
+        for epoch in range(20)
     ]
     assert len(set(orders)) == 100
     assert all(sorted(order) == list(range(100)) for order in orders)
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"), [(0.0, [90, 0, 10]), (0.5, [75, 0, 25]), (1.0, [50, 0, 50])]
+)
+def test_small_classes_occur_more_often_if_the_classes_are_balanced(
+    balance: float, expected: list[int]
+) -> None:
+    assert images_per_class(np.array([90, 0, 10]), balance).tolist() == expected
+    targets = torch.tensor([0] * 90 + [2] * 10)[torch.randperm(100)]
+    recipe = dataclasses.replace(RECIPE, class_balance=balance)
+    orders = [epoch_order(recipe, epoch, targets) for epoch in range(30)]
+    for order in orders:
+        assert torch.bincount(targets[order]).tolist() == expected
+        times = torch.bincount(order, minlength=100)
+        for name in (0, 2):  # the images of a class occur equally often, up to one
+            of_class = times[targets == name]
+            assert of_class.max() - of_class.min() <= 1
+    # What is left out in one epoch is used in another.
+    assert set(torch.cat(orders).tolist()) == set(range(100))
+
+
+def test_equally_large_classes_need_no_balancing() -> None:
+    targets = torch.arange(40) % 4
+    recipe = dataclasses.replace(RECIPE, class_balance=0.7)
+    assert sorted(epoch_order(recipe, 0, targets).tolist()) == list(range(40))
+    sizes = np.random.default_rng(0).integers(1, 1000, 50)
+    for balance in (0.0, 0.3, 1.0):
+        assert images_per_class(sizes, balance).sum() == sizes.sum()

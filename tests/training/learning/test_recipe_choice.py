@@ -1,0 +1,78 @@
+"""The recipe that follows from a request, its images and its initial model."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.learning.small_requests import (
+    make_request,
+    plan_of,
+    refusal,
+    refuse_to_decode,
+)
+from training.learning.recipe_choice import apply_settings, requested_recipe
+from training.learning.request import Request
+from training.learning.session import train
+
+
+def test_a_requests_settings_override_the_datas_and_these_the_recipes() -> None:
+    defaults = {"epochs": 12, "flip": False, "image_size": 67}
+    recipe = apply_settings(Request(data="x", out=Path("x")), defaults)
+    assert (recipe.epochs, recipe.flip, recipe.image_size) == (12, False, 67)
+    assert recipe.schedule == "cosine"
+    request = Request(
+        data="x",
+        out=Path("x"),
+        recipe="paper",
+        epochs=5,
+        image_size=128,
+        settings=("flip=true", "epochs=7"),
+    )
+    recipe = apply_settings(request, defaults)
+    assert (recipe.epochs, recipe.flip, recipe.image_size) == (7, True, 128)
+    assert recipe.schedule == "plateau"
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    message = refusal(lambda: train(make_request(colour_folder, tmp_path, recipe="best")))
+    assert message == "the recipe must be one of paper, modern; got best"
+
+
+def test_the_requested_recipe_is_the_one_that_the_run_follows(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [
+        make_request(colour_folder, tmp_path / "one"),
+        make_request("digits", tmp_path / "two", recipe="paper"),
+        make_request(colour_folder, tmp_path / "three", init=tiny_model, image_size=None),
+    ]
+    plans = [plan_of(requests[0]), plan_of(requests[2])]
+    refuse_to_decode(monkeypatch)
+    recipes = [requested_recipe(request) for request in requests]
+    assert [recipes[0], recipes[2]] == [plan.recipe for plan in plans]
+    assert not recipes[1].flip  # as the digits need
+    assert recipes[2].image_size == 67  # as the initial model has
+
+
+def test_an_initial_model_decides_the_shapes_and_conflicting_settings_are_refused(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    paper = make_request(colour_folder, out, init=tiny_model, recipe="paper", image_size=None)
+    recipe = plan_of(paper).recipe
+    assert (recipe.normalization, recipe.image_size, recipe.mean) == ("batch", 67, "channel")
+    conflicting = make_request(
+        colour_folder,
+        tmp_path / "other",
+        init=tiny_model,
+        image_size=83,
+        settings=("normalization=none",),
+    )
+    assert refusal(lambda: train(conflicting)) == (
+        f"{tiny_model} has normalization=batch, image_size=67, "
+        "not normalization=none, image_size=83; "
+        "leave these settings out, or train without --init"
+    )
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,52 @@
+"""The settings of the recipe `modern` that follow from the number of training images.
+
+The recipe was chosen on 9,469 images. On fewer images, its 80 epochs are too few steps, and its
+batches of 128 give too few updates. The values here were chosen on subsets of Imagenette by
+benchmarks/small_collections.py. docs/results.md compares them with a search over the recipe.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from training.learning.recipe import Recipe, modern
+
+NUM_LARGE = 9000
+"""From this number of images on, the recipe is used as it is."""
+NUM_MEDIUM = 2000
+"""From this number of images on, batches have 64 images, otherwise 32."""
+NUM_SEEN = 50_000
+"""Number of images that a short run sees, over all epochs. Larger collections see more."""
+MAX_EPOCHS = 400
+WARMUP_SHARE = 0.05
+"""Share of the epochs in which the learning rate rises."""
+SMALL_IMAGE_SIZE = 128
+"""Side of the square for small collections, in pixels. A step is three times as fast as with 224
+pixels, so a run of the same time has three times as many steps."""
+
+
+def sized_settings(
+    recipe: Recipe, num_images: int, fixed: Collection[str], *, is_fine_tuned: bool
+) -> dict[str, Any]:
+    """The settings that suit a number of training images, except for those in `fixed`.
+
+    `recipe` has the values of the fixed settings. The learning rate and the warm-up follow from the
+    batch size and the epochs, even if these are fixed.
+    """
+
+    def choose(name: str, value: Any) -> None:
+        if name not in fixed:
+            settings[name] = value
+
+    settings: dict[str, Any] = {}
+    choose("class_balance", 0.5)
+    if num_images >= NUM_LARGE:
+        return settings
+    choose("image_size", SMALL_IMAGE_SIZE)
+    choose("batch_size", 64 if num_images >= NUM_MEDIUM else 32)
+    choose("epochs", max(recipe.epochs, min(MAX_EPOCHS, round(NUM_SEEN / num_images))))
+    sized = replace(recipe, **settings)
+    rate = recipe.learning_rate * (sized.batch_size / modern().batch_size) ** 0.5
+    choose("learning_rate", round(rate, 4))
+    choose("warmup_epochs", round(WARMUP_SHARE * sized.epochs, 2))
+    return settings
