@@ -16,30 +16,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
-import numpy as np
-import torch
-from filelock import FileLock, Timeout
-
 from benchmarks.record import record
-from training.data.cache import cached_canvases
-from training.data.datasets import class_names, open_dataset
-from training.devices import best_device
-from training.files import write_atomically
-from training.learning.distributed import Workers
-from training.learning.evaluation import evaluate
-from training.learning.plan import Plan, Split, architecture_of
+from benchmarks.subsets import choose, kept_or_measured, read_splits, train_and_score
+from training.learning.plan import Split, architecture_of
 from training.learning.recipe import Recipe, modern
 from training.learning.sized_settings import sized_settings
-from training.learning.trainer import keep_freed_memory, train_network
-from training.parallel import num_cores
-
-NUM_VALIDATED = 50
-"""Number of held-out images that are scored after each epoch. All are scored at the end."""
+from training.learning.trainer import keep_freed_memory
 
 
 def main() -> None:
@@ -53,8 +40,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--minutes", type=float, default=600, help="start no run after this time")
     arguments = parser.parse_args()
-    arguments.workdir.mkdir(parents=True, exist_ok=True)
-    train, held_out = read_splits(arguments.data, arguments.image_size, arguments.workdir)
+    train, held_out, _ = read_splits(arguments.data, arguments.image_size, arguments.workdir)
     deadline_s = monotonic() + 60 * arguments.minutes
     keep_freed_memory()
     results: dict[str, dict[str, Any]] = {}
@@ -65,7 +51,11 @@ def main() -> None:
         for name, recipe in recipes.items():
             key = hashlib.sha256(json.dumps([per_class, recipe.as_dict()]).encode()).hexdigest()
             file = arguments.workdir / f"{Path(arguments.data).name}-{key[:16]}.json"
-            result = kept_or_measured(file, subset, held_out, recipe, deadline_s)
+            result = kept_or_measured(
+                file,
+                partial(measure, subset, held_out, recipe),
+                is_over=monotonic() > deadline_s,
+            )
             if result is None:
                 continue
             results[str(per_class)][name] = result
@@ -73,53 +63,6 @@ def main() -> None:
     figures = summary(results)
     print(json.dumps(figures, indent=1))
     record(arguments.name, {"image_size": arguments.image_size, "by_images_per_class": figures})
-
-
-def kept_or_measured(
-    file: Path, subset: Split, held_out: Split, recipe: Recipe, deadline_s: float
-) -> dict[str, Any] | None:
-    """The result in `file`, measured first if needed.
-
-    Return None if another process measures it now, or if the time is over.
-    """
-    lock = FileLock(file.with_suffix(".lock"), blocking=False)
-    try:
-        with lock:
-            if not file.exists():
-                if monotonic() > deadline_s:
-                    return None
-                result = measure(subset, held_out, recipe)
-                write_atomically(file, json.dumps(result).encode())
-    except Timeout:
-        return None
-    return dict(json.loads(file.read_text()))
-
-
-def read_splits(data: str, image_size: int, workdir: Path) -> tuple[Split, Split]:
-    """Decode the training images and the held-out images of a data set."""
-    dataset = open_dataset(data)
-    names = class_names(dataset.part("train"))
-    splits = []
-    for part in ("train", "held-out"):
-        file = workdir / f"{Path(data).name}-{part}-{image_size}.u8"
-        canvases = cached_canvases(
-            data, dataset.part(part), image_size, file, num_threads=num_cores()
-        )
-        targets = [names.index(str(example.label)) for example in canvases.examples]
-        splits.append(Split(canvases.pixels, torch.tensor(targets)))
-    train, held_out = splits
-    return train, held_out
-
-
-def choose(split: Split, per_class: int) -> Split:
-    """The same `per_class` random images of every class in every run."""
-    random = np.random.default_rng(0)
-    order = random.permutation(len(split.targets))
-    targets = split.targets.numpy()[order]
-    chosen = np.sort(
-        np.concatenate([order[targets == target][:per_class] for target in np.unique(targets)])
-    )
-    return Split(np.ascontiguousarray(split.canvases[chosen]), split.targets[chosen])
 
 
 def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
@@ -152,28 +95,11 @@ def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
 
 
 def measure(train: Split, held_out: Split, recipe: Recipe) -> dict[str, Any]:
-    """Train with a recipe. Return top-1 on all held-out images, and the training time."""
-    few = slice(0, None, max(1, len(held_out.targets) // NUM_VALIDATED))
-    with TemporaryDirectory() as directory:
-        plan = Plan(
-            recipe=recipe,
-            architecture=architecture_of(recipe, num_classes=int(train.targets.max()) + 1),
-            train=train,
-            held_out=Split(held_out.canvases[few], held_out.targets[few]),
-            directory=Path(directory),
-            fingerprint="small collections",
-        )
-        started_s = perf_counter()
-        network = train_network(plan, Workers(device=best_device()), resume=False)
-        training_s = perf_counter() - started_s
-    scores = evaluate(network, held_out.canvases, held_out.targets)
+    """Train with a recipe. Return top-1 on all held-out images, the time, and the settings."""
+    architecture = architecture_of(recipe, num_classes=int(train.targets.max()) + 1)
     names = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "mixup", "cutmix")
     settings = {name: getattr(recipe, name) for name in (*names, "min_crop_area")}
-    return {
-        "top1": round(scores.top1, 4),
-        "training_s": round(training_s),
-        **settings,
-    }
+    return train_and_score(train, held_out, recipe, architecture) | settings
 
 
 def summary(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:

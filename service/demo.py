@@ -3,7 +3,6 @@
 Finished steps are not repeated.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +13,18 @@ import typer
 from indexer.storage.codes import MIN_CODED_ITEMS
 from indexer.storage.index import Index
 from indexer.storage.manifest import MANIFEST_FILE, PROBE, read_manifest
+from service.demo_network import make_network
 from service.demo_start import Start, choose_start
 from training.data.skipped import SKIPPED_FILE, describe_skipped
 from training.network.model import (
     CARD_FILE,
     FROM_SCRATCH,
-    IMAGENET,
-    ONNX_FILE,
-    WEIGHTS_FILE,
     read_card,
 )
 from training.progress import console
 
 app = typer.Typer()
 
-QUICK_IMAGE_SIZE = 128
-"""Default side of the square, in pixels. Training is three times as fast as with 224 pixels, the
-size in the recipes. Training on a few thousand images takes minutes on a CPU."""
 FIGURE_FILES = ("figure-3.png", "figure-4.png")
 
 
@@ -120,7 +114,7 @@ def _steps(start: Start, workdir: Path) -> list[Step]:
         title="Train a network" if start.is_trained else f"Use the network {start.init}",
         result=model,
         is_done=(model / CARD_FILE).exists,
-        make=lambda: _train(start, model) if start.is_trained else _use(start.init, model),
+        make=lambda: make_network(start, model),
     )
     indexing = Step(
         title="Index the images",
@@ -155,7 +149,8 @@ def _steps(start: Start, workdir: Path) -> list[Step]:
     )
     # The report changes the index, because the index keeps which distance ranks better. So the
     # figures, which must not be older than the index, are drawn after the report.
-    return [network, indexing, *([] if start.is_trained else [probe]), codes, judging, drawing]
+    probes = [] if start.init == FROM_SCRATCH else [probe]
+    return [network, indexing, *probes, codes, judging, drawing]
 
 
 def _run(number: int, step: Step) -> None:
@@ -164,49 +159,6 @@ def _run(number: int, step: Step) -> None:
         return
     console.print(f"Step {number}: {step.title}, into {step.result}")
     step.make()
-
-
-def _train(start: Start, model: Path) -> None:
-    from training.learning.request import Request
-    from training.learning.session import train
-
-    image_size = start.image_size
-    if image_size is None and start.init == FROM_SCRATCH and start.data != "digits":
-        image_size = QUICK_IMAGE_SIZE
-    request = Request(
-        data=start.data,
-        out=model,
-        epochs=start.epochs,
-        image_size=image_size,
-        init=start.init,
-        resume=True,
-    )
-    result = train(request)
-    metrics = result.card.metrics
-    skipped = describe_skipped(result.skipped, model / SKIPPED_FILE)
-    console.print(
-        f"Held-out images: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}; {skipped}"
-    )
-
-
-def _use(init: str, model: Path) -> None:
-    """Make the model directory from a network that is already trained.
-
-    The directory gets its name when it is complete. So after an interruption, the step is repeated.
-    """
-    temporary = model.with_name(".model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    if init != IMAGENET and Path(init).is_dir():
-        card = read_card(Path(init))
-        temporary.mkdir()
-        for name in (WEIGHTS_FILE, ONNX_FILE, CARD_FILE):
-            shutil.copy2(Path(init, name), temporary)
-    else:
-        from training.network.importing import import_weights
-
-        card = import_weights(init, temporary)
-    temporary.replace(model)
-    console.print(f"{len(card.class_names):,} classes, {card.image_size} pixels")
 
 
 def _fit_probe(index: Path) -> None:

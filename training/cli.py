@@ -160,6 +160,9 @@ def _print_result(out: Path, result: "Result") -> None:
         f"{out} holds model {result.card.id[:12]}: top-1 {metrics['top1']:.2%}, "
         f"top-5 {metrics['top5']:.2%} of {metrics['num_images']:,} held-out images"
     )
+    if (probe_top1 := result.card.data["probe_top1"]) is not None:
+        better = "the network" if metrics["top1"] > probe_top1 else "the probe"
+        print(f"Without training, a probe has top-1 {probe_top1:.2%}; better: {better}")
     if result.skipped:
         print(describe_skipped(result.skipped, out / SKIPPED_FILE))
 

@@ -137,7 +137,7 @@ def test_an_interrupted_copy_of_a_model_is_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.demo.shutil.copy2", stop)
+        patch.setattr("service.demo_network.shutil.copy2", stop)
         with pytest.raises(KeyboardInterrupt):
             demo(str(colour_folder), tmp_path, serve=False, init=str(tiny_model))
     assert not (tmp_path / "model").exists()

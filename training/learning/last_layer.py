@@ -1,24 +1,31 @@
-"""The first weights of a new last layer: a logistic regression on the features of the old layers.
+"""The first weights of a new last layer: a probe, fitted on the features of the old layers.
 
-A random last layer sends random gradients to the old layers, and these gradients destroy what the
-old layers know (Kumar et al. 2022). Fitting the last layer first avoids that.
+A random last layer sends random gradients to the old layers, and these gradients destroy a part of
+what the old layers know (Kumar et al. 2022). A probe is a logistic regression. It is where training
+would end if the old layers were frozen.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.data.loader import batches, squares
+from training.learning.evaluation import evaluate
+from training.learning.optimizer import OldLayers
 from training.learning.plan import Split
+from training.learning.recipe import Recipe
+from training.learning.request import InitialModel
 from training.logistic_regression import (
     INVERSE_PENALTIES,
     choose_settings,
     fit_linear,
     stratified_sample,
 )
-from training.network.alexnet import AlexNet
+from training.network.alexnet import AlexNet, Architecture
 from training.progress import Bar
 
 MAX_IMAGES = 10_000
@@ -26,31 +33,72 @@ MAX_IMAGES = 10_000
 class is used. Training goes on with all images."""
 
 
-def fit_last_layer(network: AlexNet, train: Split) -> None:
-    """Set the last layer's weights by a logistic regression on the features of training images.
+@dataclass(frozen=True)
+class FirstWeights:
+    """The weights that a run starts from, and what is known about them."""
 
-    The penalty is chosen by cross-validation. Fitting needs scikit-learn.
+    tensors: Mapping[str, Tensor] | None
+    """By parameter name. Weights that are missing are drawn at random. None means all of them."""
+    old_layers: OldLayers
+    probe_top1: float | None
+    """Top-1 on the held-out images if the last layer is a probe, from 0 to 1. Otherwise None."""
+
+
+def first_weights(
+    initial: InitialModel | None,
+    class_names: Sequence[str],
+    recipe: Recipe,
+    train: Split,
+    held_out: Split,
+    device: torch.device,
+) -> FirstWeights:
+    """The first weights of a run from an initial model, or of a run from random weights.
+
+    If the classes differ, the last layer is new. With last_layer=probe, it is fitted here.
     """
+    if initial is None:
+        return FirstWeights(None, "none", None)
+    weights = initial.weights_for(class_names)
+    if len(weights) == len(initial.state):
+        return FirstWeights(weights, "all", None)
+    if recipe.last_layer == "random":
+        return FirstWeights(weights, "hidden", None)
+    architecture = initial.architecture_for(len(class_names), recipe.dropout)
+    network = network_with_probe(architecture, weights, train, device)
+    probe_top1 = evaluate(network, held_out.canvases, held_out.targets).top1
+    tensors = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    return FirstWeights(tensors, "hidden", probe_top1)
+
+
+def network_with_probe(
+    architecture: Architecture, weights: Mapping[str, Tensor], train: Split, device: torch.device
+) -> AlexNet:
+    """A network with the given weights and a last layer that is fitted to the training images.
+
+    `weights` contain all layers but the last, and the preprocessing. The penalty is chosen by
+    cross-validation.
+    """
+    network = AlexNet(architecture)
+    network.load_state_dict(weights, strict=False)
+    network.to(device).eval()
     targets = train.targets.numpy()
     chosen = np.sort(stratified_sample(targets, MAX_IMAGES))
     features = _features(network, train, torch.from_numpy(chosen)).numpy()  # (n, 4096)
     with Bar("Fitting the last layer", len(INVERSE_PENALTIES), "fits") as bar:
         scaling, inverse_penalty = choose_settings(features, targets[chosen], bar, ("standard",))
-        weights, bias = fit_linear(features, targets[chosen], scaling, inverse_penalty)
-    with torch.no_grad():
-        layer = network.get_submodule("output.fc8")
-        assert isinstance(layer, nn.Linear)
-        layer.weight.copy_(torch.from_numpy(weights))
-        layer.bias.copy_(torch.from_numpy(bias))
+        weight, bias = fit_linear(features, targets[chosen], scaling, inverse_penalty)
+    output = {"output.fc8.weight": weight, "output.fc8.bias": bias}
+    network.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in output.items()}, strict=False
+    )
+    return network
 
 
 @torch.inference_mode()
 def _features(network: AlexNet, train: Split, chosen: Tensor) -> Tensor:
     """The features (n, 4096) of the central squares of the chosen canvases, on the CPU."""
     size = network.architecture.image_size
-    network.eval()
-    positions = chosen.split(128)
-    with closing(batches(train.canvases, positions, network.std.device)) as canvas_batches:
+    with closing(batches(train.canvases, chosen.split(128), network.std.device)) as canvas_batches:
         features = [
             network(squares(batch, size))[1].float().cpu()  # (B, R, R, 3) -> (B, 4096)
             for batch in canvas_batches

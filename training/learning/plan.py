@@ -67,17 +67,12 @@ class Plan:
     initial: Mapping[str, Tensor] | None = None
     """Initial weights by parameter name. Weights that are missing here are drawn at random. With
     None, all weights are drawn at random."""
+    old_layers: OldLayers = "none"
+    """The layers whose initial weights were learned on other images. `old_layers_rate` and
+    `frozen_epochs` apply to them."""
     tower_devices: Sequence[str] = ()
     """The two devices with one tower each. If this is empty, the whole network is on one device."""
     has_tensorboard: bool = False
-
-    @property
-    def old_layers(self) -> OldLayers:
-        """The layers that begin with the weights of another network."""
-        if self.initial is None:
-            return "none"
-        is_output_new = not any(name.startswith("output.") for name in self.initial)
-        return "hidden" if is_output_new else "all"
 
     @property
     def checkpoint_file(self) -> Path:

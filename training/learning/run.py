@@ -16,7 +16,6 @@ from training.learning.checkpoint import (
     write_checkpoint,
 )
 from training.learning.distributed import Workers, synchronize_batch_norms
-from training.learning.last_layer import fit_last_layer
 from training.learning.log import Epoch
 from training.learning.optimizer import build_optimizer, load_optimizer
 from training.learning.plan import Plan, executed_recipe, training_device
@@ -88,8 +87,6 @@ class Run:
         network.set_preprocessing(statistics)
         if plan.initial:
             network.load_state_dict(plan.initial, strict=False)
-        if plan.old_layers == "hidden" and recipe.last_layer == "probe":
-            fit_last_layer(network.to(device), plan.train)
         return cls(plan, workers, network, torch.from_numpy(statistics.colour_axes).float())
 
     @classmethod

@@ -9,6 +9,7 @@ from training.devices import device_name
 from training.learning.checkpoint import CHECKPOINT_FILE, TrainingError, check_checkpoint
 from training.learning.distributed import Workers, join_workers
 from training.learning.evaluation import evaluate
+from training.learning.last_layer import first_weights
 from training.learning.log import check_tensorboard
 from training.learning.plan import Plan, architecture_of, executed_recipe
 from training.learning.recipe import Recipe, RecipeError
@@ -61,6 +62,16 @@ def train(request: Request) -> Result:
             _print_start(selection, chosen)
         cache = request.cache or request.out / CACHE_FOLDER
         images = decode_selection(request, selection, recipe.image_size, cache, workers)
+        first = first_weights(
+            initial,
+            selection.class_names,
+            recipe,
+            images.train,
+            images.held_out,
+            workers.device,
+        )
+        if workers.is_first and first.probe_top1 is not None:
+            console.print(f"The last layer starts as a probe with top-1 {first.probe_top1:.2%}")
         plan = Plan(
             recipe=recipe,
             architecture=architecture,
@@ -68,13 +79,15 @@ def train(request: Request) -> Result:
             held_out=images.held_out,
             directory=request.out,
             fingerprint=images.fingerprint + (initial.id if initial else ""),
-            initial=initial.weights_for(selection.class_names) if initial else None,
+            initial=first.tensors,
+            old_layers=first.old_layers,
             tower_devices=request.tower_devices,
             has_tensorboard=request.has_tensorboard,
         )
         network = train_network(plan, workers, resume=request.resume)
         if workers.is_first:
-            data = _describe(request, images, initial) | {"sized_settings": chosen.sized}
+            data = _describe(request, images, initial)
+            data |= {"sized_settings": chosen.sized, "probe_top1": first.probe_top1}
             _save(network, selection.class_names, plan, workers, data)
             plan.checkpoint_file.unlink(missing_ok=True)
             if request.cache is None:

@@ -1,27 +1,36 @@
 """The first weights of a new last layer."""
 
+import dataclasses
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from training.learning.evaluation import evaluate
-from training.learning.last_layer import fit_last_layer
+from training.learning.last_layer import first_weights, network_with_probe
 from training.learning.plan import Split
+from training.learning.recipe import modern
+from training.learning.request import InitialModel
 from training.network.alexnet import AlexNet, Architecture, initialize
 
+CPU = torch.device("cpu")
+LAST_LAYERS: tuple[Literal["random", "probe"], ...] = ("random", "probe")
 
-def random_network(num_classes: int) -> AlexNet:
-    network = AlexNet(
-        Architecture(
-            layout="paper",
-            normalization="none",
-            num_classes=num_classes,
-            image_size=67,
-            dropout=0.5,
-        )
+
+def small_architecture(num_classes: int) -> Architecture:
+    return Architecture(
+        layout="paper", normalization="none", num_classes=num_classes, image_size=67
     )
+
+
+def old_weights() -> dict[str, Tensor]:
+    """The weights of a network, without its last layer."""
+    network = AlexNet(small_architecture(7))
     initialize(network, "kaiming", 0)
-    return network
+    state = network.state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith("output.")}
 
 
 def shades(num_classes: int, per_class: int) -> Split:
@@ -35,16 +44,11 @@ def shades(num_classes: int, per_class: int) -> Split:
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_the_fitted_layer_answers_right_and_the_other_layers_stay(num_classes: int) -> None:
-    network, train = random_network(num_classes), shades(num_classes, 6)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    fit_last_layer(network, train)
+    weights, train = old_weights(), shades(num_classes, 6)
+    network = network_with_probe(small_architecture(num_classes), weights, train, CPU)
     assert evaluate(network, train.canvases, train.targets).top1 == 1
-    changed = {
-        name
-        for name, tensor in network.state_dict().items()
-        if not torch.equal(before[name], tensor)
-    }
-    assert changed == {"output.fc8.weight", "output.fc8.bias"}
+    state = network.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
 
 
 def test_of_many_images_a_part_of_each_class_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,12 +56,41 @@ def test_of_many_images_a_part_of_each_class_is_used(monkeypatch: pytest.MonkeyP
     sizes: list[int] = []
     forward = AlexNet.forward
 
-    def count_and_forward(self: AlexNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def count_and_forward(self: AlexNet, images: Tensor) -> tuple[Tensor, Tensor]:
         sizes.append(len(images))
         return forward(self, images)
 
     monkeypatch.setattr(AlexNet, "forward", count_and_forward)
-    network, train = random_network(3), shades(3, 6)
-    fit_last_layer(network, train)
+    train = shades(3, 6)
+    network = network_with_probe(small_architecture(3), old_weights(), train, CPU)
     assert sizes == [9]
     assert evaluate(network, train.canvases, train.targets).top1 == 1
+
+
+def test_the_first_weights_say_which_layers_are_old() -> None:
+    train, held_out = shades(3, 6), shades(3, 2)
+    state = {**old_weights(), "output.fc8.weight": torch.zeros(3, 4096)}
+    state["output.fc8.bias"] = torch.zeros(3)
+    initial = InitialModel("m", "0", ("a", "b", "c"), small_architecture(3), state)
+    scratch = first_weights(None, ("a", "b", "c"), modern(), train, held_out, CPU)
+    assert (scratch.tensors, scratch.old_layers, scratch.probe_top1) == (None, "none", None)
+    same = first_weights(initial, ("a", "b", "c"), modern(), train, held_out, CPU)
+    assert (same.old_layers, same.probe_top1) == ("all", None)
+    assert same.tensors == state
+    random, probe = (
+        first_weights(
+            initial,
+            ("a", "b", "d"),
+            dataclasses.replace(modern(), last_layer=start),
+            train,
+            held_out,
+            CPU,
+        )
+        for start in LAST_LAYERS
+    )
+    assert (random.old_layers, random.probe_top1) == ("hidden", None)
+    assert random.tensors is not None
+    assert random.tensors.keys() == old_weights().keys()
+    assert (probe.old_layers, probe.probe_top1) == ("hidden", 1.0)
+    assert probe.tensors is not None
+    assert probe.tensors["output.fc8.weight"].abs().sum() > 0

@@ -1,0 +1,132 @@
+"""The network of the demo, and the trial that decides about fine-tuning."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.demo_network import NUM_TRIAL_IMAGES, make_network
+from service.demo_start import Start
+from training.data.examples import DataError
+from training.data.skipped import Skipped
+from training.learning.request import Request
+from training.learning.session import Result
+from training.network.model import CARD_FILE, read_card
+
+Trial = Callable[[float, float], list[Request]]
+"""Let the next training have a top-1 and a probe's top-1. Return the list of requested trainings."""
+
+
+@pytest.fixture
+def trial(other_model: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    def prepare(top1: float, probe_top1: float) -> list[Request]:
+        requests: list[Request] = []
+
+        def train(request: Request) -> Result:
+            requests.append(request)
+            shutil.copytree(other_model, request.out)
+            content = json.loads((request.out / CARD_FILE).read_text())
+            content["metrics"] = {"top1": top1, "num_images": 100}
+            content["data"]["probe_top1"] = probe_top1
+            (request.out / CARD_FILE).write_text(json.dumps(content))
+            skipped: list[Skipped] = []
+            return Result(read_card(request.out), skipped)
+
+        monkeypatch.setattr("training.learning.session.train", train)
+        return requests
+
+    return prepare
+
+
+@pytest.fixture
+def photos(tmp_path: Path, colour_folder: Path) -> Path:
+    """Images whose labels `tiny_model` does not know: 18 in three classes."""
+    for folder in colour_folder.iterdir():
+        shutil.copytree(folder, tmp_path / "photos" / f"light {folder.name}")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(("top1", "is_better"), [(0.56, True), (0.54, False), (0.4, False)])
+def test_the_fine_tuned_network_is_used_if_it_is_clearly_better_than_the_probe(
+    tmp_path: Path,
+    tiny_model: Path,
+    other_model: Path,
+    photos: Path,
+    trial: Trial,
+    capsys: pytest.CaptureFixture[str],
+    top1: float,
+    is_better: bool,
+) -> None:
+    requests = trial(top1, 0.5)  # the standard error of 0.5 on 100 images is 0.05
+    make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
+    expected = other_model if is_better else tiny_model
+    assert read_card(tmp_path / "model").id == read_card(expected).id
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"top-1 50.00% with a probe, {top1:.2%} after a short fine-tuning" in printed
+    assert ("the network is used as it is" in printed) != is_better
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
+    (request,) = requests
+    num_images = 15  # of 18, one of each class is held out
+    assert request.epochs == NUM_TRIAL_IMAGES // num_images
+    assert request.resume
+
+
+def test_a_trial_that_was_finished_is_not_repeated(
+    tmp_path: Path, tiny_model: Path, other_model: Path, photos: Path, trial: Trial
+) -> None:
+    requests = trial(0.9, 0.5)
+    start = Start(str(photos), str(tiny_model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.demo_network._is_better", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_network(start, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    make_network(start, tmp_path / "model")
+    assert len(requests) == 1
+    assert read_card(tmp_path / "model").id == read_card(other_model).id
+
+
+def stop(*_: object) -> bool:
+    raise KeyboardInterrupt
+
+
+def test_a_network_that_knows_the_labels_is_used_without_a_trial(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, trial: Trial
+) -> None:
+    requests = trial(0.9, 0.5)
+    make_network(Start(str(colour_folder), str(tiny_model)), tmp_path / "model")
+    assert requests == []
+    assert read_card(tmp_path / "model").id == read_card(tiny_model).id
+
+
+def test_many_images_are_not_fine_tuned_on_without_being_asked(
+    tmp_path: Path,
+    tiny_model: Path,
+    photos: Path,
+    trial: Trial,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    requests = trial(0.9, 0.5)
+    monkeypatch.setattr("service.demo_network.NUM_TRIAL_IMAGES", 14)
+    make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
+    assert requests == []
+    assert "No fine-tuning, because 15 images take long" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_trained_on_are_used_without_fine_tuning(
+    tmp_path: Path,
+    tiny_model: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(request: Request) -> Result:
+        raise DataError("no image to validate with; add images")
+
+    monkeypatch.setattr("training.learning.session.train", refuse)
+    make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
+    assert read_card(tmp_path / "model").id == read_card(tiny_model).id
+    assert "No fine-tuning: no image to validate with" in capsys.readouterr().err
