@@ -16,7 +16,7 @@ from training.learning.session import Result
 from training.network.model import CARD_FILE, read_card
 
 Trial = Callable[[float, float], list[Request]]
-"""Let the next training have a top-1 and a probe's top-1. Return the list of requested trainings."""
+"""Let the next training have a top-1 and a probe's top-1. Return the list of its requests."""
 
 
 @pytest.fixture

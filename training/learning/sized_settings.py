@@ -20,6 +20,9 @@ NUM_SEEN = 50_000
 MAX_EPOCHS = 400
 WARMUP_SHARE = 0.05
 """Share of the epochs in which the learning rate rises."""
+RATE_WITHOUT_BATCH_NORM = 0.1
+"""Factor of the learning rate for a network without batch norm, such as torchvision's. The weights
+of such a network would diverge at the rate of the recipe, which was chosen with batch norm."""
 SMALL_IMAGE_SIZE = 128
 """Side of the square for small collections, in pixels. A step is three times as fast as with 224
 pixels, so a run of the same time has three times as many steps."""
@@ -40,13 +43,18 @@ def sized_settings(
 
     settings: dict[str, Any] = {}
     choose("class_balance", 0.5)
-    if num_images >= NUM_LARGE:
-        return settings
-    choose("image_size", SMALL_IMAGE_SIZE)
-    choose("batch_size", 64 if num_images >= NUM_MEDIUM else 32)
-    choose("epochs", max(recipe.epochs, min(MAX_EPOCHS, round(NUM_SEEN / num_images))))
-    sized = replace(recipe, **settings)
-    rate = recipe.learning_rate * (sized.batch_size / modern().batch_size) ** 0.5
-    choose("learning_rate", round(rate, 4))
-    choose("warmup_epochs", round(WARMUP_SHARE * sized.epochs, 2))
+    if is_fine_tuned:
+        choose("last_layer", "probe")
+    rate = recipe.learning_rate
+    if num_images < NUM_LARGE:
+        choose("image_size", SMALL_IMAGE_SIZE)
+        choose("batch_size", 64 if num_images >= NUM_MEDIUM else 32)
+        choose("epochs", max(recipe.epochs, min(MAX_EPOCHS, round(NUM_SEEN / num_images))))
+        sized = replace(recipe, **settings)
+        choose("warmup_epochs", round(WARMUP_SHARE * sized.epochs, 2))
+        rate *= (sized.batch_size / modern().batch_size) ** 0.5
+    if recipe.normalization != "batch":
+        rate *= RATE_WITHOUT_BATCH_NORM
+    if rate != recipe.learning_rate:
+        choose("learning_rate", round(rate, 4))
     return settings

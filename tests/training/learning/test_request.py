@@ -47,18 +47,20 @@ def test_from_a_model_of_the_same_classes_all_weights_are_kept(
     assert plan.architecture == dataclasses.replace(network.architecture, dropout=0.25)
 
 
-def test_from_a_model_of_other_classes_only_the_last_layer_is_drawn(
-    tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("start", ["random", "probe"])
+def test_from_a_model_of_other_classes_only_the_last_layer_is_new(
+    tiny_model: Path, tmp_path: Path, start: str
 ) -> None:
     data = write_images(tmp_path / "data", *five("cat"), *five("dog"))
-    weights = first_weights(plan_of(make_request(data, tmp_path / "model", init=tiny_model)))
+    settings = (*QUICK, f"last_layer={start}")
+    request = make_request(data, tmp_path / "model", init=tiny_model, settings=settings)
+    weights = first_weights(plan_of(request))
     anew = first_weights(plan_of(make_request(data, tmp_path / "scratch")))
     kept = load_network(tiny_model)[0].state_dict()
     last = {"output.fc8.weight", "output.fc8.bias"}
     assert weights["output.fc8.weight"].shape == (2, 4096)
-    assert all(
-        torch.equal(weights[name], anew[name] if name in last else kept[name]) for name in kept
-    )
+    assert all(torch.equal(weights[name], kept[name]) for name in kept.keys() - last)
+    assert all(torch.equal(weights[name], anew[name]) == (start == "random") for name in last)
 
 
 @pytest.mark.parametrize("is_downloaded", [True, False])

@@ -40,6 +40,18 @@ def test_a_large_collection_is_trained_on_with_the_recipe_as_it_is() -> None:
         assert sized(size) == {"class_balance": 0.5}
 
 
+def test_a_network_without_batch_norm_learns_at_a_tenth_of_the_rate() -> None:
+    for size in (300, 100_000):
+        with_norm = replace(modern(), **sized(size)).learning_rate
+        without_norm = sized(size, normalization="none")["learning_rate"]
+        assert without_norm == pytest.approx(with_norm / 10)
+
+
+def test_the_last_layer_of_an_old_network_starts_as_a_probe() -> None:
+    for size in SIZES:
+        assert sized(size, is_fine_tuned=True) == sized(size) | {"last_layer": "probe"}
+
+
 def test_what_the_user_fixed_stays_and_the_other_settings_follow_it() -> None:
     fixed = sized(300, epochs=40, batch_size=8)
     assert not {"epochs", "batch_size"} & fixed.keys()
