@@ -23,17 +23,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
-
 from benchmarks.record import ROOT, record
 from benchmarks.subsets import choose, kept_or_measured, read_splits, train_and_score
 from training.devices import best_device
+from training.learning.distributed import Workers
 from training.learning.last_layer import first_weights
 from training.learning.plan import Split, architecture_of
 from training.learning.recipe import modern
 from training.learning.request import InitialModel, load_initial_model
 from training.learning.sized_settings import sized_settings
 from training.learning.trainer import keep_freed_memory
+from training.learning.training_images import DecodedImages
 from training.plotting import plt, save_figure
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -109,8 +109,8 @@ def measure(
     settings = dict(METHODS[method])
     settings["frozen_epochs"] = round(recipe.epochs * settings.pop("frozen_share", 0))
     recipe = replace(recipe, **settings)
-    device = torch.device(best_device())
-    first = first_weights(initial, names, recipe, train, held_out, device)
+    images = DecodedImages(train, held_out, [], "")
+    first = first_weights(initial, names, recipe, images, Workers(device=best_device()))
     architecture = initial.architecture_for(len(names), recipe.dropout)
     result = train_and_score(train, held_out, recipe, architecture, first)
     if first.probe_top1 is not None:

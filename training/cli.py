@@ -77,16 +77,14 @@ Cache = Annotated[
 
 # Options of `train`.
 
-RecipeOption = Annotated[
-    RecipeName, typer.Option(help="The recipe. It sets the default of every setting.")
-]
+RecipeOption = Annotated[RecipeName, typer.Option(help="The recipe, with all default settings.")]
 Resume = Annotated[bool, typer.Option(help="Continue the unfinished run in --out.")]
 Init = Annotated[
     str | None,
     typer.Option(
         metavar="WEIGHTS",
         help="Start from imagenet (torchvision's weights), a model directory or a weights file. "
-        "none means random weights. If the classes differ, the last layer is initialised again.",
+        "none means random weights. If the classes differ, the last layer is new.",
     ),
 ]
 TowerDevices = Annotated[
@@ -155,14 +153,13 @@ def _print_result(out: Path, result: "Result") -> None:
 
     if not is_first_process():
         return
-    metrics = result.card.metrics
+    card, metrics = result.card, result.card.metrics
     print(
-        f"{out} holds model {result.card.id[:12]}: top-1 {metrics['top1']:.2%}, "
+        f"{out} holds model {card.id[:12]}: top-1 {metrics['top1']:.2%}, "
         f"top-5 {metrics['top5']:.2%} of {metrics['num_images']:,} held-out images"
     )
-    if (probe_top1 := result.card.data["probe_top1"]) is not None:
-        better = "the network" if metrics["top1"] > probe_top1 else "the probe"
-        print(f"Without training, a probe has top-1 {probe_top1:.2%}; better: {better}")
+    if (probe_top1 := card.data["probe_top1"]) is not None:
+        print(f"Before training, with a probe as its last layer, it had top-1 {probe_top1:.2%}")
     if result.skipped:
         print(describe_skipped(result.skipped, out / SKIPPED_FILE))
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from training.data.loader import batches, squares
+from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
 from training.learning.optimizer import OldLayers
 from training.learning.plan import Split
 from training.learning.recipe import Recipe
 from training.learning.request import InitialModel
+from training.learning.training_images import DecodedImages
 from training.logistic_regression import (
     INVERSE_PENALTIES,
     choose_settings,
@@ -26,7 +28,7 @@ from training.logistic_regression import (
     stratified_sample,
 )
 from training.network.alexnet import AlexNet, Architecture
-from training.progress import Bar
+from training.progress import Bar, console
 
 MAX_IMAGES = 10_000
 """Maximum number of images that the last layer is fitted to. If there are more, a sample of each
@@ -48,13 +50,13 @@ def first_weights(
     initial: InitialModel | None,
     class_names: Sequence[str],
     recipe: Recipe,
-    train: Split,
-    held_out: Split,
-    device: torch.device,
+    images: DecodedImages,
+    workers: Workers,
 ) -> FirstWeights:
     """The first weights of a run from an initial model, or of a run from random weights.
 
-    If the classes differ, the last layer is new. With last_layer=probe, it is fitted here.
+    If the classes differ, the last layer is new. With last_layer=probe, it is fitted here, and its
+    top-1 is printed.
     """
     if initial is None:
         return FirstWeights(None, "none", None)
@@ -64,8 +66,10 @@ def first_weights(
     if recipe.last_layer == "random":
         return FirstWeights(weights, "hidden", None)
     architecture = initial.architecture_for(len(class_names), recipe.dropout)
-    network = network_with_probe(architecture, weights, train, device)
-    probe_top1 = evaluate(network, held_out.canvases, held_out.targets).top1
+    network = network_with_probe(architecture, weights, images.train, workers.device)
+    probe_top1 = evaluate(network, images.held_out.canvases, images.held_out.targets).top1
+    if workers.is_first:
+        console.print(f"The last layer starts as a probe with top-1 {probe_top1:.2%}")
     tensors = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     return FirstWeights(tensors, "hidden", probe_top1)
 

@@ -36,7 +36,7 @@ class Request:
     init: str | Path | None = None
     """The weights to start from: `imagenet`, a model directory, or a weights file as `lookalike
     import` takes it. `none` or None means random weights. If the classes differ, the last layer is
-    initialised again."""
+    new."""
     cache: Path | None = None
     """Folder that keeps the decoded images for later runs. None means that they are stored in `out`
     and deleted at the end."""

@@ -62,16 +62,7 @@ def train(request: Request) -> Result:
             _print_start(selection, chosen)
         cache = request.cache or request.out / CACHE_FOLDER
         images = decode_selection(request, selection, recipe.image_size, cache, workers)
-        first = first_weights(
-            initial,
-            selection.class_names,
-            recipe,
-            images.train,
-            images.held_out,
-            workers.device,
-        )
-        if workers.is_first and first.probe_top1 is not None:
-            console.print(f"The last layer starts as a probe with top-1 {first.probe_top1:.2%}")
+        first = first_weights(initial, selection.class_names, recipe, images, workers)
         plan = Plan(
             recipe=recipe,
             architecture=architecture,

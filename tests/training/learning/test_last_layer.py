@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
 from training.learning.last_layer import first_weights, network_with_probe
 from training.learning.plan import Split
 from training.learning.recipe import modern
 from training.learning.request import InitialModel
+from training.learning.training_images import DecodedImages
 from training.network.alexnet import AlexNet, Architecture, initialize
 
 CPU = torch.device("cpu")
@@ -68,13 +70,13 @@ def test_of_many_images_a_part_of_each_class_is_used(monkeypatch: pytest.MonkeyP
 
 
 def test_the_first_weights_say_which_layers_are_old() -> None:
-    train, held_out = shades(3, 6), shades(3, 2)
+    images = DecodedImages(shades(3, 6), shades(3, 2), [], "")
     state = {**old_weights(), "output.fc8.weight": torch.zeros(3, 4096)}
     state["output.fc8.bias"] = torch.zeros(3)
     initial = InitialModel("m", "0", ("a", "b", "c"), small_architecture(3), state)
-    scratch = first_weights(None, ("a", "b", "c"), modern(), train, held_out, CPU)
+    scratch = first_weights(None, ("a", "b", "c"), modern(), images, Workers())
     assert (scratch.tensors, scratch.old_layers, scratch.probe_top1) == (None, "none", None)
-    same = first_weights(initial, ("a", "b", "c"), modern(), train, held_out, CPU)
+    same = first_weights(initial, ("a", "b", "c"), modern(), images, Workers())
     assert (same.old_layers, same.probe_top1) == ("all", None)
     assert same.tensors == state
     random, probe = (
@@ -82,9 +84,8 @@ def test_the_first_weights_say_which_layers_are_old() -> None:
             initial,
             ("a", "b", "d"),
             dataclasses.replace(modern(), last_layer=start),
-            train,
-            held_out,
-            CPU,
+            images,
+            Workers(),
         )
         for start in LAST_LAYERS
     )
