@@ -49,8 +49,7 @@ def main() -> None:
         recipes = searched_recipes(len(subset.targets), arguments.image_size)
         results[str(per_class)] = {}
         for name, recipe in recipes.items():
-            key = hashlib.sha256(json.dumps([per_class, recipe.as_dict()]).encode()).hexdigest()
-            file = arguments.workdir / f"{Path(arguments.data).name}-{key[:16]}.json"
+            file = arguments.workdir / f"{Path(arguments.data).name}-{per_class}-{key(recipe)}.json"
             result = kept_or_measured(
                 file,
                 partial(measure, subset, held_out, recipe),
@@ -65,6 +64,13 @@ def main() -> None:
     record(arguments.name, {"image_size": arguments.image_size, "by_images_per_class": figures})
 
 
+def key(recipe: Recipe) -> str:
+    """A short text that identifies the settings that differ from the recipe `modern`."""
+    usual = modern().as_dict()
+    settings = {name: value for name, value in recipe.as_dict().items() if value != usual[name]}
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
 def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
     """The default recipe for a number of images, the recipe `modern`, and those of the search."""
     start = replace(modern(), image_size=image_size)
@@ -76,9 +82,10 @@ def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
         epochs=epochs,
         warmup_epochs=epochs / 20,
     )
+    unmixed = {"mixup": 0.0, "cutmix": 0.0}
     changes: dict[str, Mapping[str, Any]] = {
         "base": {},
-        "no mixing": {"mixup": 0.0, "cutmix": 0.0},
+        "no mixing": unmixed,
         "half the epochs": {"epochs": epochs // 2, "warmup_epochs": epochs / 40},
         "twice the epochs": {"epochs": 2 * epochs, "warmup_epochs": epochs / 10},
         "batches twice as large": {
@@ -88,6 +95,9 @@ def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
         "crops from 8 %": {"min_crop_area": 0.08},
         "half the rate": {"learning_rate": base.learning_rate / 2},
         "twice the rate": {"learning_rate": base.learning_rate * 2},
+        "no mixing, half the rate": {**unmixed, "learning_rate": base.learning_rate / 2},
+        "no mixing, twice the rate": {**unmixed, "learning_rate": base.learning_rate * 2},
+        "4 times the weight decay": {"weight_decay": 0.002},
     }
     sized = sized_settings(start, num_images, ("image_size", "class_balance"), is_fine_tuned=False)
     recipes = {"defaults": replace(start, **sized), "modern": start}

@@ -27,9 +27,10 @@ class Epoch:
     train_loss: float
     train_error: float
     """Share of wrong answers during training, on the augmented images."""
-    val_loss: float
-    val_top1: float
-    val_top5: float
+    val_loss: float | None
+    """The validation's results are None in an epoch without a validation (see epoch.py)."""
+    val_top1: float | None
+    val_top5: float | None
     images_per_s: float
     elapsed_s: float
     """Time since the start of the run, without the time of interruptions."""
@@ -65,15 +66,15 @@ def draw_learning_curve(log: Sequence[Mapping[str, Any]], file: Path) -> None:
     epochs = [line["epoch"] for line in log]
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     losses.plot(epochs, [line["train_loss"] for line in log], label="training (augmented)")
-    losses.plot(epochs, [line["val_loss"] for line in log], label="validation")
+    validated = [line for line in log if line["val_loss"] is not None]
+    val_epochs = [line["epoch"] for line in validated]
+    losses.plot(val_epochs, [line["val_loss"] for line in validated], label="validation")
     losses.set(xlabel="epoch", ylabel="cross-entropy, nats", ylim=(0, None))
-    percentages = {
-        "training (augmented), top-1": [100 * line["train_error"] for line in log],
-        "validation, top-1": [100 * (1 - line["val_top1"]) for line in log],
-        "validation, top-5": [100 * (1 - line["val_top5"]) for line in log],
-    }
-    for label, values in percentages.items():
-        errors.plot(epochs, values, label=label)
+    train_errors = [100 * line["train_error"] for line in log]
+    errors.plot(epochs, train_errors, label="training (augmented), top-1")
+    for k in (1, 5):
+        values = [100 * (1 - line[f"val_top{k}"]) for line in validated]
+        errors.plot(val_epochs, values, label=f"validation, top-{k}")
     errors.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
     rates = errors.twinx()
     rates.plot(epochs, [line["learning_rate"] for line in log], color="0.75", linestyle=":")
@@ -111,13 +112,16 @@ class TensorBoard:
         """Write the results of one epoch. Losses and errors form two groups of charts."""
         values = {
             "loss/training": line.train_loss,
-            "loss/validation": line.val_loss,
             "error/training": line.train_error,
-            "error/validation": 1 - line.val_top1,
-            "error/validation, top-5": 1 - line.val_top5,
             "learning rate": line.learning_rate,
             "images per second": line.images_per_s,
         }
+        if line.val_loss is not None and line.val_top1 is not None and line.val_top5 is not None:
+            values |= {
+                "loss/validation": line.val_loss,
+                "error/validation": 1 - line.val_top1,
+                "error/validation, top-5": 1 - line.val_top5,
+            }
         for name, value in values.items():
             self._writer.add_scalar(name, value, line.epoch)
         self._writer.flush()

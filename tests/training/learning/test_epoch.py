@@ -24,7 +24,7 @@ from tests.training.learning.small_plans import (
 from training.interruption import StopRequest
 from training.learning.checkpoint import CHECKPOINT_FILE, TrainingError
 from training.learning.distributed import Workers
-from training.learning.epoch import train_epoch, validate
+from training.learning.epoch import finish_epoch, is_validated, train_epoch, validate
 from training.learning.evaluation import evaluate
 from training.learning.plan import Split
 from training.learning.run import Run
@@ -183,3 +183,36 @@ def test_a_network_at_chance_level_after_five_epochs_gets_a_warning(
     printed = capsys.readouterr().err.splitlines()
     warnings = [line for line in printed if "still at chance level (1.099)" in line]
     assert [expected in line for line in warnings] == [True] if expected else not warnings
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (3, [1, 2, 3]),
+        (99, list(range(1, 100))),
+        (134, [*range(2, 135, 2)]),
+        (401, [*range(8, 401, 8), 401]),
+    ],
+)
+def test_a_run_of_many_epochs_is_validated_about_fifty_times(
+    epochs: int, expected: list[int]
+) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=epochs, schedule="cosine")
+    validated = [epoch for epoch in range(1, epochs + 1) if is_validated(recipe, epoch)]
+    assert validated == expected
+    plateau = dataclasses.replace(recipe, schedule="plateau")
+    assert all(is_validated(plateau, epoch) for epoch in range(1, epochs + 1))
+
+
+def test_an_epoch_without_a_validation_has_no_figures_of_it_and_checks_the_weights(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = begin(dataclasses.replace(RECIPE, epochs=200))
+    train_epoch(run, StopRequest())
+    finish_epoch(run)
+    assert (run.log[0].val_loss, run.log[0].val_top1) == (None, None)
+    assert "validation" not in capsys.readouterr().err
+    train_epoch(run, StopRequest())
+    break_weights(run)
+    with pytest.raises(TrainingError, match="a weight became infinite or NaN in epoch 2, step 3"):
+        finish_epoch(run)

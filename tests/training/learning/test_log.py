@@ -149,10 +149,12 @@ def test_the_learning_curve_shows_loss_error_in_per_cent_and_rate_by_epoch(
     monkeypatch.setattr("training.plotting.save_figure", lambda figure, _: drawn.append(figure))
     first = replace(line(1, val_top1=0.25), learning_rate=0.1, val_loss=3.0, val_top5=0.75)
     second = replace(first, epoch=2, learning_rate=0.05, train_loss=1.0, val_top1=0.5)
-    draw_learning_curve([asdict(first), asdict(second)], Path("unused.png"))
+    third = replace(second, epoch=3, val_loss=None, val_top1=None, val_top5=None)
+    draw_learning_curve([asdict(first), asdict(second), asdict(third)], Path("unused.png"))
     losses, errors, rates = drawn[0].axes
     curves = {curve.get_label(): np.asarray(curve.get_xydata()).tolist() for curve in losses.lines}
-    assert curves == {"training (augmented)": [[1, 2], [2, 1]], "validation": [[1, 3], [2, 3]]}
+    training = [[1, 2], [2, 1], [3, 1]]
+    assert curves == {"training (augmented)": training, "validation": [[1, 3], [2, 3]]}
     heights = [np.asarray(curve.get_ydata()).tolist() for curve in errors.lines]
-    assert heights == [[50, 50], [75, 50], [25, 25]]
-    assert np.asarray(rates.lines[0].get_ydata()).tolist() == [0.1, 0.05]
+    assert heights == [[50, 50, 50], [75, 50], [25, 25]]
+    assert np.asarray(rates.lines[0].get_ydata()).tolist() == [0.1, 0.05, 0.05]
