@@ -76,6 +76,15 @@ BENCHMARKS = (
     Benchmark("probe", "probe", 2, "{model} {clothing}/test {clothing}/validation"),
     Benchmark("duplicates", "duplicates", 8, "{model} {clothing} {imagenette}/val --images 75"),
     Benchmark("training_accuracy", "training_accuracy", 4, "{model} {imagenette}/val"),
+    Benchmark(
+        "small_collections", "small_collections", 300, "{imagenette} --workdir {workdir}/small"
+    ),
+    Benchmark(
+        "fine_tuning",
+        "fine_tuning",
+        90,
+        "{model} {clothing}/test --val {clothing}/validation --workdir {workdir}/fine-tuning",
+    ),
     Benchmark("look_alikes", "look_alikes", 6, "{model} {index} {imagenette}/val"),
     Benchmark("mislabelled", "mislabelled", 3, "{index}"),
     Benchmark(
