@@ -15,9 +15,9 @@ NUM_LARGE = 9000
 """From this number of images on, the recipe is used as it is."""
 NUM_MEDIUM = 2000
 """From this number of images on, batches have 64 images, otherwise 32."""
-NUM_SEEN = 60_000
+NUM_SEEN = 50_000
 """Number of images that a short run sees, over all epochs. Larger collections see more."""
-MAX_EPOCHS = 600
+MAX_EPOCHS = 500
 WARMUP_SHARE = 0.05
 """Share of the epochs in which the learning rate rises."""
 RATE_WITHOUT_BATCH_NORM = 0.1
