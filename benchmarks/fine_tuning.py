@@ -102,7 +102,7 @@ def measure(
     start = replace(modern(), **initial.shapes)
     is_fine_tuned = method != "scratch"
     fixed = {*initial.shapes}
-    sized = sized_settings(start, len(train.targets), fixed, is_fine_tuned=is_fine_tuned)
+    sized = sized_settings(start, len(train.targets), fixed, has_new_output=is_fine_tuned)
     recipe = replace(start, **sized)
     if not is_fine_tuned:
         return train_and_score(train, held_out, recipe, architecture_of(recipe, len(names)))

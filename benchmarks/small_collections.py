@@ -99,7 +99,7 @@ def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
         "no mixing, twice the rate": {**unmixed, "learning_rate": base.learning_rate * 2},
         "4 times the weight decay": {"weight_decay": 0.002},
     }
-    sized = sized_settings(start, num_images, ("image_size", "class_balance"), is_fine_tuned=False)
+    sized = sized_settings(start, num_images, ("image_size", "class_balance"))
     recipes = {"defaults": replace(start, **sized), "modern": start}
     return recipes | {name: replace(base, **settings) for name, settings in changes.items()}
 

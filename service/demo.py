@@ -64,8 +64,8 @@ Init = Annotated[
 Epochs = Annotated[
     int | None,
     typer.Option(
-        help="Number of passes over the images in training. With --init, a network is trained "
-        "only if this option is given."
+        help="Number of passes over the images in training. Without it, a network of --init is "
+        "only fine-tuned if a short trial shows that this is better."
     ),
 ]
 ImageSize = Annotated[
@@ -91,8 +91,8 @@ def demo(
     """Go from a folder of images to answers in a browser.
 
     Make a network, index the images, make binary codes, draw the figures, and serve the index. With
-    ImageNet weights, a network is ready at once, and it learns the names of your labels from the
-    indexed images. From scratch, a network is trained on your images.
+    ImageNet weights, a network is ready within a minute, and it learns your labels from your
+    images. From scratch, a network is trained on your images.
     """
     start = choose_start(data, workdir, init=init, epochs=epochs, image_size=image_size)
     steps = _steps(start, workdir)

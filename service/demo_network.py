@@ -29,22 +29,29 @@ as with 224 pixels, the size in the recipes."""
 NUM_TRIAL_IMAGES = 2000
 """Number of images that a trial sees, over all its epochs. If there are more training images than
 this, a trial takes too long, and the network is used as it is."""
+MAX_TRIAL_EPOCHS = 50
+"""Maximum number of epochs of a trial. With a dozen images, each epoch takes as long as a step."""
 
 
 def make_network(start: Start, model: Path) -> None:
     """Write the model directory of the demo; raises UserError.
 
-    An interrupted training is resumed by the next call.
+    An interrupted training is resumed by the next call. An interrupted trial is repeated.
     """
+    temporary = (model.with_name(".model.tmp"), model.with_name(".fine-tuned"))
+    for directory in temporary:
+        shutil.rmtree(directory, ignore_errors=True)
     if start.is_trained:
         _train(start, model)
         return
-    untrained = model.with_name(".model.tmp")
+    untrained, trial = temporary
     _copy_or_import(start.init, untrained)
-    tuned = _fine_tuned(start, untrained, model.with_name(".fine-tuned"))
-    # The directory gets its name when it is complete.
-    (tuned or untrained).replace(model)
-    for directory in (untrained, model.with_name(".fine-tuned")):
+    chosen = trial if _is_worth_tuning(start, untrained, trial) else untrained
+    # The directory gets its name when it is complete. Before, a run that was interrupted while it
+    # decoded its images can have left a directory without a network.
+    shutil.rmtree(model, ignore_errors=True)
+    chosen.replace(model)
+    for directory in temporary:
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -86,41 +93,44 @@ def _copy_or_import(init: str, directory: Path) -> None:
     console.print(f"{len(card.class_names):,} classes, {card.image_size} pixels")
 
 
-def _fine_tuned(start: Start, untrained: Path, directory: Path) -> Path | None:
-    """Fine-tune the network in a short trial. Return its directory if it is clearly better."""
+def _is_worth_tuning(start: Start, untrained: Path, trial: Path) -> bool:
+    """Fine-tune the network into the directory `trial`. Return whether it is clearly better."""
     examples = open_dataset(start.data).part("train")
     labelled = [example for example in examples if example.label is not None]
     num_images = len(labelled)
     if not labelled or tuple(class_names(labelled)) == read_card(untrained).class_names:
-        return None
+        return False
     if num_images > NUM_TRIAL_IMAGES:
         console.print(
             f"No fine-tuning, because {num_images:,} images take long; "
             "to fine-tune, pass --epochs N and another --workdir"
         )
-        return None
+        return False
+    from training.learning.checkpoint import DivergenceError
     from training.learning.request import Request
     from training.learning.session import train
 
     request = Request(
         data=start.data,
-        out=directory,
-        epochs=NUM_TRIAL_IMAGES // num_images,
+        out=trial,
+        epochs=min(MAX_TRIAL_EPOCHS, NUM_TRIAL_IMAGES // num_images),
         init=untrained,
-        settings=("last_layer=probe",),
-        resume=True,
     )
     try:
-        is_finished = (directory / CARD_FILE).exists()
-        card = read_card(directory) if is_finished else train(request).card
-    except DataError as error:
+        card = train(request).card
+    except (DataError, DivergenceError) as error:
         console.print(f"No fine-tuning: {error}")
-        return None
-    return directory if _is_better(card) else None
+        return False
+    return _is_better(card)
 
 
 def _is_better(card: ModelCard) -> bool:
-    """Whether the fine-tuned network beats the probe by more than the standard error. Say which."""
+    """Whether the fine-tuned network beats the probe by more than the standard error.
+
+    The result is printed.
+    """
+    if card.data["probe_top1"] is None:  # too many classes for a probe
+        return False
     tuned, probe = card.metrics["top1"], float(card.data["probe_top1"])
     is_better = tuned > probe + math.sqrt(probe * (1 - probe) / card.metrics["num_images"])
     choice = "the fine-tuned network is used" if is_better else "the network is used as it is"

@@ -31,7 +31,7 @@ class Start:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the demo trains the network. Otherwise, it uses a trained network as it is."""
+        """Whether the demo trains the network in any case. Otherwise, a short trial decides."""
         return self.init == FROM_SCRATCH or self.epochs is not None
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from service.demo_network import NUM_TRIAL_IMAGES, make_network
+from service.demo_network import MAX_TRIAL_EPOCHS, make_network
 from service.demo_start import Start
 from training.data.examples import DataError
 from training.data.skipped import Skipped
+from training.errors import UserError
+from training.learning.checkpoint import DivergenceError
 from training.learning.request import Request
 from training.learning.session import Result
 from training.network.model import CARD_FILE, read_card
@@ -68,24 +70,25 @@ def test_the_fine_tuned_network_is_used_if_it_is_clearly_better_than_the_probe(
     assert ("the network is used as it is" in printed) != is_better
     assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
     (request,) = requests
-    num_images = 15  # of 18, one of each class is held out
-    assert request.epochs == NUM_TRIAL_IMAGES // num_images
-    assert request.resume
+    assert request.epochs == MAX_TRIAL_EPOCHS  # there are only 18 images
 
 
-def test_a_trial_that_was_finished_is_not_repeated(
+def test_what_earlier_runs_left_is_removed(
     tmp_path: Path, tiny_model: Path, other_model: Path, photos: Path, trial: Trial
 ) -> None:
     requests = trial(0.9, 0.5)
     start = Start(str(photos), str(tiny_model))
+    (tmp_path / "model" / "canvases").mkdir(parents=True)  # training stopped while decoding
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.demo_network._is_better", stop)
         with pytest.raises(KeyboardInterrupt):
             make_network(start, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+    assert (tmp_path / ".fine-tuned").exists()
     make_network(start, tmp_path / "model")
-    assert len(requests) == 1
+    assert len(requests) == 2
     assert read_card(tmp_path / "model").id == read_card(other_model).id
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
+    assert not (tmp_path / "model" / "canvases").exists()
 
 
 def stop(*_: object) -> bool:
@@ -116,17 +119,33 @@ def test_many_images_are_not_fine_tuned_on_without_being_asked(
     assert "No fine-tuning, because 15 images take long" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("error", [DataError, DivergenceError])
 def test_images_that_cannot_be_trained_on_are_used_without_fine_tuning(
     tmp_path: Path,
     tiny_model: Path,
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    error: type[UserError],
 ) -> None:
     def refuse(request: Request) -> Result:
-        raise DataError("no image to validate with; add images")
+        raise error("no image to validate with; add images")
 
     monkeypatch.setattr("training.learning.session.train", refuse)
     make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
     assert read_card(tmp_path / "model").id == read_card(tiny_model).id
     assert "No fine-tuning: no image to validate with" in capsys.readouterr().err
+
+
+def test_a_real_trial_compares_the_probe_with_the_trained_network(
+    tmp_path: Path,
+    tiny_model: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("service.demo_network.MAX_TRIAL_EPOCHS", 2)
+    make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "top-1 100.00% with a probe" in printed  # the colours are easy to tell apart
+    assert read_card(tmp_path / "model").id == read_card(tiny_model).id

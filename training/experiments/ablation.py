@@ -31,7 +31,7 @@ from training.files import TEMPORARY_SUFFIX, write_atomically
 from training.learning.checkpoint import CHECKPOINT_FILE, DivergenceError, TrainingError
 from training.learning.log import LOG_FILE, read_log
 from training.learning.recipe import WITHOUT_EFFECT, RecipeError
-from training.learning.recipe_choice import requested_recipe
+from training.learning.recipe_choice import requested_recipe, with_sized_settings
 from training.learning.request import Request
 from training.learning.session import CACHE_FOLDER, train
 from training.learning.training_images import request_fingerprint
@@ -53,6 +53,8 @@ def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Ou
             "ablate trains one network after the other in one process; start it without torchrun"
         )
     variations = _choose(only)
+    # Otherwise, the settings that follow from the number of images could differ between variations.
+    request = with_sized_settings(request)
     data = data_name(request.data, request.validation)
     baseline = Origin(requested_recipe(request), data, request_fingerprint(request))
     for variation in variations:

@@ -33,6 +33,8 @@ from training.progress import Bar, console
 MAX_IMAGES = 10_000
 """Maximum number of images that the last layer is fitted to. If there are more, a sample of each
 class is used. Training goes on with all images."""
+MAX_CLASSES = 1000
+"""With more classes, a probe takes too long, and the last layer starts from random weights."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ def first_weights(
     weights = initial.weights_for(class_names)
     if len(weights) == len(initial.state):
         return FirstWeights(weights, "all", None)
-    if recipe.last_layer == "random":
+    if recipe.last_layer == "random" or not workers.is_first:
+        # The other processes receive the weights of the first process.
+        return FirstWeights(weights, "hidden", None)
+    if len(class_names) > MAX_CLASSES:
+        console.print(
+            f"The last layer starts at random, because there are over {MAX_CLASSES:,} classes"
+        )
         return FirstWeights(weights, "hidden", None)
     architecture = initial.architecture_for(len(class_names), recipe.dropout)
     network = network_with_probe(architecture, weights, images.train, workers.device)
@@ -88,9 +96,10 @@ def network_with_probe(
     targets = train.targets.numpy()
     chosen = np.sort(stratified_sample(targets, MAX_IMAGES))
     features = _features(network, train, torch.from_numpy(chosen)).numpy()  # (n, 4096)
-    with Bar("Fitting the last layer", len(INVERSE_PENALTIES), "fits") as bar:
+    with Bar("Fitting the last layer", len(INVERSE_PENALTIES) + 1, "fits") as bar:
         scaling, inverse_penalty = choose_settings(features, targets[chosen], bar, ("standard",))
         weight, bias = fit_linear(features, targets[chosen], scaling, inverse_penalty)
+        bar.advance(1)
     output = {"output.fc8.weight": weight, "output.fc8.bias": bias}
     network.load_state_dict(
         {name: torch.from_numpy(array) for name, array in output.items()}, strict=False

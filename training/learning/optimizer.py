@@ -25,8 +25,12 @@ def build_optimizer(
     """The optimizer of a network's parameters. Each update passes over their memory once.
 
     If `decay_biases` is false, only the weights of convolutions and fully connected layers decay.
-    `old_layers` are the layers to which `old_layers_rate` and `frozen_epochs` apply.
+    `old_layers` are the layers to which `old_layers_rate` and `frozen_epochs` apply. They form
+    groups of their own only if the recipe treats them differently. Otherwise, the groups are those
+    of earlier versions, whose checkpoints can still be resumed.
     """
+    if recipe.old_layers_rate == 1 and not recipe.frozen_epochs:
+        old_layers = "none"
     groups = []
     for is_old, does_decay in product((False, True), (True, False)):
         members = [
@@ -61,10 +65,8 @@ def load_optimizer(optimizer: ScalingSGD, state: dict[str, Any]) -> None:
         group["weight_decay"] = decay
 
 
-def set_rate(
-    optimizer: ScalingSGD, rate: float, recipe: Recipe, *, is_frozen: bool = False
-) -> None:
-    """Set the learning rate of the next step. Old layers have a lower rate, or 0 if `is_frozen`.
+def set_rate(optimizer: ScalingSGD, rate: float, recipe: Recipe) -> None:
+    """Set the learning rate of the next step. Old layers can have a lower rate.
 
     If `rate_in_velocity` is true, the momentum is set too, so that the update is that of the paper.
     Section 5 prints the update v <- m v - rate (g + decay w), w <- w + v. torch stores
@@ -72,13 +74,20 @@ def set_rate(
     equals the printed update of v. So the velocity v stays the same when the rate changes.
     """
     for group in optimizer.param_groups:
-        share = 1.0
-        if group.get("is_old"):  # checkpoints of earlier versions do not have this key
-            share = 0.0 if is_frozen else recipe.old_layers_rate
+        # Checkpoints of earlier versions do not have the key `is_old`.
+        share = recipe.old_layers_rate if group.get("is_old") else 1.0
         if recipe.rate_in_velocity and recipe.momentum and rate * share:
             # With a momentum of 0, torch would keep no velocity at all.
             group["momentum"] = max(recipe.momentum * group["lr"] / (rate * share), 1e-30)
         group["lr"] = rate * share
+
+
+def drop_old_gradients(optimizer: ScalingSGD) -> None:
+    """Forget the gradients of the old layers, so that the next update leaves these layers alone."""
+    for group in optimizer.param_groups:
+        if group.get("is_old"):
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def clip_and_update(optimizer: ScalingSGD, max_gradient_norm: float) -> None:

@@ -233,8 +233,8 @@ def modern() -> Recipe:
 
     It uses batch norm, random resized crops, PCA colour noise, mixup, cutmix, label smoothing,
     warm-up and a cosine schedule. It uses bfloat16 if the processor supports bfloat16 natively. The
-    norm of the gradient is bounded because of small data sets. With a few dozen images, the warm-up
-    has only one or two steps, and training diverges without the bound.
+    norm of the gradient is bounded, because training on a few dozen images diverged without the
+    bound.
     """
     return Recipe(
         normalization="batch",

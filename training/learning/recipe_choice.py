@@ -1,7 +1,7 @@
 """The recipe of a run. It follows from the request, the images and the initial model.
 
-Later sources override earlier ones: the named recipe, what the data set and the initial model need,
-what suits the number of images (recipe `modern` only), and what the user asks for.
+Later sources override earlier ones: the named recipe, what suits the number of images (recipe
+`modern` only), what the data set and the initial model need, and what the user asks for.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,11 @@ from training.data.datasets import Dataset, open_dataset
 from training.learning.recipe import RECIPES, Recipe, RecipeError, contrast
 from training.learning.request import InitialModel, Request, load_initial_model
 from training.learning.sized_settings import sized_settings
-from training.learning.training_images import select_examples
+from training.learning.training_images import Selection, select_examples
 
-FINE_TUNING_SETTINGS = ("last_layer", "old_layers_rate", "frozen_epochs")
+LAST_LAYER_SETTINGS = ("last_layer", "frozen_epochs")
+"""Settings that have no effect unless a run from another network has a new last layer."""
+FINE_TUNING_SETTINGS = (*LAST_LAYER_SETTINGS, "old_layers_rate")
 """Settings that have no effect on a run with random initial weights."""
 
 
@@ -31,32 +33,46 @@ def requested_recipe(request: Request) -> Recipe:
     """The recipe that a run of this request will follow; raises UserError."""
     dataset = open_dataset(request.data)
     initial = load_initial_model(request.init)
-    num_images = len(select_examples(request, dataset).train)
-    return choose_recipe(request, dataset, initial, num_images).recipe
+    return choose_recipe(request, dataset, initial, select_examples(request, dataset)).recipe
+
+
+def with_sized_settings(request: Request) -> Request:
+    """The request with its sized settings as settings that the user asked for.
+
+    So they stay the same if other settings change; raises UserError.
+    """
+    dataset = open_dataset(request.data)
+    initial = load_initial_model(request.init)
+    sized = choose_recipe(request, dataset, initial, select_examples(request, dataset)).sized
+    settings = [f"{name}={value}" for name, value in sized.items()]
+    return replace(request, settings=(*settings, *request.settings))
 
 
 def choose_recipe(
-    request: Request, dataset: Dataset, initial: InitialModel | None, num_images: int
+    request: Request, dataset: Dataset, initial: InitialModel | None, selection: Selection
 ) -> ChosenRecipe:
     """The recipe of a request, with the settings that the data and the initial model need.
 
-    `num_images` is the number of training images. Raises RecipeError for a setting that is unknown,
-    out of range, without effect, or in conflict with the model.
+    Raises RecipeError for a setting that is unknown, out of range, without effect, or in conflict
+    with the model.
     """
     shapes = initial.shapes if initial else {}
     defaults = {**dataset.recipe_defaults, **shapes}
     recipe = apply_settings(request, defaults)
-    if initial is None:
-        _check_from_scratch(request)
-    elif differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]:
+    has_new_output = initial is not None and initial.class_names != selection.class_names
+    _check_effect(request, initial, has_new_output=has_new_output)
+    if initial and (
+        differing := [name for name in shapes if getattr(recipe, name) != shapes[name]]
+    ):
         raise RecipeError(
             f"{initial.name} has {contrast(shapes, recipe.as_dict(), differing)}; "
             "leave these settings out, or train without --init"
         )
     sized: Mapping[str, Any] = {}
     if request.recipe == "modern":
-        fixed = {*defaults, *asked_settings(request)}
-        sized = sized_settings(recipe, num_images, fixed, is_fine_tuned=initial is not None)
+        # The rate of the data set suits a network with batch norm, so it can be lowered.
+        fixed = ({*defaults} - {"learning_rate"}) | asked_settings(request)
+        sized = sized_settings(recipe, len(selection.train), fixed, has_new_output=has_new_output)
     return ChosenRecipe(apply_settings(request, {**defaults, **sized}), sized)
 
 
@@ -82,9 +98,15 @@ def asked_settings(request: Request) -> set[str]:
     return names | {name for name, value in options.items() if value is not None}
 
 
-def _check_from_scratch(request: Request) -> None:
-    """Raise RecipeError if a setting needs --init."""
-    if useless := [name for name in FINE_TUNING_SETTINGS if name in asked_settings(request)]:
+def _check_effect(request: Request, initial: InitialModel | None, *, has_new_output: bool) -> None:
+    """Raise RecipeError if the user gave a setting that has no effect with this initial model."""
+    asked = asked_settings(request)
+    if initial is None and (useless := [name for name in FINE_TUNING_SETTINGS if name in asked]):
         raise RecipeError(
             f"{', '.join(useless)} has no effect without --init; pass --init too, or leave it out"
+        )
+    if not has_new_output and (useless := [name for name in LAST_LAYER_SETTINGS if name in asked]):
+        raise RecipeError(
+            f"{', '.join(useless)} has no effect, because the images have the classes of "
+            f"{request.init}, and its last layer is kept; leave it out"
         )

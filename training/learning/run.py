@@ -115,6 +115,19 @@ class Run:
         return len(self.log)
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether only the new last layer is trained in the current epoch."""
+        return self.epoch < self.plan.recipe.frozen_epochs
+
+    def set_training_mode(self) -> None:
+        """Prepare the network for training steps. Frozen layers keep their batch statistics."""
+        self.network.train()
+        if self.is_frozen:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+                    module.eval()
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])

@@ -53,7 +53,7 @@ def train(request: Request) -> Result:
         dataset = open_dataset(request.data)
         initial = load_initial_model(request.init)
         selection = select_examples(request, dataset)
-        chosen = choose_recipe(request, dataset, initial, len(selection.train))
+        chosen = choose_recipe(request, dataset, initial, selection)
         recipe = chosen.recipe
         architecture = _choose_architecture(recipe, initial, len(selection.class_names))
         _check_before_decoding(request, recipe, architecture)

@@ -2,7 +2,7 @@
 
 The recipe was chosen on 9,469 images. On fewer images, its 80 epochs are too few steps, and its
 batches of 128 give too few updates. The values here were chosen on subsets of Imagenette by
-benchmarks/small_collections.py. docs/results.md compares them with a search over the recipe.
+benchmarks/small_collections.py.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from training.learning.recipe import Recipe, modern
 NUM_LARGE = 9000
 """From this number of images on, the recipe is used as it is."""
 NUM_MEDIUM = 2000
-"""From this number of images on, batches have 64 images, otherwise 32."""
+"""Below this number of images, batches have 32 images. From it on, they have 64."""
 NUM_SEEN = 50_000
 """Number of images that a short run sees, over all epochs. Larger collections see more."""
 MAX_EPOCHS = 500
@@ -29,12 +29,13 @@ pixels, so a run of the same time has three times as many steps."""
 
 
 def sized_settings(
-    recipe: Recipe, num_images: int, fixed: Collection[str], *, is_fine_tuned: bool
+    recipe: Recipe, num_images: int, fixed: Collection[str], *, has_new_output: bool = False
 ) -> dict[str, Any]:
     """The settings that suit a number of training images, except for those in `fixed`.
 
-    `recipe` has the values of the fixed settings. The learning rate and the warm-up follow from the
-    batch size and the epochs, even if these are fixed.
+    `recipe` has the values of the fixed settings. With few images, the learning rate follows from
+    the batch size, and the warm-up from the epochs, even if these are fixed. `has_new_output` says
+    whether a run from another network has a new last layer.
     """
 
     def choose(name: str, value: Any) -> None:
@@ -43,7 +44,7 @@ def sized_settings(
 
     settings: dict[str, Any] = {}
     choose("class_balance", 0.5)
-    if is_fine_tuned:
+    if has_new_output:
         choose("last_layer", "probe")
     rate = recipe.learning_rate
     if num_images < NUM_LARGE:
@@ -51,7 +52,8 @@ def sized_settings(
         choose("batch_size", 64 if num_images >= NUM_MEDIUM else 32)
         choose("epochs", max(recipe.epochs, min(MAX_EPOCHS, round(NUM_SEEN / num_images))))
         sized = replace(recipe, **settings)
-        choose("warmup_epochs", round(WARMUP_SHARE * sized.epochs, 2))
+        if recipe.schedule == "cosine":
+            choose("warmup_epochs", round(WARMUP_SHARE * sized.epochs, 2))
         rate *= (sized.batch_size / modern().batch_size) ** 0.5
     if recipe.normalization != "batch":
         rate *= RATE_WITHOUT_BATCH_NORM

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.data.loader import batches, send
 from training.learning.augment import Draws, Mixture, augment, mix
-from training.learning.optimizer import clip_and_update, set_rate
+from training.learning.optimizer import clip_and_update, drop_old_gradients, set_rate
 from training.learning.recipe import Recipe
 from training.learning.run import Run
 
@@ -73,7 +73,7 @@ def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     """
     recipe = run.plan.recipe
     canvases, targets, draws = batch.canvases, batch.targets, batch.draws  # (B, R, R, 3), (B,)
-    set_rate(run.optimizer, rate, recipe, is_frozen=run.epoch < recipe.frozen_epochs)
+    set_rate(run.optimizer, rate, recipe)
     run.optimizer.zero_grad(set_to_none=True)
     torch.manual_seed(batch.dropout_seed)
     with run.autocast:
@@ -84,6 +84,8 @@ def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     losses = cross_entropy(logits, targets, mixture, recipe.label_smoothing)  # (B,)
     loss = losses.sum() * batch.weight  # ()
     loss.backward()
+    if run.is_frozen:
+        drop_old_gradients(run.optimizer)
     clip_and_update(run.optimizer, recipe.max_gradient_norm)
     error = (logits.detach().argmax(1) != targets).sum() * batch.weight  # ()
     return torch.stack((loss.detach(), error))  # (2,)
@@ -112,7 +114,8 @@ def epoch_order(recipe: Recipe, epoch: int, targets: Tensor) -> Tensor:
     """The positions of the training images in the order of an epoch, (N,). `targets` is (N,).
 
     Without `class_balance`, each image occurs once. With it, images of small classes can occur
-    several times, and some images of large classes are left out. These are others in each epoch.
+    several times, and some images of large classes are left out. Each epoch leaves out different
+    images.
     """
     random = np.random.default_rng((recipe.seed, ORDER_STREAM, epoch))
     order = random.permutation(len(targets))

@@ -177,7 +177,13 @@ def test_a_network_at_chance_level_after_five_epochs_gets_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     calm = dataclasses.replace(
-        RECIPE, epochs=5, mixup=0.0, cutmix=0.0, dropout=0.0, label_smoothing=0.0
+        RECIPE,
+        epochs=6,
+        warmup_epochs=0.5,
+        mixup=0.0,
+        cutmix=0.0,
+        dropout=0.0,
+        label_smoothing=0.0,
     )
     train(tmp_path, dataclasses.replace(calm, learning_rate=rate, initialization=initialization))
     printed = capsys.readouterr().err.splitlines()

@@ -11,6 +11,7 @@ from training.learning.optimizer import (
     OldLayers,
     build_optimizer,
     clip_and_update,
+    drop_old_gradients,
     load_optimizer,
     set_rate,
 )
@@ -147,18 +148,12 @@ class Pair(nn.Module):
 
 @pytest.mark.parametrize("recipe", [paper(), modern()], ids=["paper", "modern"])
 @pytest.mark.parametrize(
-    ("old_layers", "is_frozen", "hidden_share", "output_share"),
-    [
-        ("none", False, 1.0, 1.0),
-        ("hidden", False, 0.25, 1.0),
-        ("hidden", True, 0.0, 1.0),
-        ("all", False, 0.25, 0.25),
-    ],
+    ("old_layers", "hidden_share", "output_share"),
+    [("none", 1.0, 1.0), ("hidden", 0.25, 1.0), ("all", 0.25, 0.25)],
 )
 def test_old_layers_change_by_their_share_of_the_rate(
     recipe: Recipe,
     old_layers: OldLayers,
-    is_frozen: bool,
     hidden_share: float,
     output_share: float,
 ) -> None:
@@ -168,7 +163,7 @@ def test_old_layers_change_by_their_share_of_the_rate(
     optimizer = build_optimizer(network, recipe, old_layers)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    set_rate(optimizer, 0.5, recipe, is_frozen=is_frozen)
+    set_rate(optimizer, 0.5, recipe)
     optimizer.step()
     step = 0.5 * (1 + recipe.momentum * recipe.nesterov)
     for name, tensor in network.state_dict().items():
@@ -176,20 +171,32 @@ def test_old_layers_change_by_their_share_of_the_rate(
         torch.testing.assert_close(before[name] - tensor, torch.full_like(tensor, share * step))
 
 
-@pytest.mark.parametrize("recipe", [paper(), modern()], ids=["paper", "modern"])
-def test_layers_that_were_frozen_change_afterwards(recipe: Recipe) -> None:
+def test_without_a_special_treatment_old_layers_share_the_groups_of_earlier_versions() -> None:
     network = Pair()
-    before = network.hidden.weight.detach().clone()
+    assert len(build_optimizer(network, modern(), "hidden").param_groups) == 2
+    frozen = dataclasses.replace(modern(), frozen_epochs=1)
+    assert len(build_optimizer(network, frozen, "hidden").param_groups) == 4
+
+
+@pytest.mark.parametrize("recipe", [paper(), modern()], ids=["paper", "modern"])
+def test_layers_without_gradients_stay_until_they_get_some(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, frozen_epochs=1)
+    network = Pair()
+    hidden, output = network.hidden.weight, network.output.weight
     optimizer = build_optimizer(network, recipe, "hidden")
     changes = []
     for is_frozen in (True, True, False, False):
         for parameter in network.parameters():
             parameter.grad = torch.ones_like(parameter)
-        set_rate(optimizer, 0.1, recipe, is_frozen=is_frozen)
-        optimizer.step()
-        changes.append(not torch.equal(network.hidden.weight, before))
-    assert changes == [False, False, True, True]
-    assert bool(torch.isfinite(network.hidden.weight).all())
+        if is_frozen:
+            drop_old_gradients(optimizer)
+        before = hidden.detach().clone(), output.detach().clone()
+        set_rate(optimizer, 0.1, recipe)
+        clip_and_update(optimizer, recipe.max_gradient_norm)
+        changes.append(
+            [not torch.equal(old, new) for old, new in zip(before, (hidden, output), strict=True)]
+        )
+    assert changes == [[False, True], [False, True], [True, True], [True, True]]
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.5, 50.0])

@@ -1,16 +1,18 @@
 """The recipe that follows from a request, its images and its initial model."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from tests.training.learning.small_requests import (
+    QUICK,
     make_request,
     plan_of,
     refusal,
     refuse_to_decode,
 )
-from training.learning.recipe_choice import apply_settings, requested_recipe
+from training.learning.recipe_choice import apply_settings, requested_recipe, with_sized_settings
 from training.learning.request import Request
 from training.learning.session import train
 
@@ -76,3 +78,44 @@ def test_an_initial_model_decides_the_shapes_and_conflicting_settings_are_refuse
         "leave these settings out, or train without --init"
     )
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["last_layer=probe", "old_layers_rate=0.5", "frozen_epochs=1"])
+def test_settings_of_fine_tuning_are_refused_without_an_initial_model(
+    colour_folder: Path, tmp_path: Path, name: str
+) -> None:
+    request = make_request(colour_folder, tmp_path / "model", settings=(*QUICK, name))
+    message = refusal(lambda: train(request))
+    setting = name.partition("=")[0]
+    assert message == f"{setting} has no effect without --init; pass --init too, or leave it out"
+
+
+def test_settings_of_a_new_last_layer_are_refused_if_the_last_layer_is_kept(
+    tiny_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    request = make_request(
+        colour_folder, tmp_path / "model", init=tiny_model, settings=(*QUICK, "frozen_epochs=1")
+    )
+    message = refusal(lambda: train(request))
+    assert message == (
+        f"frozen_epochs has no effect, because the images have the classes of {tiny_model}, "
+        "and its last layer is kept; leave it out"
+    )
+    kept = make_request(colour_folder, tmp_path / "kept", init=tiny_model)
+    assert plan_of(kept).recipe.last_layer == "random"
+
+
+def test_sized_settings_can_be_fixed_for_several_runs(colour_folder: Path, tmp_path: Path) -> None:
+    request = Request(data=str(colour_folder), out=tmp_path)
+    fixed = with_sized_settings(request)
+    assert requested_recipe(fixed) == requested_recipe(request)
+    # Without batch norm, the rate would be lower, but now it is fixed.
+    changed = dataclasses.replace(fixed, settings=(*fixed.settings, "normalization=none"))
+    assert requested_recipe(changed).learning_rate == requested_recipe(request).learning_rate
+
+
+def test_the_digits_learning_rate_is_lower_for_a_network_without_batch_norm(tmp_path: Path) -> None:
+    request = Request(data="digits", out=tmp_path)
+    without = dataclasses.replace(request, settings=("normalization=none",))
+    rates = [requested_recipe(each).learning_rate for each in (request, without)]
+    assert rates == [0.05, pytest.approx(0.005)]

@@ -15,8 +15,10 @@ from tests.training.learning.small_plans import (
     refusal,
     train,
 )
+from training.interruption import StopRequest
 from training.learning.checkpoint import CHECKPOINT_FILE
 from training.learning.distributed import Workers
+from training.learning.epoch import finish_epoch, train_epoch
 from training.learning.recipe import Recipe, modern, paper
 from training.learning.run import Forward, Position, Run
 from training.learning.step import train_step
@@ -37,6 +39,22 @@ def test_a_run_begins_with_the_weights_of_its_seed_and_the_statistics_of_its_ima
     assert not torch.equal(first["output.fc8.weight"], other["output.fc8.weight"])
     central = torch.from_numpy(TRAIN.canvases[:, 5:72, 5:72]).double()
     torch.testing.assert_close(first["mean"].flatten().double(), central.mean((0, 1, 2)))
+
+
+def test_frozen_layers_and_their_batch_statistics_stay_until_they_are_trained() -> None:
+    recipe = dataclasses.replace(
+        RECIPE, normalization="batch", frozen_epochs=1, last_layer="random", epochs=2
+    )
+    run = begin(recipe, initial={}, old_layers="hidden")
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    changed = []
+    for _ in range(2):
+        assert train_epoch(run, StopRequest())
+        finish_epoch(run)
+        state = run.network.state_dict()
+        changed.append({name for name in state if not torch.equal(state[name], before[name])})
+    assert changed[0] == {"output.fc8.weight", "output.fc8.bias"}
+    assert {"convolutions.conv1.weight", "convolutions.norm1.running_mean"} <= changed[1]
 
 
 def test_a_run_begins_with_the_initial_weights_if_there_are_any() -> None:

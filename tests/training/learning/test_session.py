@@ -217,10 +217,7 @@ def test_a_run_is_not_resumed_from_another_initial_model(
     unfinished: Path, colour_folder: Path, tiny_model: Path
 ) -> None:
     before = file_sha256(unfinished / CHECKPOINT_FILE)
-    settings = (*QUICK, "last_layer=random")  # as in the unfinished run, which has random weights
-    request = make_request(
-        colour_folder, unfinished, init=tiny_model, resume=True, settings=settings
-    )
+    request = make_request(colour_folder, unfinished, init=tiny_model, resume=True)
     message = refusal(lambda: train(request))
     assert message.startswith(
         f"{unfinished / CHECKPOINT_FILE} was made from other images or other initial weights; "

@@ -11,15 +11,15 @@ from training.learning.sized_settings import NUM_LARGE, sized_settings
 SIZES = (2, 30, 100, 300, 1000, 3000, 8999, 9000, 10_000, 1_000_000)
 
 
-def sized(num_images: int, *, is_fine_tuned: bool = False, **fixed: Any) -> dict[str, Any]:
+def sized(num_images: int, *, has_new_output: bool = False, **fixed: Any) -> dict[str, Any]:
     recipe = replace(modern(), **fixed)
-    return sized_settings(recipe, num_images, fixed, is_fine_tuned=is_fine_tuned)
+    return sized_settings(recipe, num_images, fixed, has_new_output=has_new_output)
 
 
-@pytest.mark.parametrize("is_fine_tuned", [False, True])
-def test_every_number_of_images_has_a_valid_recipe(is_fine_tuned: bool) -> None:
+@pytest.mark.parametrize("has_new_output", [False, True])
+def test_every_number_of_images_has_a_valid_recipe(has_new_output: bool) -> None:
     for num_images in SIZES:
-        recipe = replace(modern(), **sized(num_images, is_fine_tuned=is_fine_tuned))
+        recipe = replace(modern(), **sized(num_images, has_new_output=has_new_output))
         assert recipe.batch_size <= modern().batch_size
         assert recipe.warmup_epochs < recipe.epochs / 2
 
@@ -49,7 +49,7 @@ def test_a_network_without_batch_norm_learns_at_a_tenth_of_the_rate() -> None:
 
 def test_the_last_layer_of_an_old_network_starts_as_a_probe() -> None:
     for size in SIZES:
-        assert sized(size, is_fine_tuned=True) == sized(size) | {"last_layer": "probe"}
+        assert sized(size, has_new_output=True) == sized(size) | {"last_layer": "probe"}
 
 
 def test_what_the_user_fixed_stays_and_the_other_settings_follow_it() -> None:
@@ -59,3 +59,7 @@ def test_what_the_user_fixed_stays_and_the_other_settings_follow_it() -> None:
     assert fixed["learning_rate"] == pytest.approx(modern().learning_rate / 4)
     everything = {name: getattr(modern(), name) for name in sized(300)}
     assert sized(300, **everything) == {}
+
+
+def test_a_schedule_without_a_warm_up_gets_none() -> None:
+    assert "warmup_epochs" not in sized(300, schedule="plateau")
