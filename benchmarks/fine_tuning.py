@@ -24,12 +24,12 @@ from time import monotonic
 from typing import Any
 
 from benchmarks.record import ROOT, record
-from benchmarks.subsets import choose, kept_or_measured, read_splits, train_and_score
+from benchmarks.subsets import choose, kept_or_measured, read_splits, result_file, train_and_score
 from training.devices import best_device
 from training.learning.distributed import Workers
 from training.learning.last_layer import first_weights
 from training.learning.plan import Split, architecture_of
-from training.learning.recipe import modern
+from training.learning.recipe import Recipe, modern
 from training.learning.request import InitialModel, load_initial_model
 from training.learning.sized_settings import sized_settings
 from training.learning.trainer import keep_freed_memory
@@ -74,10 +74,11 @@ def main() -> None:
         subset = choose(train, per_class)
         results[per_class] = {}
         for method in methods:
-            key = f"{initial.id[:8]}-{Path(arguments.data).name}-{per_class}-{method}"
+            recipe = recipe_of(method, initial, len(subset.targets))
+            init = None if method == "scratch" else initial
             result = kept_or_measured(
-                arguments.workdir / f"{key.replace(' ', '-')}.json",
-                partial(measure, initial, names, subset, held_out, method),
+                result_file(arguments.workdir, subset, recipe, init.id if init else ""),
+                partial(measure, init, names, subset, held_out, recipe),
                 is_over=monotonic() > deadline_s,
             )
             if result is not None:
@@ -95,23 +96,31 @@ def main() -> None:
     )
 
 
-def measure(
-    initial: InitialModel, names: tuple[str, ...], train: Split, held_out: Split, method: str
-) -> dict[str, Any]:
-    """Train in one of the ways of METHODS. Return top-1 and the time, and the probe's top-1."""
+def recipe_of(method: str, initial: InitialModel, num_images: int) -> Recipe:
+    """The recipe of one of METHODS. All have the shapes of the initial model."""
     start = replace(modern(), **initial.shapes)
-    is_fine_tuned = method != "scratch"
-    fixed = {*initial.shapes}
-    sized = sized_settings(start, len(train.targets), fixed, has_new_output=is_fine_tuned)
+    fixed = ("class_balance", *initial.shapes)
+    has_new_output = method != "scratch"
+    sized = sized_settings(start, num_images, fixed, has_new_output=has_new_output)
     recipe = replace(start, **sized)
-    if not is_fine_tuned:
-        return train_and_score(train, held_out, recipe, architecture_of(recipe, len(names)))
     settings = dict(METHODS[method])
     settings["frozen_epochs"] = round(recipe.epochs * settings.pop("frozen_share", 0))
-    recipe = replace(recipe, **settings)
+    return replace(recipe, **settings)
+
+
+def measure(
+    init: InitialModel | None,
+    names: tuple[str, ...],
+    train: Split,
+    held_out: Split,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Train from a model or from scratch. Return top-1 and the time, and the probe's top-1."""
+    if init is None:
+        return train_and_score(train, held_out, recipe, architecture_of(recipe, len(names)))
     images = DecodedImages(train, held_out, [], "")
-    first = first_weights(initial, names, recipe, images, Workers(device=best_device()))
-    architecture = initial.architecture_for(len(names), recipe.dropout)
+    first = first_weights(init, names, recipe, images, Workers(device=best_device()))
+    architecture = init.architecture_for(len(names), recipe.dropout)
     result = train_and_score(train, held_out, recipe, architecture, first)
     if first.probe_top1 is not None:
         result["probe_top1"] = round(first.probe_top1, 4)

@@ -12,7 +12,6 @@ The search changes one or two settings of a base recipe at a time (`searched_rec
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,11 +21,14 @@ from time import monotonic
 from typing import Any
 
 from benchmarks.record import record
-from benchmarks.subsets import choose, kept_or_measured, read_splits, train_and_score
+from benchmarks.subsets import choose, kept_or_measured, read_splits, result_file, train_and_score
 from training.learning.plan import Split, architecture_of
 from training.learning.recipe import Recipe, modern
 from training.learning.sized_settings import sized_settings
 from training.learning.trainer import keep_freed_memory
+
+BASE_EPOCHS = {10: 400, 30: 160, 100: 80, 300: 40}
+"""The epochs of the base recipe for each number of images per class."""
 
 
 def main() -> None:
@@ -34,7 +36,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data")
-    parser.add_argument("--per-class", type=int, nargs="+", default=[10, 30, 100, 300])
+    parser.add_argument(
+        "--per-class", type=int, nargs="+", default=[*BASE_EPOCHS], choices=[*BASE_EPOCHS]
+    )
     parser.add_argument("--name", default="small_collections")
     parser.add_argument("--workdir", type=Path, default=Path("runs/small"))
     parser.add_argument("--image-size", type=int, default=96)
@@ -46,12 +50,11 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {}
     for per_class in arguments.per_class:
         subset = choose(train, per_class)
-        recipes = searched_recipes(len(subset.targets), arguments.image_size)
+        recipes = searched_recipes(per_class, len(subset.targets), arguments.image_size)
         results[str(per_class)] = {}
         for name, recipe in recipes.items():
-            file = arguments.workdir / f"{Path(arguments.data).name}-{per_class}-{key(recipe)}.json"
             result = kept_or_measured(
-                file,
+                result_file(arguments.workdir, subset, recipe),
                 partial(measure, subset, held_out, recipe),
                 is_over=monotonic() > deadline_s,
             )
@@ -64,17 +67,14 @@ def main() -> None:
     record(arguments.name, {"image_size": arguments.image_size, "by_images_per_class": figures})
 
 
-def key(recipe: Recipe) -> str:
-    """A short text that identifies the settings that differ from the recipe `modern`."""
-    usual = modern().as_dict()
-    settings = {name: value for name, value in recipe.as_dict().items() if value != usual[name]}
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+def searched_recipes(per_class: int, num_images: int, image_size: int) -> dict[str, Recipe]:
+    """The default recipe for a number of images, the recipe `modern`, and those of the search.
 
-
-def searched_recipes(num_images: int, image_size: int) -> dict[str, Recipe]:
-    """The default recipe for a number of images, the recipe `modern`, and those of the search."""
+    The classes are equally large, so `class_balance` has no effect and is left out. All recipes
+    have the same image size, which is smaller than the default to save time.
+    """
     start = replace(modern(), image_size=image_size)
-    epochs = {100: 400, 300: 160, 1000: 80, 3000: 40}[num_images]
+    epochs = BASE_EPOCHS[per_class]
     base = replace(
         start,
         batch_size=32 if num_images < 2000 else 64,
@@ -114,16 +114,18 @@ def measure(train: Split, held_out: Split, recipe: Recipe) -> dict[str, Any]:
 
 def summary(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """For each size: top-1 of every recipe, and how far the defaults are from the best one."""
-    figures = {}
+    figures: dict[str, Any] = {}
     for per_class, by_name in results.items():
+        if not by_name:
+            continue
         top1 = {name: run["top1"] for name, run in by_name.items()}
         best = max(top1, key=lambda name: top1[name])
-        figures[per_class] = {
-            "best": best,
-            "points_below_the_best": round(100 * (top1[best] - top1.get("defaults", 0.0)), 2),
-            "top1": dict(sorted(top1.items(), key=lambda pair: -pair[1])),
-            "runs": by_name,
-        }
+        figures[per_class] = {"best": best}
+        if "defaults" in top1:
+            points = 100 * (top1[best] - top1["defaults"])
+            figures[per_class]["points_below_the_best"] = round(points, 2)
+        figures[per_class]["top1"] = dict(sorted(top1.items(), key=lambda pair: -pair[1]))
+        figures[per_class]["runs"] = by_name
     return figures
 
 

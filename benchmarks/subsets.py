@@ -1,5 +1,6 @@
 """Train on a few images of each class, and keep the result for the next call of the benchmark."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
 from training.learning.last_layer import FirstWeights
 from training.learning.plan import Plan, Split
-from training.learning.recipe import Recipe
+from training.learning.recipe import Recipe, modern
 from training.learning.trainer import train_network
 from training.network.alexnet import Architecture
 from training.parallel import num_cores
@@ -44,6 +45,20 @@ def kept_or_measured(
     except Timeout:
         return None
     return dict(json.loads(file.read_text()))
+
+
+def result_file(workdir: Path, train: Split, recipe: Recipe, init: str = "") -> Path:
+    """The file of a result. Its name depends on the images, on the recipe and on `init`.
+
+    Only settings that differ from the recipe `modern` count, so a new setting whose default changes
+    nothing keeps the results.
+    """
+    usual = modern().as_dict()
+    settings = {name: value for name, value in recipe.as_dict().items() if value != usual[name]}
+    digest = hashlib.sha256(json.dumps([init, settings]).encode())
+    digest.update(train.canvases.tobytes())
+    digest.update(train.targets.numpy().tobytes())
+    return workdir / f"{digest.hexdigest()[:16]}.json"
 
 
 def read_splits(

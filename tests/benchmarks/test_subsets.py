@@ -1,5 +1,6 @@
 """Subsets of a data set, and results that are kept for the next call."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from benchmarks.subsets import choose, kept_or_measured, read_splits
+from benchmarks.subsets import choose, kept_or_measured, read_splits, result_file
 from training.learning.plan import Split
+from training.learning.recipe import modern
 
 
 def test_a_subset_has_the_same_few_images_of_each_class() -> None:
@@ -51,3 +53,19 @@ def test_a_folder_is_split_as_training_splits_it_or_judged_on_other_data(
     assert names == ("blue", "green", "red")
     whole, other, _ = read_splits(str(colour_folder), 67, tmp_path / "val", str(colour_folder))
     assert (len(whole.targets), len(other.targets)) == (18, 18)
+
+
+def test_the_file_of_a_result_depends_on_the_images_the_recipe_and_the_initial_model(
+    tmp_path: Path,
+) -> None:
+    canvases = np.zeros((2, 3, 3, 3), np.uint8)
+    train = Split(canvases, torch.tensor([0, 1]))
+    files = {
+        result_file(tmp_path, train, modern()),
+        result_file(tmp_path, train, modern(), "1234"),
+        result_file(tmp_path, train, replace(modern(), epochs=3)),
+        result_file(tmp_path, Split(canvases + 1, train.targets), modern()),
+        result_file(tmp_path, Split(canvases, torch.tensor([1, 0])), modern()),
+    }
+    assert len(files) == 5
+    assert result_file(tmp_path, train, modern()) in files
