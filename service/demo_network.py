@@ -26,7 +26,7 @@ from training.progress import console
 QUICK_IMAGE_SIZE = 128
 """Default side of the square for training from scratch, in pixels. Training is three times as fast
 as with 224 pixels, the size in the recipes."""
-NUM_TRIAL_IMAGES = 2000
+NUM_TRIAL_IMAGES = 1500
 """Number of images that a trial sees, over all its epochs. If there are more training images than
 this, a trial takes too long, and the network is used as it is."""
 MAX_TRIAL_EPOCHS = 50
