@@ -262,5 +262,6 @@ def _digits() -> Dataset:
         "batch_size": 128,
         "learning_rate": 0.05,
         "warmup_epochs": 2,
+        "class_balance": 0.0,
     }
     return Dataset(name="digits", examples=tuple(examples), recipe_defaults=defaults)
