@@ -32,7 +32,6 @@ from training.learning.plan import Split, architecture_of
 from training.learning.recipe import Recipe, modern
 from training.learning.request import InitialModel, load_initial_model
 from training.learning.sized_settings import sized_settings
-from training.learning.trainer import keep_freed_memory
 from training.learning.training_images import DecodedImages
 from training.plotting import plt, save_figure
 
@@ -67,7 +66,6 @@ def main() -> None:
         arguments.data, image_size, arguments.workdir, arguments.val
     )
     deadline_s = monotonic() + 60 * arguments.minutes
-    keep_freed_memory()
     methods = METHODS if arguments.all_methods else DEFAULT_METHODS
     results: dict[int, dict[str, Any]] = {}
     for per_class in arguments.per_class:

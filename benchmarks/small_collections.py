@@ -12,7 +12,6 @@ The search changes one or two settings of a base recipe at a time (`searched_rec
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +24,6 @@ from benchmarks.subsets import choose, kept_or_measured, read_splits, result_fil
 from training.learning.plan import Split, architecture_of
 from training.learning.recipe import Recipe, modern
 from training.learning.sized_settings import sized_settings
-from training.learning.trainer import keep_freed_memory
 
 BASE_EPOCHS = {10: 400, 30: 160, 100: 80, 300: 40}
 """The epochs of the base recipe for each number of images per class."""
@@ -46,7 +44,6 @@ def main() -> None:
     arguments = parser.parse_args()
     train, held_out, _ = read_splits(arguments.data, arguments.image_size, arguments.workdir)
     deadline_s = monotonic() + 60 * arguments.minutes
-    keep_freed_memory()
     results: dict[str, dict[str, Any]] = {}
     for per_class in arguments.per_class:
         subset = choose(train, per_class)
@@ -63,7 +60,6 @@ def main() -> None:
             results[str(per_class)][name] = result
             print(f"{per_class} per class, {name}: {result}", flush=True)
     figures = summary(results)
-    print(json.dumps(figures, indent=1))
     record(arguments.name, {"image_size": arguments.image_size, "by_images_per_class": figures})
 
 

@@ -16,11 +16,7 @@ from indexer.storage.manifest import MANIFEST_FILE, PROBE, read_manifest
 from service.demo_network import make_network
 from service.demo_start import Start, choose_start
 from training.data.skipped import SKIPPED_FILE, describe_skipped
-from training.network.model import (
-    CARD_FILE,
-    FROM_SCRATCH,
-    read_card,
-)
+from training.network.model import CARD_FILE, FROM_SCRATCH, read_card
 from training.progress import console
 
 app = typer.Typer()

@@ -80,7 +80,6 @@ def _train(start: Start, model: Path) -> None:
 
 def _copy_or_import(init: str, directory: Path) -> None:
     """Make a model directory of a network that is already trained."""
-    shutil.rmtree(directory, ignore_errors=True)
     if init != IMAGENET and Path(init).is_dir():
         card = read_card(Path(init))
         directory.mkdir()
@@ -96,10 +95,10 @@ def _copy_or_import(init: str, directory: Path) -> None:
 def _is_worth_tuning(start: Start, untrained: Path, trial: Path) -> bool:
     """Fine-tune the network into the directory `trial`. Return whether it is clearly better."""
     examples = open_dataset(start.data).part("train")
-    labelled = [example for example in examples if example.label is not None]
-    num_images = len(labelled)
-    if not labelled or tuple(class_names(labelled)) == read_card(untrained).class_names:
+    names = class_names(examples)
+    if not names or names == read_card(untrained).class_names:
         return False
+    num_images = sum(example.label is not None for example in examples)
     if num_images > NUM_TRIAL_IMAGES:
         console.print(
             f"No fine-tuning, because {num_images:,} images take long; "

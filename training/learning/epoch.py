@@ -183,9 +183,8 @@ def _print_line(run: Run, line: Epoch) -> None:
 
 def _warn_at_chance(run: Run, line: Epoch) -> None:
     """If the loss is still at chance level after the first epochs, print a remedy."""
-    recipe, chance_loss = run.plan.recipe, math.log(run.plan.architecture.num_classes)
-    warmup = min(recipe.warmup_epochs, recipe.epochs / 2) if recipe.schedule == "cosine" else 0
-    first_epoch = math.ceil(warmup) + NUM_EPOCHS_TO_START
+    chance_loss = math.log(run.plan.architecture.num_classes)
+    first_epoch = math.ceil(run.schedule.warmup_epochs) + NUM_EPOCHS_TO_START
     if line.epoch != first_epoch or line.train_loss <= 0.99 * chance_loss:
         return
     remedy = (

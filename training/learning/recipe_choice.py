@@ -31,9 +31,7 @@ class ChosenRecipe:
 
 def requested_recipe(request: Request) -> Recipe:
     """The recipe that a run of this request will follow; raises UserError."""
-    dataset = open_dataset(request.data)
-    initial = load_initial_model(request.init)
-    return choose_recipe(request, dataset, initial, select_examples(request, dataset)).recipe
+    return _resolve(request).recipe
 
 
 def with_sized_settings(request: Request) -> Request:
@@ -41,11 +39,15 @@ def with_sized_settings(request: Request) -> Request:
 
     So they stay the same if other settings change; raises UserError.
     """
+    settings = [f"{name}={value}" for name, value in _resolve(request).sized.items()]
+    return replace(request, settings=(*settings, *request.settings))
+
+
+def _resolve(request: Request) -> ChosenRecipe:
+    """List the images of a request, load its initial model, and choose the recipe."""
     dataset = open_dataset(request.data)
     initial = load_initial_model(request.init)
-    sized = choose_recipe(request, dataset, initial, select_examples(request, dataset)).sized
-    settings = [f"{name}={value}" for name, value in sized.items()]
-    return replace(request, settings=(*settings, *request.settings))
+    return choose_recipe(request, dataset, initial, select_examples(request, dataset))
 
 
 def choose_recipe(

@@ -44,12 +44,19 @@ class Schedule:
         self.recipe = recipe
         self.plateau = Plateau()
 
+    @property
+    def warmup_epochs(self) -> float:
+        """The number of epochs in which the rate rises."""
+        if self.recipe.schedule == "plateau":
+            return 0.0
+        return min(self.recipe.warmup_epochs, self.recipe.epochs / 2)
+
     def rate(self, epoch: float) -> float:
         """The learning rate after `epoch` epochs. `epoch` can be a fraction."""
         recipe = self.recipe
         if recipe.schedule == "plateau":
             return recipe.learning_rate * 0.1**self.plateau.num_drops
-        warmup = min(recipe.warmup_epochs, recipe.epochs / 2)
+        warmup = self.warmup_epochs
         if epoch < warmup:
             return recipe.learning_rate * epoch / warmup
         angle = math.pi * (epoch - warmup) / (recipe.epochs - warmup)

@@ -247,15 +247,20 @@ def test_the_page_names_the_items_labels_unless_the_network_knows_all_of_them(
         expect(page.locator("#status")).to_contain_text(f"sky.png: {name}", timeout=60_000)
 
 
+def with_a_pink_item(source: Path, tmp_path: Path) -> Path:
+    """A copy of an index, with one more item. No other item has its label."""
+    index = Path(shutil.copytree(source, tmp_path / "index"))
+    (tmp_path / "more" / "pink").mkdir(parents=True)
+    coloured("red", 950).save(tmp_path / "more" / "pink" / "0.png")
+    add(index, [str(tmp_path / "more")])
+    return index
+
+
 @pytest.mark.browser
 def test_a_label_that_was_added_after_the_probe_was_fitted_is_a_label_the_network_does_not_know(
     run: Run, browse: Browse, probed_index: Path, tmp_path: Path
 ) -> None:
-    index = Path(shutil.copytree(probed_index, tmp_path / "index"))
-    (tmp_path / "more" / "pink").mkdir(parents=True)
-    coloured("red", 950).save(tmp_path / "more" / "pink" / "0.png")
-    add(index, [str(tmp_path / "more")])
-    with run(index=index) as service:
+    with run(index=with_a_pink_item(probed_index, tmp_path)) as service:
         info = service.client.get("/info").json()
         assert "pink" not in info["index"]["probe"]["labels"]
         assert "pink" in info["index"]["labels"]
@@ -280,11 +285,7 @@ def test_a_network_with_more_classes_than_the_index_has_labels_knows_the_labels(
 def test_without_a_probe_unknown_labels_are_named_by_the_networks_classes(
     run: Run, browse: Browse, tiny_index: Path, tmp_path: Path
 ) -> None:
-    index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
-    (tmp_path / "more" / "pink").mkdir(parents=True)
-    coloured("red", 950).save(tmp_path / "more" / "pink" / "0.png")
-    add(index, [str(tmp_path / "more")])
-    with run(index=index) as service:
+    with run(index=with_a_pink_item(tiny_index, tmp_path)) as service:
         page = browse(service.url)
         with page.expect_response(lambda response: "/classify?" in response.url) as classified:
             page.set_input_files("#file", file("sky.png", picture("blue")))
