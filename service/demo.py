@@ -67,8 +67,8 @@ Epochs = Annotated[
 ImageSize = Annotated[
     int | None,
     typer.Option(
-        help="Side of the square that the network sees, in pixels. The default is 128, "
-        "and 67 for digits."
+        help="Side of the square that the network sees, in pixels. By default, it follows from "
+        "the number of images, and is at most 128."
     ),
 ]
 
@@ -134,7 +134,7 @@ def _steps(start: Start, workdir: Path) -> list[Step]:
         title="Draw the figures",
         result=figures,
         is_done=lambda: _are_drawn(figures, index),
-        make=lambda: _draw(model, index, figures, None if start.is_trained else start.data),
+        make=lambda: _draw(model, index, figures, start.data),
     )
     report = workdir / "report.html"
     judging = Step(
@@ -213,11 +213,17 @@ def _is_newer(file: Path, index: Path) -> bool:
     return file.exists() and file.stat().st_mtime >= made_at
 
 
-def _draw(model: Path, index: Path, figures: Path, data: str | None) -> None:
-    """Draw the figures. If `data` is None, Figure 4 shows the held-out images of the training."""
-    from indexer.reports.figures import draw_figures
+def _draw(model: Path, index: Path, figures: Path, data: str) -> None:
+    """Draw the figures. Figure 4 shows images of `data`.
 
-    draw_figures(model, index, figures, data=data)
+    If the network was trained on `data`, Figure 4 shows only images that this training held out.
+    """
+    from indexer.reports.figures import draw_figures
+    from training.learning.training_images import absolute_name
+
+    trained_on = read_card(model).data.get("name")
+    is_trained_on_data = trained_on and absolute_name(str(trained_on)) == absolute_name(data)
+    draw_figures(model, index, figures, data=None if is_trained_on_data else data)
 
 
 def _report(index: Path, file: Path) -> None:

@@ -12,6 +12,7 @@ from service.demo_start import Start
 from training.data.datasets import class_names, open_dataset
 from training.data.examples import DataError
 from training.data.skipped import SKIPPED_FILE, describe_skipped
+from training.learning.sized_settings import NUM_LARGE
 from training.network.model import (
     CARD_FILE,
     FROM_SCRATCH,
@@ -24,8 +25,8 @@ from training.network.model import (
 from training.progress import console
 
 QUICK_IMAGE_SIZE = 128
-"""Default side of the square for training from scratch, in pixels. Training is three times as fast
-as with 224 pixels, the size in the recipes."""
+"""Side of the square for training from scratch on a large collection, in pixels. Training is three
+times as fast as with 224 pixels, the size in the recipes."""
 NUM_TRIAL_IMAGES = 1500
 """Number of images that a trial sees, over all its epochs. If there are more training images than
 this, a trial takes too long, and the network is used as it is."""
@@ -59,14 +60,11 @@ def _train(start: Start, model: Path) -> None:
     from training.learning.request import Request
     from training.learning.session import train
 
-    image_size = start.image_size
-    if image_size is None and start.init == FROM_SCRATCH and start.data != "digits":
-        image_size = QUICK_IMAGE_SIZE
     request = Request(
         data=start.data,
         out=model,
         epochs=start.epochs,
-        image_size=image_size,
+        image_size=start.image_size or _quick_image_size(start),
         init=start.init,
         resume=True,
     )
@@ -78,6 +76,17 @@ def _train(start: Start, model: Path) -> None:
     )
 
 
+def _quick_image_size(start: Start) -> int | None:
+    """The image size for training from scratch on a large collection. None means the default.
+
+    For small collections, the default is small too.
+    """
+    if start.init != FROM_SCRATCH or start.data == "digits":
+        return None
+    num_images = len(open_dataset(start.data).part("train"))
+    return QUICK_IMAGE_SIZE if num_images >= NUM_LARGE else None
+
+
 def _copy_or_import(init: str, directory: Path) -> None:
     """Make a model directory of a network that is already trained."""
     if init != IMAGENET and Path(init).is_dir():
@@ -87,8 +96,10 @@ def _copy_or_import(init: str, directory: Path) -> None:
             shutil.copy2(Path(init, name), directory)
     else:
         from training.network.importing import import_weights
+        from training.network.pretrained import hint_at_scratch
 
-        card = import_weights(init, directory)
+        with hint_at_scratch(init):
+            card = import_weights(init, directory)
     console.print(f"{len(card.class_names):,} classes, {card.image_size} pixels")
 
 
@@ -118,7 +129,10 @@ def _is_worth_tuning(start: Start, untrained: Path, trial: Path) -> bool:
     try:
         card = train(request).card
     except (DataError, DivergenceError) as error:
-        console.print(f"No fine-tuning: {error}")
+        # The remedy is for `lookalike train`: it names options of that command, and files in the
+        # directory of the trial, which is removed. The index lists unreadable files too.
+        problem = str(error).partition("; ")[0]
+        console.print(f"No fine-tuning: {problem}")
         return False
     return _is_better(card)
 

@@ -73,13 +73,18 @@ def choose_start(
 def _best_init(data: str) -> str:
     if data == "digits":
         return FROM_SCRATCH
-    from training.network.pretrained import are_imagenet_weights_available, imagenet_weights
+    from training.network.pretrained import (
+        are_imagenet_weights_available,
+        hint_at_scratch,
+        imagenet_weights,
+    )
 
-    if os.environ.get("LOOKALIKE_WEIGHTS_URL"):
-        imagenet_weights()  # a source that the user names must work
-        return IMAGENET
-    if are_imagenet_weights_available():
-        return IMAGENET
+    with hint_at_scratch(IMAGENET):
+        if os.environ.get("LOOKALIKE_WEIGHTS_URL"):
+            imagenet_weights()  # a source that the user names must work
+            return IMAGENET
+        if are_imagenet_weights_available():
+            return IMAGENET
     console.print(
         "Training from scratch, because the ImageNet weights cannot be downloaded here. With them, "
         "no training is needed, and a few photographs are enough. To use them, set "

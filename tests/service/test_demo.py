@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from indexer.opening import OpenIndex
 from indexer.storage.index import Index
 from indexer.storage.manifest import MANIFEST_FILE, PROBE
 from service.demo import FIGURE_FILES, demo
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
+from training.data.datasets import held_out_examples, open_dataset
+from training.data.examples import Example
 from training.errors import UserError
 from training.learning.request import Request
 from training.network.model import CARD_FILE, read_card
@@ -92,6 +95,55 @@ def test_a_model_is_used_as_it_is_and_learns_the_labels(
     demo(str(colour_folder), tmp_path, serve=False)
     # The index is too small for codes, so only that step is tried again.
     assert capsys.readouterr().err.count("already done") == 5
+
+
+def draw(
+    workdir: Path, data: Path, monkeypatch: pytest.MonkeyPatch, init: str | None = None
+) -> set[str]:
+    """Run the demo. Returns the paths of the images from which Figure 4 is drawn."""
+    drawn: list[str] = []
+
+    def note(opened: OpenIndex, examples: Sequence[Example], file: Path) -> None:
+        drawn.extend(example.path for example in examples)
+        file.touch()
+
+    monkeypatch.setattr("indexer.reports.figures.draw_figure_4", note)
+    demo(str(data), workdir, serve=False, init=init)
+    assert drawn
+    return set(drawn)
+
+
+def held_out_paths(data: Path) -> set[str]:
+    return {example.path for example in held_out_examples(str(data))}
+
+
+def test_figure_4_of_a_fine_tuned_network_shows_held_out_images_in_later_runs_too(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in colour_folder.iterdir():
+        shutil.copytree(folder, tmp_path / "photos" / f"light {folder.name}")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    monkeypatch.setattr("service.demo_network.MAX_TRIAL_EPOCHS", 1)
+    monkeypatch.setattr("service.demo_network._is_better", lambda _: True)
+    workdir, expected = tmp_path / "work", held_out_paths(tmp_path / "photos")
+    first = draw(workdir, tmp_path / "link", monkeypatch, init=str(tiny_model))
+    assert read_card(workdir / "model").class_names == ("light blue", "light green", "light red")
+    (workdir / "figures" / FIGURE_FILES[1]).unlink()
+    assert draw(workdir, tmp_path / "link", monkeypatch) == first == expected
+
+
+def test_figure_4_shows_all_images_unless_the_network_was_trained_on_them(
+    tmp_path: Path,
+    workdir: Path,
+    tiny_model: Path,
+    colour_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every = {example.path for example in open_dataset(colour_folder).part("all")}
+    held_out = held_out_paths(colour_folder)
+    assert draw(tmp_path / "a", colour_folder, monkeypatch, init=str(tiny_model)) == every
+    assert draw(tmp_path / "b", colour_folder, monkeypatch, init=str(workdir / "model")) == held_out
+    assert draw(workdir, colour_folder, monkeypatch) == held_out
 
 
 def test_images_without_labels_are_indexed_with_a_trained_network(

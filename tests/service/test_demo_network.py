@@ -16,6 +16,7 @@ from training.learning.checkpoint import DivergenceError
 from training.learning.request import Request
 from training.learning.session import Result
 from training.network.model import CARD_FILE, read_card
+from training.network.pretrained import WeightsError
 
 Trial = Callable[[float, float], list[Request]]
 """Let the next training have a top-1 and a probe's top-1. Return the list of its requests."""
@@ -129,12 +130,51 @@ def test_images_that_cannot_be_trained_on_are_used_without_fine_tuning(
     error: type[UserError],
 ) -> None:
     def refuse(request: Request) -> Result:
-        raise error("no image to validate with; add images")
+        raise error("no image to validate with; pass --val DATA")
 
     monkeypatch.setattr("training.learning.session.train", refuse)
     make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
     assert read_card(tmp_path / "model").id == read_card(tiny_model).id
-    assert "No fine-tuning: no image to validate with" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "No fine-tuning: no image to validate with" in printed
+    assert "--val" not in printed  # the demo does not have this option
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (["light red"], "no training image of class light red can be read"),
+        (["light blue", "light green", "light red"], "has no readable image: light blue/0.png: "),
+    ],
+)
+def test_a_real_trial_without_readable_images_names_no_file_that_the_demo_removes(
+    tmp_path: Path,
+    tiny_model: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    labels: list[str],
+    problem: str,
+) -> None:
+    for label in labels:
+        for file in (photos / label).iterdir():
+            file.write_bytes(b"")
+    make_network(Start(str(photos), str(tiny_model)), tmp_path / "model")
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "No fine-tuning: " in printed
+    assert problem in printed
+    assert "skipped.csv" not in printed
+    assert ".fine-tuned" not in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
+
+
+def test_without_imagenet_weights_the_refusal_ends_with_the_way_to_train_from_scratch(
+    tmp_path: Path, photos: Path
+) -> None:
+    hint = r"which does not exist; .*; to train from scratch on labelled images, pass --init none$"
+    for epochs in (None, 2):
+        with pytest.raises(WeightsError, match=hint):
+            make_network(Start(str(photos), "imagenet", epochs), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_real_trial_compares_the_probe_with_the_trained_network(

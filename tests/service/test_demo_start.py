@@ -54,7 +54,7 @@ def test_a_source_that_the_user_named_must_work(
 ) -> None:
     missing = tmp_path / "alexnet-owt-7be5be79.pth"
     monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", str(missing))
-    with pytest.raises(WeightsError, match="which does not exist"):
+    with pytest.raises(WeightsError, match=r"which does not exist; .*, pass --init none$"):
         choose_start(photos, tmp_path / "work")
 
 

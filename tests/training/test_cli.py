@@ -250,8 +250,10 @@ def test_imagenets_weights_that_are_not_available_are_refused_with_the_ways_out(
         "correct LOOKALIKE_WEIGHTS_URL, or unset it to use torchvision's server"
     )
     out = tmp_path / "model"
-    assert_is_refused(run("train", colour_folder, "--out", out, "--init", "imagenet"), complaint)
-    assert_is_refused(run("import", "imagenet", "--out", out), complaint)
+    done = run("train", colour_folder, "--out", out, "--init", "imagenet")
+    assert_is_refused(done, f"{complaint}; to train from scratch on labelled images, pass --init")
+    done = run("import", "imagenet", "--out", out)
+    assert_is_refused(done, f"{complaint}\n")  # this command has no option --init
     assert not out.exists()
 
 

@@ -31,10 +31,9 @@ from training.files import TEMPORARY_SUFFIX, write_atomically
 from training.learning.checkpoint import CHECKPOINT_FILE, DivergenceError, TrainingError
 from training.learning.log import LOG_FILE, read_log
 from training.learning.recipe import WITHOUT_EFFECT, RecipeError
-from training.learning.recipe_choice import requested_recipe, with_sized_settings
+from training.learning.recipe_choice import resolve, with_sized_settings
 from training.learning.request import Request
 from training.learning.session import CACHE_FOLDER, train
-from training.learning.training_images import request_fingerprint
 from training.network.model import CARD_FILE, ONNX_FILE, WEIGHTS_FILE, ModelCard
 from training.progress import console
 
@@ -53,10 +52,11 @@ def ablate(request: Request, *, seeds: int, only: Sequence[str] = ()) -> list[Ou
             "ablate trains one network after the other in one process; start it without torchrun"
         )
     variations = _choose(only)
+    chosen, images = resolve(request)
     # Otherwise, the settings that follow from the number of images could differ between variations.
-    request = with_sized_settings(request)
+    request = with_sized_settings(request, chosen)
     data = data_name(request.data, request.validation)
-    baseline = Origin(requested_recipe(request), data, request_fingerprint(request))
+    baseline = Origin(chosen.recipe, data, images.fingerprint())
     for variation in variations:
         baseline.vary(variation, seed=0)  # reports a bad setting before the first run
     outcomes = read_outcomes(request.out, baseline)

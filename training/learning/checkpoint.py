@@ -65,12 +65,31 @@ def read_checkpoint(file: Path, *, recipe: Recipe, fingerprint: str) -> dict[str
     return state
 
 
-def check_checkpoint(file: Path, recipe: Recipe) -> None:
+def check_checkpoint(file: Path, recipe: Recipe, *, num_listed: int) -> None:
     """Raise TrainingError if the file is damaged or was made with another recipe.
 
-    The check is fast, because the weights are memory-mapped and not read.
+    Parts of a recipe follow from `num_listed`, the number of training images in the data set. If
+    this number is the reason, the error says so. The check is fast, because the weights are
+    memory-mapped and not read.
     """
-    _check_recipe(file, _load(file, mmap=True), recipe)
+    state = _load(file, mmap=True)
+    before = state.get("num_listed", num_listed)  # older checkpoints do not have it
+    if before != num_listed and _changed_settings(state, recipe):
+        raise TrainingError(
+            f"{file} was made from {before:,} training images, but there are {num_listed:,} now; "
+            f"pass the same images, or remove {file} to train from the start"
+        )
+    _check_recipe(file, state, recipe)
+
+
+def read_probe_top1(file: Path) -> float | None:
+    """Top-1 of the probe that the run of a checkpoint started from, from 0 to 1.
+
+    None if its last layer was not a probe, or if the checkpoint is older than this figure. The
+    weights are not read. Raises TrainingError if the file is damaged.
+    """
+    top1 = _load(file, mmap=True).get("probe_top1")
+    return None if top1 is None else float(top1)
 
 
 def _load(file: Path, *, mmap: bool = False) -> dict[str, Any]:
@@ -84,11 +103,20 @@ def _load(file: Path, *, mmap: bool = False) -> dict[str, Any]:
 
 
 def _check_recipe(file: Path, state: dict[str, Any], recipe: Recipe) -> None:
-    # If the file is older than a setting, its run used the default of this setting.
-    before, now = {**Recipe().as_dict(), **state["recipe"]}, recipe.as_dict()
-    fixed = [name for name in now if name not in FREE_SETTINGS]
-    if changed := [name for name in fixed if before[name] != now[name]]:
+    if changed := _changed_settings(state, recipe):
+        settings = contrast(_recipe_before(state), recipe.as_dict(), changed)
         raise TrainingError(
-            f"{file} was made with {contrast(before, now, changed)}; "
+            f"{file} was made with {settings}; "
             f"pass the values of {file}, or remove it to train from the start"
         )
+
+
+def _changed_settings(state: dict[str, Any], recipe: Recipe) -> list[str]:
+    """The settings that differ from those of the checkpoint, but must not."""
+    before, now = _recipe_before(state), recipe.as_dict()
+    return [name for name in now if name not in FREE_SETTINGS and before[name] != now[name]]
+
+
+def _recipe_before(state: dict[str, Any]) -> dict[str, Any]:
+    # If the file is older than a setting, its run used the default of this setting.
+    return {**Recipe().as_dict(), **state["recipe"]}

@@ -8,12 +8,14 @@ would end if the old layers were frozen.
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.data.loader import batches, squares
+from training.learning.checkpoint import read_probe_top1
 from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
 from training.learning.optimizer import OldLayers
@@ -54,17 +56,22 @@ def first_weights(
     recipe: Recipe,
     images: DecodedImages,
     workers: Workers,
+    *,
+    checkpoint: Path | None = None,
 ) -> FirstWeights:
     """The first weights of a run from an initial model, or of a run from random weights.
 
     If the classes differ, the last layer is new. With last_layer=probe, it is fitted here, and its
-    top-1 is printed.
+    top-1 is printed. If the run continues from `checkpoint`, nothing is fitted, because the
+    checkpoint has the weights and the top-1; raises TrainingError if it is damaged.
     """
     if initial is None:
         return FirstWeights(None, "none", None)
     weights = initial.weights_for(class_names)
     if len(weights) == len(initial.state):
         return FirstWeights(weights, "all", None)
+    if checkpoint is not None:
+        return FirstWeights(weights, "hidden", read_probe_top1(checkpoint))
     if recipe.last_layer == "random" or not workers.is_first:
         # The other processes receive the weights of the first process.
         return FirstWeights(weights, "hidden", None)

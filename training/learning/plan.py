@@ -70,6 +70,12 @@ class Plan:
     old_layers: OldLayers = "none"
     """The layers whose initial weights were learned on other images. `old_layers_rate` and
     `frozen_epochs` apply to them."""
+    num_listed: int | None = None
+    """Number of training images that the data set lists, readable or not. The checkpoint keeps it,
+    because the recipe can follow from it."""
+    probe_top1: float | None = None
+    """Top-1 on the held-out images if the last layer starts as a probe. The checkpoint keeps it,
+    because a resumed run does not fit the probe again."""
     tower_devices: Sequence[str] = ()
     """The two devices with one tower each. If this is empty, the whole network is on one device."""
     has_tensorboard: bool = False

@@ -29,25 +29,24 @@ class ChosenRecipe:
     """The settings by name. They are part of `recipe`."""
 
 
-def requested_recipe(request: Request) -> Recipe:
-    """The recipe that a run of this request will follow; raises UserError."""
-    return _resolve(request).recipe
+def resolve(request: Request) -> tuple[ChosenRecipe, Selection]:
+    """The recipe that a run of this request will follow, and its images; raises UserError.
+
+    The images are listed, but not decoded.
+    """
+    dataset = open_dataset(request.data)
+    selection = select_examples(request, dataset)
+    initial = load_initial_model(request.init)
+    return choose_recipe(request, dataset, initial, selection), selection
 
 
-def with_sized_settings(request: Request) -> Request:
+def with_sized_settings(request: Request, chosen: ChosenRecipe) -> Request:
     """The request with its sized settings as settings that the user asked for.
 
-    So they stay the same if other settings change; raises UserError.
+    So they stay the same if other settings change. The recipe of the request does not change.
     """
-    settings = [f"{name}={value}" for name, value in _resolve(request).sized.items()]
+    settings = [f"{name}={value}" for name, value in chosen.sized.items()]
     return replace(request, settings=(*settings, *request.settings))
-
-
-def _resolve(request: Request) -> ChosenRecipe:
-    """List the images of a request, load its initial model, and choose the recipe."""
-    dataset = open_dataset(request.data)
-    initial = load_initial_model(request.init)
-    return choose_recipe(request, dataset, initial, select_examples(request, dataset))
 
 
 def choose_recipe(

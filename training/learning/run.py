@@ -142,6 +142,7 @@ class Run:
         """Write the checkpoint, atomically. Only the first process writes."""
         if not self.workers.is_first:
             return
+        plan = self.plan
         state: dict[str, Any] = {
             "network": self.whole_network().state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -149,9 +150,11 @@ class Run:
             "colour_axes": self.colour_axes,
             "position": asdict(self.position),
             "log": [asdict(line) for line in self.log],
-            "is_tower_parallel": bool(self.plan.tower_devices),
+            "is_tower_parallel": bool(plan.tower_devices),
+            "probe_top1": plan.probe_top1,
         }
-        plan = self.plan
+        if plan.num_listed is not None:
+            state["num_listed"] = plan.num_listed
         write_checkpoint(
             plan.checkpoint_file, state, recipe=plan.recipe, fingerprint=plan.fingerprint
         )

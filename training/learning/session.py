@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from training.data.datasets import open_dataset
 from training.data.skipped import Skipped
@@ -26,6 +27,7 @@ from training.learning.training_images import (
 from training.network.alexnet import AlexNet, Architecture
 from training.network.export import save_model
 from training.network.model import CARD_FILE, ModelCard, read_card
+from training.network.pretrained import hint_at_scratch
 from training.network.towers import check_towers
 from training.progress import console
 
@@ -47,22 +49,26 @@ def train(request: Request) -> Result:
     a part of each batch, and only the first process writes. All processes return the same result.
     """
     with join_workers() as workers:
-        _check_directory(request, workers)
-        if request.has_tensorboard:
-            check_tensorboard()
-        dataset = open_dataset(request.data)
-        initial = load_initial_model(request.init)
+        _check_start(request, workers)
+        dataset, checkpoint = open_dataset(request.data), _checkpoint_to_resume(request)
+        # To continue a run, the weights that it started from are needed.
+        with hint_at_scratch(None if checkpoint else request.init):
+            initial = load_initial_model(request.init)
         selection = select_examples(request, dataset)
         chosen = choose_recipe(request, dataset, initial, selection)
         recipe = chosen.recipe
         architecture = _choose_architecture(recipe, initial, len(selection.class_names))
         _check_before_decoding(request, recipe, architecture)
+        if checkpoint:
+            check_checkpoint(checkpoint, recipe, num_listed=len(selection.train))
         if workers.is_first:
             request.out.mkdir(parents=True, exist_ok=True)
             _print_start(selection, chosen)
         cache = request.cache or request.out / CACHE_FOLDER
         images = decode_selection(request, selection, recipe.image_size, cache, workers)
-        first = first_weights(initial, selection.class_names, recipe, images, workers)
+        first = first_weights(
+            initial, selection.class_names, recipe, images, workers, checkpoint=checkpoint
+        )
         plan = Plan(
             recipe=recipe,
             architecture=architecture,
@@ -72,13 +78,14 @@ def train(request: Request) -> Result:
             fingerprint=images.fingerprint + (initial.id if initial else ""),
             initial=first.tensors,
             old_layers=first.old_layers,
+            num_listed=len(selection.train),
+            probe_top1=first.probe_top1,
             tower_devices=request.tower_devices,
             has_tensorboard=request.has_tensorboard,
         )
         network = train_network(plan, workers, resume=request.resume)
         if workers.is_first:
-            data = _describe(request, images, initial)
-            data |= {"sized_settings": chosen.sized, "probe_top1": first.probe_top1}
+            data = _describe(request, images, initial) | {"sized_settings": chosen.sized}
             _save(network, selection.class_names, plan, workers, data)
             plan.checkpoint_file.unlink(missing_ok=True)
             if request.cache is None:
@@ -87,8 +94,8 @@ def train(request: Request) -> Result:
         return Result(read_card(request.out), images.skipped)
 
 
-def _check_directory(request: Request, workers: Workers) -> None:
-    """Raise TrainingError if the run cannot use `request.out`.
+def _check_start(request: Request, workers: Workers) -> None:
+    """Raise UserError if the run cannot use `request.out`, or lacks the package TensorBoard.
 
     Raise it also if the request has tower devices and there are several processes.
     """
@@ -109,6 +116,13 @@ def _check_directory(request: Request, workers: Workers) -> None:
             "--tower-devices uses both devices in one process, "
             f"but torchrun started {workers.count}; start without torchrun"
         )
+    if request.has_tensorboard:
+        check_tensorboard()
+
+
+def _checkpoint_to_resume(request: Request) -> Path | None:
+    checkpoint = request.out / CHECKPOINT_FILE
+    return checkpoint if request.resume and checkpoint.is_file() else None
 
 
 def _choose_architecture(
@@ -127,9 +141,6 @@ def _check_before_decoding(request: Request, recipe: Recipe, architecture: Archi
             raise RecipeError(
                 "compilation=on does not work with --tower-devices; leave out one of the two"
             )
-    checkpoint = request.out / CHECKPOINT_FILE
-    if request.resume and checkpoint.is_file():
-        check_checkpoint(checkpoint, recipe)
 
 
 def _print_start(selection: Selection, chosen: ChosenRecipe) -> None:
@@ -165,14 +176,21 @@ def _save(
     workers: Workers,
     data: dict[str, object],
 ) -> None:
-    """Measure the network on the held-out images in float32, and write the model directory."""
+    """Measure the network on the held-out images in float32, and write the model directory.
+
+    `data` are the facts about the data for model.json. The facts about this run are added.
+    """
     scores = evaluate(network, plan.held_out.canvases, plan.held_out.targets)
-    machine = {"device": device_name(workers.device), "num_processes": workers.count}
+    run = {
+        "probe_top1": plan.probe_top1,
+        "device": device_name(workers.device),
+        "num_processes": workers.count,
+    }
     save_model(
         network,
         plan.directory,
         class_names=class_names,
         recipe=executed_recipe(plan, workers).as_dict(),
         metrics=scores.as_dict(),
-        data=data | machine,
+        data=data | run,
     )

@@ -28,6 +28,10 @@ class Selection:
     class_names: tuple[str, ...]
     """The class names in the order of the class indices."""
 
+    def fingerprint(self) -> str:
+        """Identifies the images. No image is decoded."""
+        return fingerprint((*self.train, *self.held_out))
+
 
 @dataclass(frozen=True)
 class DecodedImages:
@@ -64,15 +68,6 @@ def select_examples(request: Request, dataset: Dataset) -> Selection:
         "validation" if request.validation else "held-out",
     )
     return Selection(train, held_out, cache_names, names)
-
-
-def request_fingerprint(request: Request) -> str:
-    """The fingerprint of the images that a run of this request would read; raises DataError.
-
-    No image is decoded.
-    """
-    selection = select_examples(request, open_dataset(request.data))
-    return fingerprint((*selection.train, *selection.held_out))
 
 
 def decode_selection(

@@ -6,6 +6,8 @@ names another cache directory.
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,7 +23,7 @@ from training.network.download import (
     is_reachable,
     shown,
 )
-from training.network.model import IMAGENET
+from training.network.model import FROM_SCRATCH, IMAGENET
 from training.progress import console
 
 TORCH_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -53,7 +55,8 @@ class _Source:
 def imagenet_weights() -> Path:
     """The file with the weights, downloaded if it is not at hand; raises WeightsError.
 
-    The messages fit every command. Thus they do not name the options of a command.
+    The messages fit every command. Thus they do not name the options of a command. The commands
+    with the option --init use `hint_at_scratch`.
     """
     source = _find_source()
     if source.url is None:
@@ -94,6 +97,22 @@ def are_imagenet_weights_available() -> bool:
     if cached_imagenet_weights() is not None:
         return True
     return source.url is not None and is_reachable(source.url)
+
+
+@contextmanager
+def hint_at_scratch(init: str | Path | None) -> Iterator[None]:
+    """If `init` is `imagenet`, the errors in the `with` block end with the way to do without it.
+
+    This is for commands with the option --init. Their errors become WeightsError.
+    """
+    try:
+        yield
+    except UserError as error:
+        if init != IMAGENET:
+            raise
+        raise WeightsError(
+            f"{error}; to train from scratch on labelled images, pass --init {FROM_SCRATCH}"
+        ) from error
 
 
 def weights_file(weights: str | Path) -> Path:

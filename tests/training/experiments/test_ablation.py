@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.training.experiments.ablations import quick_request, read_result, write_result
+from training.data import datasets
+from training.data.examples import Example
 from training.errors import UserError
 from training.experiments import ablation
 from training.experiments.ablation import ablate
@@ -16,7 +19,6 @@ from training.experiments.variations import BASELINE
 from training.learning.checkpoint import CHECKPOINT_FILE, DivergenceError
 from training.learning.request import Request
 from training.learning.session import Result, train
-from training.learning.training_images import request_fingerprint
 from training.network.model import CARD_FILE, WEIGHTS_FILE
 
 KEPT_FILES = {"result.json", "log.jsonl", "learning-curve.png"}
@@ -181,15 +183,16 @@ def test_runs_of_other_images_are_refused_but_those_of_copied_images_are_not(
 def test_the_images_are_listed_once_for_all_runs(
     ablated_copy: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests: list[Request] = []
+    listed: list[Path] = []
 
-    def note(request: Request) -> str:
-        requests.append(request)
-        return request_fingerprint(request)
+    def note(folder: Path, *arguments: str, **options: str) -> Iterator[Example]:
+        listed.append(folder)
+        return list_folder(folder, *arguments, **options)
 
-    monkeypatch.setattr(ablation, "request_fingerprint", note)
+    list_folder = datasets._folder_examples
+    monkeypatch.setattr(datasets, "_folder_examples", note)
     ablate(quick_request(colour_folder, ablated_copy), seeds=1, only=["tanh"])
-    assert len(requests) == 1
+    assert listed == [colour_folder]
 
 
 def test_runs_of_other_settings_are_refused(ablated: Path, colour_folder: Path) -> None:

@@ -12,6 +12,8 @@ from training.errors import UserError
 from training.learning.plan import Plan
 from training.learning.request import Request
 from training.learning.session import train
+from training.network.alexnet import AlexNet, Architecture, initialize
+from training.network.export import save_model
 
 QUICK = ("batch_size=8", "learning_rate=0.002", "precision=float32")
 
@@ -34,6 +36,21 @@ def write_images(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 30), (number, 100, 200)).save(root / name)
     return root
+
+
+def write_initial_model(directory: Path) -> Path:
+    """Write an untrained two-tower network of the classes `day` and `night`.
+
+    It has no batch norm, whose statistics would change even if the weights hardly do.
+    """
+    architecture = Architecture(
+        layout="paper", normalization="none", num_classes=2, image_size=67, dropout=0
+    )
+    network = AlexNet(architecture)
+    initialize(network, "kaiming", seed=1)
+    facts: dict[str, Any] = {"recipe": {}, "data": {"name": "skies"}, "metrics": {}}
+    save_model(network, directory, class_names=("day", "night"), **facts)
+    return directory
 
 
 def five(label: str) -> list[str]:

@@ -16,6 +16,7 @@ from training.learning.checkpoint import (
     TrainingError,
     check_checkpoint,
     read_checkpoint,
+    read_probe_top1,
     write_checkpoint,
 )
 from training.learning.recipe import Recipe, modern, paper
@@ -101,13 +102,42 @@ def test_every_other_setting_is_refused_with_both_values(checkpoint: Path) -> No
 
 
 def test_another_recipe_is_refused_without_reading_the_weights(checkpoint: Path) -> None:
-    check_checkpoint(checkpoint, RECIPE)
+    check_checkpoint(checkpoint, RECIPE, num_listed=15)
     changed = dataclasses.replace(RECIPE, epochs=RECIPE.epochs + 1)
-    assert refusal(lambda: check_checkpoint(checkpoint, changed)) == refusal(
+    assert refusal(lambda: check_checkpoint(checkpoint, changed, num_listed=15)) == refusal(
         lambda: read(checkpoint, changed)
     )
     checkpoint.write_bytes(b"")
-    assert "is damaged" in refusal(lambda: check_checkpoint(checkpoint, RECIPE))
+    assert "is damaged" in refusal(lambda: check_checkpoint(checkpoint, RECIPE, num_listed=15))
+
+
+def test_if_the_recipe_differs_because_the_number_of_images_does_the_error_says_so(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "checkpoint.pt"
+    write_checkpoint(file, {**STATE, "num_listed": 1234}, recipe=RECIPE, fingerprint="colours")
+    changed = dataclasses.replace(RECIPE, epochs=RECIPE.epochs + 1, batch_size=32)
+    assert refusal(lambda: check_checkpoint(file, changed, num_listed=1235)) == (
+        f"{file} was made from 1,234 training images, but there are 1,235 now; "
+        f"pass the same images, or remove {file} to train from the start"
+    )
+    message = refusal(lambda: check_checkpoint(file, changed, num_listed=1234))
+    assert f"was made with batch_size=128, epochs={RECIPE.epochs}, not batch_size=32" in message
+    # An unreadable image can be removed, because training skips it. So the number alone is allowed
+    # to change here, and the fingerprint of the readable images decides.
+    check_checkpoint(file, RECIPE, num_listed=1235)
+
+
+def test_the_top1_of_the_probe_is_read_if_the_checkpoint_has_it(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    assert read_probe_top1(checkpoint) is None
+    file = tmp_path / "other.pt"
+    for top1 in (0.75, None):
+        write_checkpoint(file, {**STATE, "probe_top1": top1}, recipe=RECIPE, fingerprint="colours")
+        assert read_probe_top1(file) == top1
+    file.write_bytes(b"")
+    assert "is damaged" in refusal(lambda: read_probe_top1(file))
 
 
 def test_other_images_or_other_initial_weights_are_refused(checkpoint: Path) -> None:

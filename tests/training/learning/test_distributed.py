@@ -3,6 +3,7 @@
 `torchrun` runs this module as a program: see `_work`.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.training.learning.small_requests import interrupt_in_step, write_initial_model
 from training.errors import UserError
 from training.learning.distributed import (
     SyncedBatchNorm,
@@ -28,7 +30,7 @@ from training.learning.distributed import (
 from training.learning.log import LOG_FILE
 from training.learning.request import Request
 from training.learning.session import train
-from training.network.model import read_card
+from training.network.model import ModelCard, read_card
 
 ROOT = Path(__file__).parents[3]
 COLOURS = {"blue": (30, 60, 220), "green": (30, 180, 60), "red": (220, 40, 30)}
@@ -84,6 +86,24 @@ def request(data: Path, out: Path) -> Request:
     return Request(data=str(data), out=out, epochs=3, image_size=67, settings=SETTINGS)
 
 
+def from_probe(root: Path, out: str) -> Request:
+    """A run that starts from a probe. Its steps are too small to lose what the probe knows."""
+    return dataclasses.replace(
+        request(root / "colours", root / out),
+        init=root / "initial",
+        epochs=1,
+        settings=(*SETTINGS, "learning_rate=0.000001"),
+    )
+
+
+def train_from_probe(root: Path, out: str) -> ModelCard:
+    """Interrupt a run that starts from a probe in its first step, and resume it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.network.alexnet.NUM_FEATURES", 64)
+        interrupt_in_step(1, from_probe(root, out))
+        return train(dataclasses.replace(from_probe(root, out), resume=True)).card
+
+
 def _work(results: Path) -> None:
     """The program of one of the two processes. It saves its results in the folder `results`."""
     written: list[str] = []
@@ -110,7 +130,9 @@ def _work(results: Path) -> None:
             patch.setattr("training.learning.session.join_workers", lambda: nullcontext(workers))
             patch.setattr("training.network.alexnet.NUM_FEATURES", 64)
             result = train(request(results / "colours", results / "out"))
-    own["model id"], own["written"] = result.card.id, written
+            own["model id"], own["written"] = result.card.id, list(written)
+            tuned = train_from_probe(results, "tuned")
+            own["probe top-1"], own["tuned id"] = tuned.data["probe_top1"], tuned.id
     torch.save(own, results / f"{os.environ['RANK']}.pt")
 
 
@@ -132,6 +154,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
             Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
                 root / "colours" / label / f"{number}.png"
             )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.network.alexnet.NUM_FEATURES", 64)
+        write_initial_model(root / "initial")
     arguments = [
         "-m",
         "torch.distributed.run",
@@ -286,6 +311,22 @@ def test_only_the_first_process_writes(pair: Pair, alone: Path) -> None:
     assert {path.name for path in (pair.root / "out").iterdir()} == {
         path.name for path in alone.iterdir()
     }
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_from_the_probe_of_the_first(pair: Pair) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        alone = train_from_probe(pair.root, "tuned-alone")
+    together = read_card(pair.root / "tuned")
+    assert [own["tuned id"] for own in pair.results] == [together.id, together.id]
+    assert [own["probe top-1"] for own in pair.results] == [1, 1]
+    assert (together.data["num_processes"], together.recipe["last_layer"]) == (2, "probe")
+    assert together.metrics == pytest.approx(alone.metrics, abs=1e-3)
+    assert alone.metrics["top1"] == 1
+    (one,), (two,) = (read_log(pair.root / name) for name in ("tuned-alone", "tuned"))
+    for name in ("train_loss", "val_loss", "val_top1"):
+        assert two[name] == pytest.approx(one[name], abs=1e-3), name
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The first weights of a new last layer."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.learning.checkpoint import CHECKPOINT_FILE, write_checkpoint
 from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate
 from training.learning.last_layer import first_weights, network_with_probe
@@ -95,3 +97,20 @@ def test_the_first_weights_say_which_layers_are_old() -> None:
     assert (probe.old_layers, probe.probe_top1) == ("hidden", 1.0)
     assert probe.tensors is not None
     assert probe.tensors["output.fc8.weight"].abs().sum() > 0
+
+
+def test_a_run_that_continues_takes_the_top1_from_its_checkpoint_and_fits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "training.learning.last_layer.network_with_probe", lambda *_: pytest.fail("fitted again")
+    )
+    recipe = dataclasses.replace(modern(), last_layer="probe")
+    file = tmp_path / CHECKPOINT_FILE
+    write_checkpoint(file, {"probe_top1": 0.25}, recipe=recipe, fingerprint="")
+    initial = InitialModel(
+        "m", "0", (), small_architecture(7), AlexNet(small_architecture(7)).state_dict()
+    )
+    images = DecodedImages(shades(3, 6), shades(3, 2), [], "")
+    first = first_weights(initial, ("a", "b", "c"), recipe, images, Workers(), checkpoint=file)
+    assert (first.old_layers, first.probe_top1) == ("hidden", 0.25)

@@ -12,9 +12,15 @@ from tests.training.learning.small_requests import (
     refusal,
     refuse_to_decode,
 )
-from training.learning.recipe_choice import apply_settings, requested_recipe, with_sized_settings
+from training.learning.recipe import Recipe
+from training.learning.recipe_choice import apply_settings, resolve, with_sized_settings
 from training.learning.request import Request
 from training.learning.session import train
+
+
+def requested_recipe(request: Request) -> Recipe:
+    chosen, _ = resolve(request)
+    return chosen.recipe
 
 
 def test_a_requests_settings_override_the_datas_and_these_the_recipes() -> None:
@@ -107,7 +113,7 @@ def test_settings_of_a_new_last_layer_are_refused_if_the_last_layer_is_kept(
 
 def test_sized_settings_can_be_fixed_for_several_runs(colour_folder: Path, tmp_path: Path) -> None:
     request = Request(data=str(colour_folder), out=tmp_path)
-    fixed = with_sized_settings(request)
+    fixed = with_sized_settings(request, resolve(request)[0])
     assert requested_recipe(fixed) == requested_recipe(request)
     # Without batch norm, the rate would be lower, but now it is fixed.
     changed = dataclasses.replace(fixed, settings=(*fixed.settings, "normalization=none"))

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.training.learning.small_requests import (
     make_request,
     refusal,
     refuse_to_decode,
+    write_initial_model,
 )
 from tests.training.network.torchvision_files import write_torchvision_weights
 from training.data.datasets import held_out_examples
@@ -26,6 +28,7 @@ from training.files import file_sha256
 from training.learning.checkpoint import CHECKPOINT_FILE
 from training.learning.distributed import Workers
 from training.learning.evaluation import evaluate_models
+from training.learning.request import Request
 from training.learning.session import CACHE_FOLDER, Result, train
 from training.network.export import load_network
 from training.network.model import read_card
@@ -237,6 +240,94 @@ def test_a_run_is_not_resumed_on_tower_devices_if_it_began_without(
     )
 
 
+@pytest.fixture
+def narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden layers of 64 units instead of 4096, which make checkpoints and steps small."""
+    monkeypatch.setattr("training.network.alexnet.NUM_FEATURES", 64)
+
+
+@pytest.fixture
+def probing(narrow_layers: None, own_colour_folder: Path, tmp_path: Path) -> Request:
+    """A request that starts from a probe, because its images have other labels than its model."""
+    # The steps are too small to lose what the probe knows.
+    settings = (*QUICK, "learning_rate=0.000001", "dropout=0", "max_gradient_norm=0")
+    init = write_initial_model(tmp_path / "initial")
+    return make_request(own_colour_folder, tmp_path / "model", init=init, settings=settings)
+
+
+def test_a_resumed_run_does_not_fit_its_probe_again_and_keeps_the_probes_top1(
+    probing: Request,
+    own_colour_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One of three held-out images has the wrong label, so the top-1 is neither 0 nor 1.
+    held_out = next(file for file in held_out_examples(probing.data) if "red" in file.path)
+    shutil.copy(own_colour_folder / "blue" / "0.png", own_colour_folder / held_out.path)
+    request = dataclasses.replace(probing, epochs=2)
+    whole = train(dataclasses.replace(request, out=tmp_path / "whole")).card
+    interrupt_in_step(1, request)
+    monkeypatch.setattr(
+        "training.learning.last_layer.network_with_probe", lambda *_: pytest.fail("fitted again")
+    )
+    for _ in range(2):  # a resumed run can be interrupted and resumed again
+        interrupt_in_step(1, dataclasses.replace(request, resume=True))
+    card = train(dataclasses.replace(request, resume=True)).card
+    assert card.recipe["last_layer"] == "probe"
+    assert card.data["probe_top1"] == whole.data["probe_top1"] == pytest.approx(2 / 3)
+    assert card.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(("name", "num_now"), [("red/9.png", 16), ("red/3.png", 14)])
+def test_if_images_were_added_or_removed_the_refusal_speaks_of_them_and_not_of_settings(
+    narrow_layers: None,
+    own_colour_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    num_now: int,
+) -> None:
+    # 200 epochs, not 850
+    monkeypatch.setattr("training.learning.sized_settings.NUM_SEEN_SMALL", 3000)
+    out, file = tmp_path / "model", own_colour_folder / name
+    request = make_request(own_colour_folder, out, epochs=None)
+    interrupt_in_step(1, request)
+    if file.exists():
+        file.unlink()
+    else:
+        shutil.copy(own_colour_folder / "red" / "0.png", file)
+    refuse_to_decode(monkeypatch)
+    message = refusal(lambda: train(dataclasses.replace(request, resume=True)))
+    assert message == (
+        f"{out / CHECKPOINT_FILE} was made from 15 training images, but there are {num_now} now; "
+        f"pass the same images, or remove {out / CHECKPOINT_FILE} to train from the start"
+    )
+
+
+def test_an_unreadable_file_can_be_removed_before_a_run_is_resumed(
+    narrow_layers: None, own_colour_folder: Path, tmp_path: Path
+) -> None:
+    broken = own_colour_folder / "red" / "3.png"  # not held out
+    broken.write_bytes(b"")
+    request = make_request(own_colour_folder, tmp_path / "model")
+    interrupt_in_step(1, request)
+    broken.unlink()
+    assert train(dataclasses.replace(request, resume=True)).card.data["num_train"] == 14
+
+
+def test_without_imagenet_weights_the_refusal_ends_with_the_way_to_train_from_scratch(
+    begun: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    request = make_request(colour_folder, tmp_path / "model", init="imagenet", image_size=None)
+    message = refusal(lambda: train(request))
+    assert message.startswith("LOOKALIKE_WEIGHTS_URL names /nonexistent/alexnet-owt-7be5be79.pth")
+    assert message.endswith("; to train from scratch on labelled images, pass --init none")
+    assert not (tmp_path / "model").exists()
+    # A run that has begun can only be continued from its own weights.
+    resumed = dataclasses.replace(request, out=begun, resume=True)
+    assert "--init" not in refusal(lambda: train(resumed))
+
+
 @pytest.mark.parametrize(
     ("devices", "complaint"),
     [
@@ -291,6 +382,21 @@ def test_a_run_on_tower_devices_resumes_and_ends_as_one_on_a_single_device(
         cards.append(train(dataclasses.replace(request, resume=True)).card)
     assert cards[1].metrics["loss"] == pytest.approx(cards[0].metrics["loss"], rel=1e-3)
     assert cards[1].metrics["top1"] == cards[0].metrics["top1"]
+
+
+def test_a_run_on_tower_devices_starts_from_the_same_probe_as_one_on_a_single_device(
+    probing: Request, tmp_path: Path
+) -> None:
+    cards = []
+    for name, devices in (("one", ()), ("two", ("cpu", "cpu"))):
+        request = dataclasses.replace(probing, out=tmp_path / name, tower_devices=devices)
+        interrupt_in_step(1, request)
+        cards.append(train(dataclasses.replace(request, resume=True)).card)
+    one, two = cards
+    assert one.recipe["last_layer"] == two.recipe["last_layer"] == "probe"
+    assert one.data["probe_top1"] == two.data["probe_top1"] == 1
+    assert one.metrics["top1"] == two.metrics["top1"] == 1  # by chance it would be 1 / 3
+    assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=1e-3)
 
 
 def test_a_fine_tuned_models_card_names_its_initial_model_and_a_given_cache_is_left(

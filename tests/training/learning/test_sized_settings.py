@@ -31,6 +31,8 @@ def test_fewer_images_are_trained_on_for_more_epochs_but_not_for_more_steps() ->
     assert epochs[0] > epochs[-1] == modern().epochs
     steps = [size * recipe.epochs / recipe.batch_size for size, recipe in recipes.items()]
     assert steps[2] < steps[-1]
+    sides = [recipe.image_size for recipe in recipes.values()]
+    assert sides == sorted(sides)
     rates = [recipe.learning_rate for recipe in recipes.values()]
     assert rates == sorted(rates)
 
@@ -59,6 +61,11 @@ def test_what_the_user_fixed_stays_and_the_other_settings_follow_it() -> None:
     assert fixed["learning_rate"] == pytest.approx(modern().learning_rate / 4)
     everything = {name: getattr(modern(), name) for name in sized(300)}
     assert sized(300, **everything) == {}
+
+
+def test_a_larger_image_size_that_the_user_fixed_takes_fewer_epochs() -> None:
+    assert sized(300, image_size=224)["epochs"] < sized(300)["epochs"]
+    assert sized(300, image_size=67)["epochs"] == sized(300)["epochs"]
 
 
 def test_a_schedule_without_a_warm_up_gets_none() -> None:

@@ -21,7 +21,6 @@ from training.learning.request import Request
 from training.learning.session import CACHE_FOLDER, train
 from training.learning.training_images import (
     absolute_name,
-    request_fingerprint,
     select_examples,
 )
 
@@ -34,15 +33,22 @@ def test_by_default_the_datas_own_held_out_images_are_held_out(tmp_path: Path) -
     assert selection.held_out == held_out_examples(str(data))
 
 
-def test_the_fingerprint_of_a_request_follows_its_images_without_decoding_one(
+def test_the_fingerprint_of_a_selection_follows_its_images_without_decoding_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_to_decode(monkeypatch)
     data = write_images(tmp_path / "data", *five("cat"), *five("dog"))
     request = make_request(data, tmp_path / "model")
-    first, again = request_fingerprint(request), request_fingerprint(request)
-    (data / "dog" / "0.png").rename(data / "dog" / "9.png")
-    assert first == again != request_fingerprint(request)
+
+    def fingerprint() -> str:
+        return select_examples(request, open_dataset(data)).fingerprint()
+
+    first, again = fingerprint(), fingerprint()
+    for name in ("dog/0.png", *(example.path for example in held_out_examples(str(data)))):
+        before, file = fingerprint(), data / name
+        file.write_bytes(file.read_bytes() + b"more")
+        assert fingerprint() != before, name
+    assert first == again
 
 
 def test_the_name_of_the_data_is_valid_in_any_working_directory(

@@ -11,8 +11,10 @@ from tests.training.network.file_server import CONTENT, NAME, SHA256, FileServer
 from training.errors import UserError
 from training.network.download import DownloadError, RefusedError
 from training.network.pretrained import (
+    WeightsError,
     cache_directory,
     cached_imagenet_weights,
+    hint_at_scratch,
     imagenet_weights,
     weights_file,
 )
@@ -288,3 +290,31 @@ def test_the_word_imagenet_means_the_weights_and_a_path_means_itself(
     monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", str(file))
     assert weights_file("imagenet") == file
     assert weights_file("./imagenet") == weights_file(Path("imagenet")) == Path("imagenet")
+
+
+def test_every_refusal_can_end_with_the_way_to_train_without_the_weights(
+    server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hint = "; to train from scratch on labelled images, pass --init none"
+    full = cache / f"{NAME}.part"
+    cache.mkdir()
+    full.symlink_to("/dev/full")
+    for source in (
+        "/absent.pth",
+        "ftp://host/alexnet.pth",
+        f"{server.address}/get",  # another checksum
+        f"http://127.0.0.1:1/{NAME}.zip",
+        server.url,  # the disk is full
+    ):
+        monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", source)
+        with pytest.raises(WeightsError) as caught, hint_at_scratch("imagenet"):
+            imagenet_weights()
+        assert str(caught.value) == refusal(source, monkeypatch) + hint
+
+
+def test_an_error_about_another_network_has_no_hint_about_the_imagenet_weights() -> None:
+    for init in (None, "none", "model", Path("imagenet")):
+        with pytest.raises(UserError, match=r"^no such luck$"), hint_at_scratch(init):
+            raise UserError("no such luck")
+    with hint_at_scratch("imagenet"):
+        pass
