@@ -66,8 +66,11 @@ def search(
     rerank: RerankOption = None,
     flips: FlipsOption = None,
     label: Annotated[
-        str | None,
-        typer.Option(help="Search only items with this label. The search is then exact."),
+        list[str] | None,
+        typer.Option(
+            help="Search only items with this label. May be repeated: an item with any of the "
+            "labels is searched. The search is then exact."
+        ),
     ] = None,
     model: Annotated[
         Path | None,
@@ -85,9 +88,9 @@ def search(
     rerank = resolve_rerank(parsed_metric, rerank, flips)
     opened = open_index(index, model, device=device)
     _check_exist(images)
-    stored_label = None if label is None else storable(label)
+    labels = [storable(one) for one in label] if label else None
     answers = opened.similar(
-        images, k, metric=parsed_metric, label=stored_label, rerank=rerank, flips=flips
+        images, k, metric=parsed_metric, label=labels, rerank=rerank, flips=flips
     )
     if as_json:
         results = [

@@ -14,10 +14,11 @@ import numpy as np
 from indexer.answers import Classifier, QueryImage, embed_images
 from indexer.array_types import Floats
 from indexer.embedder import ClassScore, Embedder
+from indexer.errors import NoProbeError, UnknownLabelError
 from indexer.learned.probe import By, Probe
 from indexer.metrics import QueryMetric, parse_metric, resolve_rerank
 from indexer.search.searcher import Match, Searcher
-from indexer.storage.index import Index
+from indexer.storage.index import Index, Labels
 from indexer.storage.manifest import (
     MODEL_FOLDER,
     PROBE,
@@ -34,8 +35,15 @@ QueryImages = list[Any] | tuple[QueryImage, ...]
 """Several queries of any kind. The type list[QueryImage] would not accept a list[Path]."""
 _Answer = TypeVar("_Answer")
 
-MAX_LABELS_NAMED = 10
-"""Maximum number of labels that an error names."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Opening:
+    """The arguments of `open_index`."""
+
+    directory: Path
+    model: Path | None
+    device: Device
+    num_threads: int | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,20 @@ class OpenIndex:
     index: Index
     embedder: Embedder
     searcher: Searcher = field(repr=False)
+    _opening: _Opening = field(repr=False)
+
+    @property
+    def model_directory(self) -> Path:
+        """The directory of the model: the index's own copy, or another one that was given."""
+        return _model_directory(self._opening)
+
+    def reopened(self) -> "OpenIndex":
+        """The current commit of the same directory.
+
+        If the index still has the same model, the network is not loaded again. Raises
+        IndexDirectoryError or ModelError.
+        """
+        return _open_newest(self._opening, self.embedder)
 
     @cached_property
     def probe(self) -> Probe | None:
@@ -75,7 +97,7 @@ class OpenIndex:
         k: int = ...,
         *,
         metric: QueryMetric = ...,
-        label: str | None = ...,
+        label: Labels | None = ...,
         rerank: int | None = ...,
         flips: int | None = ...,
     ) -> list[list[Match]]: ...
@@ -87,7 +109,7 @@ class OpenIndex:
         k: int = ...,
         *,
         metric: QueryMetric = ...,
-        label: str | None = ...,
+        label: Labels | None = ...,
         rerank: int | None = ...,
         flips: int | None = ...,
     ) -> list[Match]: ...
@@ -98,16 +120,17 @@ class OpenIndex:
         k: int = 6,
         *,
         metric: QueryMetric = "euclidean",
-        label: str | None = None,
+        label: Labels | None = None,
         rerank: int | None = None,
         flips: int | None = None,
     ) -> list[Match] | list[list[Match]]:
         """Find the `k` nearest items, nearest first.
 
-        For a list of images, the result is one list of matches per image. `Searcher.search`
-        explains the options. Raises ImageError for an unreadable image. Raises UserError if an
-        option is unknown, is out of range or does not fit the metric. Raises IndexDirectoryError if
-        the metric is hamming and the index has no codes.
+        For a list of images, the result is one list of matches per image. Several labels mean the
+        items that have any of them. `Searcher.search` explains the options. Raises ImageError for
+        an unreadable image. Raises UserError if an option is unknown, is out of range or does not
+        fit the metric. Raises IndexDirectoryError if the metric is hamming and the index has no
+        codes.
         """
         rerank = resolve_rerank(parse_metric(metric), rerank, flips)
         _check_k(k)
@@ -150,10 +173,12 @@ class OpenIndex:
         classifier = self.classifier(by)
         return _answer(images, lambda queries: classifier.classify(queries, k))
 
-    def check_label(self, label: str | None) -> None:
-        """Raise UnknownLabelError if no item has the label. None means all items."""
-        if label is not None and not self.index.count(label):
-            raise UnknownLabelError(label, list(self.index.labels()))
+    def check_label(self, label: Labels | None) -> None:
+        """Raise UnknownLabelError if no item has a label of `label`. None means all items."""
+        labels = [label] if isinstance(label, str) else label or ()
+        for one in labels:
+            if not self.index.count(one):
+                raise UnknownLabelError(one, list(self.index.labels()))
 
     def features(self, images: QueryImage | QueryImages) -> Floats:
         """The features (n, 4096) float32, one row per image.
@@ -163,26 +188,6 @@ class OpenIndex:
         batches = embed_images(_as_sequence(images), self.embedder)
         rows = [batch.embedding.features for batch in batches]
         return np.concatenate(rows) if rows else np.empty((0, NUM_FEATURES), np.float32)
-
-
-class UnknownLabelError(UserError):
-    """No item of the index has this label."""
-
-    def __init__(self, label: str, labels: Sequence[str]):
-        named = ", ".join(labels[:MAX_LABELS_NAMED]) or "none"
-        num_more = len(labels) - MAX_LABELS_NAMED
-        more = f" and {num_more} more" if num_more > 0 else ""
-        super().__init__(f"no item has the label {label[:100]}; the labels are: {named}{more}")
-
-
-class NoProbeError(IndexDirectoryError):
-    """A classifier for the items' labels was requested, but the index has no probe."""
-
-    def __init__(self, directory: Path):
-        super().__init__(
-            f"classifying by items needs a probe but {directory} has none; "
-            f"fit one with: lookalike index probe {directory}"
-        )
 
 
 def open_index(
@@ -199,16 +204,13 @@ def open_index(
     None means all cores. The index is searched on `device`. Raises IndexDirectoryError or
     ModelError.
     """
-    directory = Path(directory)
-    model_directory = Path(model) if model else directory / MODEL_FOLDER
-    index = Index.open(directory)
-    try:
-        return _open(index, model_directory, device, num_threads)
-    except IndexDirectoryError:
-        # A writer may have replaced a file after the manifest was read.
-        if read_manifest(directory).commit == index.manifest.commit:
-            raise
-    return _open(Index.open(directory), model_directory, device, num_threads)
+    opening = _Opening(
+        directory=Path(directory),
+        model=Path(model) if model else None,
+        device=device,
+        num_threads=num_threads,
+    )
+    return _open_newest(opening)
 
 
 def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cpu") -> Classifier:
@@ -233,14 +235,30 @@ def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cp
     return Classifier(embedder, Probe.load(index) if by == "items" else None)
 
 
-def _open(
-    index: Index, model_directory: Path, device: Device, num_threads: int | None
-) -> OpenIndex:
-    remedy = "pass the --model that it was built with, or build the index again"
-    embedder = _open_embedder(
-        index, model_directory, str(model_directory), remedy, num_threads=num_threads
-    )
-    return OpenIndex(index, embedder, Searcher(index, device=device))
+def _open_newest(opening: _Opening, embedder: Embedder | None = None) -> OpenIndex:
+    index = Index.open(opening.directory)
+    try:
+        return _open(index, opening, embedder)
+    except IndexDirectoryError:
+        # A writer may have replaced a file after the manifest was read.
+        if read_manifest(opening.directory).commit == index.manifest.commit:
+            raise
+    return _open(Index.open(opening.directory), opening, embedder)
+
+
+def _open(index: Index, opening: _Opening, embedder: Embedder | None) -> OpenIndex:
+    """Open one commit. `embedder` is used if its model is that of the index."""
+    directory = _model_directory(opening)
+    if embedder is None or embedder.card.id != index.manifest.model_id:
+        remedy = "pass the --model that it was built with, or build the index again"
+        embedder = _open_embedder(
+            index, directory, str(directory), remedy, num_threads=opening.num_threads
+        )
+    return OpenIndex(index, embedder, Searcher(index, device=opening.device), opening)
+
+
+def _model_directory(opening: _Opening) -> Path:
+    return opening.model or opening.directory / MODEL_FOLDER
 
 
 def _open_embedder(

@@ -1,11 +1,17 @@
 """The command `lookalike serve`."""
 
+import logging
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from service.settings import Settings
+
 app = typer.Typer(no_args_is_help=True)
+logger = logging.getLogger(__name__)
 
 
 @app.command()
@@ -18,16 +24,19 @@ def serve(
         typer.Option(help="A model directory to use instead of the index's own copy."),
     ] = None,
     host: Annotated[
-        str,
+        str | None,
         typer.Option(
-            envvar="LOOKALIKE_HOST",
+            show_default="LOOKALIKE_HOST, or 127.0.0.1",
             help="Address to listen on. 0.0.0.0 means all network interfaces of this machine.",
         ),
-    ] = "127.0.0.1",
+    ] = None,
     port: Annotated[
-        int,
-        typer.Option(envvar="LOOKALIKE_PORT", help="Port to listen on. 0 means any free port."),
-    ] = 8000,
+        int | None,
+        typer.Option(
+            show_default="LOOKALIKE_PORT, or 8000",
+            help="Port to listen on. 0 means any free port.",
+        ),
+    ] = None,
 ) -> None:
     """Serve an index and its model with a web page and an HTTP API. /docs describes the API.
 
@@ -35,14 +44,28 @@ def serve(
     """
     # Imported here, so that `lookalike --help` starts fast.
     from indexer.opening import open_index
+    from service import logs
     from service.app import create_app
+    from service.environment import remarks
     from service.server import Server, bind
-    from service.settings import read_settings
+    from service.settings import Settings, read_settings
 
-    settings = read_settings(host=host, port=port)
+    given = {"host": host, "port": port}
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    logs.configure(settings)
+    for remark in remarks(os.environ, Settings.model_fields):
+        logger.warning(remark)
     listener = bind(settings.host, settings.port)
     opened = open_index(index, model, device="auto", num_threads=settings.num_threads)
     num_images = opened.index.manifest.num_items
-    shown_host = f"[{host}]" if ":" in host else host
+    shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
     line = f"Serving {num_images:,} images at http://{shown_host}:{listener.getsockname()[1]}"
-    Server(create_app(opened, settings), lambda: print(line, flush=True)).run([listener])
+    Server(create_app(opened, settings), lambda: _announce(line, settings)).run([listener])
+
+
+def _announce(line: str, settings: "Settings") -> None:
+    """Print a line. If the log is JSON, write it there, because programs read the output."""
+    if settings.log_format == "json":
+        logger.info(line)
+    else:
+        print(line, flush=True)

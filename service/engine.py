@@ -1,197 +1,217 @@
-"""The engine of the service: an open index, a batcher for the network, and threads.
+"""The engine of the service: it decodes, embeds and searches for all requests together.
 
-All requests share one engine. The engine does not depend on HTTP. It raises UserErrors, and
-service/api/problems.py turns them into responses.
+The engine does not depend on HTTP. It raises UserErrors, and service/api/problems.py turns them
+into responses.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import BinaryIO
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, BinaryIO, TypeVar
 
-from indexer.embedder import ClassScore, Embedding
-from indexer.learned.item_map import Map
+import numpy as np
+
+from indexer.array_types import Floats
+from indexer.embedder import ClassScore, Embedder, Embedding
 from indexer.learned.probe import By
-from indexer.metrics import METRICS, QUERY_METRICS, QueryMetric, resolve_rerank
-from indexer.opening import OpenIndex
-from indexer.search.searcher import Match, Searcher
-from indexer.storage.manifest import IndexDirectoryError
-from service.batching import Batcher
+from indexer.search.searcher import Match
+from indexer.storage.row_writing import NewItem
+from indexer.updates.prepare import Decoded, decode
+from service.admission import Admission
 from service.settings import Settings
+from service.snapshot import Search, Snapshot
+from service.stage import Batch, Stage
+from service.ticket import Ticket
+from training.data.examples import Example
 from training.data.images import ImageError, Pixels, read_square
-from training.errors import UserError
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """The options of one search. `Searcher.search` explains them."""
-
-    k: int
-    metric: QueryMetric = "euclidean"
-    label: str | None = None
-    rerank: int | None = None
-    flips: int | None = None
+NUM_SEARCHES = 2
+"""Number of batches of searches that run at the same time. So a slow search does not stop all
+others."""
+Answer = TypeVar("Answer")
 
 
 class Engine:
     """Answers queries with the network and the index.
 
-    The batcher and the threads run inside `async with engine.running()`.
+    The threads run inside `async with engine.running()`. `on_batch` is called after each batch of a
+    stage.
     """
 
-    def __init__(self, opened: OpenIndex, settings: Settings):
-        """Raises IndexDirectoryError if the probe or the map of the index is damaged."""
-        self.opened = opened
-        self.index = opened.index
-        self.card = opened.embedder.card
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        settings: Settings,
+        on_batch: Callable[[Batch], None] = lambda batch: None,
+    ):
+        self.snapshot = snapshot
+        """New requests are answered from it. It is replaced when the index changes."""
         self.settings = settings
         self.is_draining = False
-        self.probe = opened.probe
-        self.map = Map.load(opened.index)
-        self.metrics = _available_metrics(opened.searcher)
-        """The metrics that the index supports."""
-        self.batcher = Batcher(
-            opened.embedder.embed, max_batch=settings.max_batch, max_waiting=settings.max_waiting
+        self.admission = Admission(
+            max_waiting=settings.max_waiting,
+            max_wait_s=settings.max_wait_s,
+            max_uploads=settings.max_uploads,
         )
-        self._threads = ThreadPoolExecutor(settings.num_decoders, thread_name_prefix="decode")
+        self._decoding: Stage[Callable[[Any], Any], Any, Any] = Stage(
+            "decode",
+            lambda decode, files: [decode(file) for file in files],
+            num_threads=settings.num_decoders,
+            on_batch=on_batch,
+        )
+        self._network = Stage("network", _embed, max_batch=settings.max_batch, on_batch=on_batch)
+        self._searching = Stage(
+            "search",
+            _search,
+            num_threads=NUM_SEARCHES,
+            max_batch=settings.max_batch,
+            on_batch=on_batch,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self.batcher:
-            try:
-                yield
-            finally:
-                self._threads.shutdown(wait=True, cancel_futures=True)
+        """Run the threads inside the block."""
+        async with AsyncExitStack() as stack:
+            for stage in (self._decoding, self._network, self._searching):
+                await stack.enter_async_context(stage)
+            yield
 
-    async def embed(self, files: Sequence[BinaryIO]) -> Embedding:
-        """The logits and features of image files.
+    @property
+    def is_hanging(self) -> bool:
+        """Whether the network has been working on one batch for too long."""
+        return self._network.busy_s > self.settings.hang_s
 
-        Raises QueryImageError for the first image that cannot be used, and Overloaded if too many
-        images are waiting.
+    async def embed(
+        self, snapshot: Snapshot, files: Sequence[BinaryIO], ticket: Ticket
+    ) -> list[Embedding | ImageError]:
+        """The logits and features of each image file, or why the file cannot be used.
+
+        Raises Dropped if the request is dropped.
         """
-        with self.batcher.admit(len(files)):
-            return await self._embed(files)
+        size, max_pixels = snapshot.card.image_size, self.settings.max_pixels
+
+        def decode_query(file: BinaryIO) -> Pixels:
+            return read_square(file.read(), size, max_pixels=max_pixels)
+
+        squares = _images_or_errors(await self._decoding.do(decode_query, files, ticket))
+        return await self._run_network(snapshot, squares, ticket)
+
+    async def embed_items(
+        self,
+        snapshot: Snapshot,
+        files: Sequence[BinaryIO],
+        names: Sequence[tuple[str, str | None]],
+        ticket: Ticket,
+    ) -> list[NewItem | ImageError]:
+        """The new item of each image file, or why the file cannot be used.
+
+        `names` are the path and the label of each file. Raises Dropped if the request is dropped.
+        """
+
+        def prepare(named: tuple[BinaryIO, tuple[str, str | None]]) -> Decoded:
+            file, (path, label) = named
+            content = file.read()
+            return decode(
+                content,
+                Example(path, label, content),
+                hashlib.sha256(content).hexdigest(),
+                image_size=snapshot.card.image_size,
+                max_pixels=self.settings.max_pixels,
+            )
+
+        works = list(zip(files, names, strict=True))
+        images = _images_or_errors(await self._decoding.do(prepare, works, ticket))
+        squares = [one if isinstance(one, ImageError) else one.square for one in images]
+        embeddings = await self._run_network(snapshot, squares, ticket)
+        features = (one.features for one in embeddings if isinstance(one, Embedding))
+        return [
+            image if isinstance(image, ImageError) else image.with_feature(next(features))
+            for image in images
+        ]
 
     async def classify(
-        self, files: Sequence[BinaryIO], k: int, by: By = "classes"
-    ) -> list[list[ClassScore]]:
+        self, snapshot: Snapshot, files: Sequence[BinaryIO], k: int, by: By, ticket: Ticket
+    ) -> list[list[ClassScore] | ImageError]:
         """The `k` most probable classes of each image file, most probable first.
 
         Raises KTooLargeError, and the errors of `embed`. With `by="items"`, raises NoProbeError if
         the index has no probe.
         """
-        self._check_k(k)
-        classifier = self.opened.classifier(by)
-        return classifier.scores(await self.embed(files), k)
+        snapshot.check_k(k)
+        classifier = snapshot.opened.classifier(by)
+        return [
+            one if isinstance(one, ImageError) else classifier.scores(_as_batch(one), k)[0]
+            for one in await self.embed(snapshot, files, ticket)
+        ]
 
-    def resolve(self, search: Search) -> Search:
-        """Check a search and fill in its defaults. An empty label means all items.
-
-        Raises KTooLargeError, MetricUnavailableError, HammingOnlyError or UnknownLabelError. The
-        first check of a label reads all labels of the index, so call this method in a thread.
-        """
-        self._check_k(search.k)
-        if search.metric not in self.metrics:
-            raise MetricUnavailableError(search.metric, self.metrics)
-        rerank = resolve_rerank(search.metric, search.rerank, search.flips)
-        return replace(search, rerank=rerank, label=self.known_label(search.label))
-
-    async def search(self, files: Sequence[BinaryIO], search: Search) -> list[list[Match]]:
-        """The nearest items of each image file. `search` must come from `resolve`.
+    async def search(
+        self, snapshot: Snapshot, files: Sequence[BinaryIO], search: Search, ticket: Ticket
+    ) -> list[list[Match] | ImageError]:
+        """The nearest items of each image file. `search` must come from `snapshot.resolve`.
 
         Raises the errors of `embed`.
         """
-        with self.batcher.admit(len(files)):
-            embedding = await self._embed(files)
-            find = partial(
-                self.opened.searcher.search,
-                embedding.features,
-                search.k,
-                metric=search.metric,
-                label=search.label,
-                rerank=search.rerank or 0,
-                flips=search.flips,
-            )
-            return await asyncio.get_running_loop().run_in_executor(self._threads, find)
+        embeddings = await self.embed(snapshot, files, ticket)
+        features = [one.features for one in embeddings if isinstance(one, Embedding)]
+        matches = iter(await self.search_features(snapshot, features, search, ticket))
+        return [one if isinstance(one, ImageError) else next(matches) for one in embeddings]
 
-    def known_label(self, label: str | None) -> str | None:
-        """The label. If it is empty, the result is None, which means all items.
+    async def search_features(
+        self, snapshot: Snapshot, features: Sequence[Floats], search: Search, ticket: Ticket
+    ) -> list[list[Match]]:
+        """The nearest items of each feature (4096,). `search` must come from `snapshot.resolve`.
 
-        Raises UnknownLabelError if no item has this label.
+        Raises Dropped if the request is dropped.
         """
-        label = label or None
-        self.opened.check_label(label)
-        return label
+        if not features:
+            return []
+        return _all(await self._searching.do((snapshot, search), features, ticket))
 
-    def _check_k(self, k: int) -> None:
-        if k > self.settings.max_k:
-            raise KTooLargeError(k, self.settings.max_k)
-
-    async def _embed(self, files: Sequence[BinaryIO]) -> Embedding:
-        loop = asyncio.get_running_loop()
-        decoding = (loop.run_in_executor(self._threads, self._decode, file) for file in files)
-        # Wait for all images even if one fails, because the answer closes the files of all images.
-        decoded = await asyncio.gather(*decoding, return_exceptions=True)
-        squares = []
-        for position, square in enumerate(decoded):
-            if isinstance(square, ImageError):
-                raise QueryImageError(position, square)
-            if isinstance(square, BaseException):
-                raise square
-            squares.append(square)
-        return await self.batcher.embed(squares)
-
-    def _decode(self, file: BinaryIO) -> Pixels:
-        size, max_pixels = self.card.image_size, self.settings.max_pixels
-        return read_square(file.read(), size, max_pixels=max_pixels)
+    async def _run_network(
+        self, snapshot: Snapshot, squares: Sequence[Pixels | ImageError], ticket: Ticket
+    ) -> list[Embedding | ImageError]:
+        usable = [square for square in squares if not isinstance(square, ImageError)]
+        answers = await self._network.do(snapshot.embedder, usable, ticket) if usable else []
+        embeddings = iter(_all(answers))
+        return [
+            square if isinstance(square, ImageError) else next(embeddings) for square in squares
+        ]
 
 
-class QueryImageError(ImageError):
-    """One image of a query cannot be used.
-
-    `position` is the position of the image in the query.
-    """
-
-    def __init__(self, position: int, error: ImageError):
-        super().__init__(error.reason, str(error))
-        self.position = position
+def _embed(embedder: Embedder, squares: Sequence[Pixels]) -> list[Embedding]:
+    """The output of the network for each square."""
+    batch = embedder.embed(np.stack(squares))
+    return [
+        Embedding(logits, features)
+        for logits, features in zip(batch.logits, batch.features, strict=True)
+    ]
 
 
-class KTooLargeError(UserError):
-    """A query asked for more classes or matches than the settings allow."""
-
-    def __init__(self, k: int, max_k: int):
-        super().__init__(f"k: must be from 1 to {max_k}, got {k}")
-
-
-class MetricUnavailableError(UserError):
-    """The index does not support this metric."""
-
-    def __init__(self, metric: QueryMetric, available: Sequence[QueryMetric]):
-        super().__init__(
-            f"metric: {metric} needs binary codes, but the index that is served has none; "
-            f"pass one of {', '.join(available)}, or make codes with "
-            "`lookalike index encode INDEX` and start the service again"
-        )
+def _search(key: tuple[Snapshot, Search], features: Sequence[Floats]) -> list[list[Match]]:
+    """The nearest items of each feature. All features are searched together."""
+    snapshot, search = key
+    return snapshot.search(np.stack(features), search)
 
 
-def _available_metrics(searcher: Searcher) -> tuple[QueryMetric, ...]:
-    """The metrics that the index supports.
+def _as_batch(embedding: Embedding) -> Embedding:
+    return Embedding(embedding.logits[None], embedding.features[None])
 
-    If the codes are damaged, only the metrics that compare features are left.
-    """
-    if not searcher.index.manifest.has_codes:
-        return METRICS
-    try:
-        _ = searcher.code_search
-    except IndexDirectoryError as error:
-        others = " and ".join(METRICS)
-        logger.warning("%s; without codes, the index supports only %s", error, others)
-        return METRICS
-    return QUERY_METRICS
+
+def _all(answers: Sequence[Answer | BaseException]) -> list[Answer]:
+    """The answers of a stage; raises the first error."""
+    good = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        good.append(answer)
+    return good
+
+
+def _images_or_errors(answers: Sequence[Answer | BaseException]) -> list[Answer | ImageError]:
+    """The answers of a stage, with the errors of images among them; raises any other error."""
+    outcomes: list[Answer | ImageError] = []
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, ImageError):
+            raise answer
+        outcomes.append(answer)
+    return outcomes

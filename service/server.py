@@ -7,6 +7,7 @@ requests for some time before it closes its connections.
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -21,7 +22,10 @@ def bind(host: str, port: int) -> socket.socket:
 
     Raises UserError if the address cannot be used.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # If the protocol is not named, asyncio does not set TCP_NODELAY on the connections. Then an
+    # answer waits until the client has acknowledged the one before, which can take 40 ms.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -37,6 +41,9 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """A uvicorn server that calls `on_listening` when it starts to accept connections.
 
+    uvicorn chooses the event loop and the HTTP parser: uvloop and httptools, if they are installed.
+    To get this loop, call `run`, not `serve`.
+
     After SIGTERM or Ctrl-C, /readyz answers 503, and new requests are still accepted for `drain_s`
     seconds. Then unfinished requests have `shutdown_s` seconds to finish.
     """
@@ -48,9 +55,14 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                log_level="info" if settings.access_log else "warning",
-                access_log=settings.access_log,
+                ws="none",
+                log_config=None,  # service/logs.py
+                # uvicorn says at level info only that it starts and stops.
+                log_level="warning" if settings.log_level == "info" else settings.log_level,
+                access_log=False,  # service/api/request_log.py
+                proxy_headers=False,  # service/api/forwarding.py
                 server_header=False,
+                timeout_keep_alive=settings.keep_alive_s,
                 timeout_graceful_shutdown=settings.shutdown_s,
             )
         )
@@ -69,7 +81,8 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         # After the shutdown, uvicorn raises SIGINT or SIGTERM a second time. These handlers ignore
-        # it, so that the process ends normally.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+        # it, so that the process ends normally. Only the main thread receives signals.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)
         super().run(sockets)

@@ -17,7 +17,7 @@ from indexer.search.code_search import CodeSearch
 from indexer.search.exact import Neighbours, find_nearest, rank_candidates, scan_features
 from indexer.search.faiss_structure import GpuFlat, Structure, load_structure
 from indexer.search.search_device import resolve_search_device
-from indexer.storage.index import Index, Item
+from indexer.storage.index import Index, Item, Labels
 from training.devices import Device
 from training.errors import UserError
 from training.network.model import NUM_FEATURES
@@ -86,14 +86,14 @@ class Searcher:
         k: int,
         *,
         metric: QueryMetric = "euclidean",
-        label: str | None = None,
+        label: Labels | None = None,
         exact: bool = False,
         rerank: int = DEFAULT_RERANK,
         flips: int | None = None,
     ) -> list[list[Match]]:
         """Find the `k` items nearest to each feature (B, 4096), nearest first.
 
-        If a label is given, only the items with this label are searched. If there are fewer than k
+        If labels are given, only items with one of them are searched. If there are fewer than k
         items to search, the result contains all of them. Items at the same distance are ranked by
         row number. Distances between features are always exact.
 

@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from indexer.array_types import Codes, Rows
 from indexer.metrics import METRICS
-from indexer.storage.codes import facts_of
 from indexer.storage.manifest import (
     PROBE,
     REBUILD,
@@ -40,6 +39,9 @@ from indexer.storage.row_lookup import RowLookup
 from indexer.storage.stats import CodeStats, IndexStats
 from training.naming import natural_key
 from training.network.model import NUM_FEATURES
+
+Labels = str | Sequence[str]
+"""A label, or several labels. Several labels mean the items that have any of them."""
 
 
 @dataclass(frozen=True)
@@ -151,26 +153,31 @@ class Index:
         """The items with these ids, by id. Unknown ids are left out."""
         return {item.id: item for item in self._items(self.rows_of_ids(ids))}
 
-    def items(self, *, label: str | None = None, limit: int = 100, offset: int = 0) -> list[Item]:
+    def items(
+        self, *, label: Labels | None = None, limit: int = 100, offset: int = 0
+    ) -> list[Item]:
         """A page of items in the order of their ids.
 
-        With `label`, only items with this label are listed. The first `offset` are skipped.
+        With `label`, only items with one of these labels are listed. The first `offset` are
+        skipped.
         """
         rows = self.rows if label is None else self.rows_of_label(label)
         return self._items(rows[offset : offset + limit])
 
-    def count(self, label: str | None = None) -> int:
-        """The number of items. With `label`, only the items with this label are counted."""
+    def count(self, label: Labels | None = None) -> int:
+        """The number of items. With `label`, only items with one of these labels are counted."""
         return len(self.rows) if label is None else len(self.rows_of_label(label))
 
     def labels(self) -> dict[str, int]:
         """The number of items of each label, in natural order: `label 2` before `label 10`."""
         return dict(self._labels)
 
-    def rows_of_label(self, label: str) -> Rows:
-        """The rows of the items with this label in ascending order, (n,)."""
-        is_labelled = self._label_hashes == hash_of(label)
-        return self.rows[is_labelled] if label in self._labels else self.rows[:0]
+    def rows_of_label(self, label: Labels) -> Rows:
+        """The rows of the items with one of these labels in ascending order, (n,)."""
+        labels = [label] if isinstance(label, str) else label
+        hashes = [hash_of(one) for one in labels if one in self._labels]
+        rows: Rows = self.rows[np.isin(self._label_hashes, np.array(hashes, np.uint64))]
+        return rows
 
     def rows_of_ids(self, ids: Iterable[int]) -> Rows:
         """The rows of the items with these ids, in the order of `ids`. Unknown ids are left out."""
@@ -211,14 +218,7 @@ class Index:
 
     def stats(self) -> IndexStats:
         """The facts that `index stats` shows."""
-        manifest, artefacts, codes = self.manifest, self.manifest.artefacts, None
-        if encoder := facts_of(manifest):
-            codes = CodeStats(
-                num_bits=encoder.num_bits,
-                num_fitted=encoder.num_fitted,
-                commit=encoder.commit,
-                num_bytes=manifest.files[CODES].num_bytes,
-            )
+        manifest, artefacts = self.manifest, self.manifest.artefacts
         return IndexStats(
             index=str(self.directory),
             model=manifest.model_id,
@@ -239,7 +239,7 @@ class Index:
             updated_at=manifest.updated_at,
             labels=self.labels(),
             probe=artefacts[PROBE].facts if PROBE in artefacts else None,
-            codes=codes,
+            codes=CodeStats.of(manifest),
             distance_comparison=manifest.distance_comparison,
         )
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indexer.storage.codes import facts_of
 from indexer.storage.distance_comparison import DistanceComparison
+from indexer.storage.manifest import Manifest
+from indexer.storage.records import CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,19 @@ class CodeStats:
     commit: int
     """The index's commit when the encoder was learned."""
     num_bytes: int
+
+    @staticmethod
+    def of(manifest: Manifest) -> "CodeStats | None":
+        """The codes of the index with this manifest; None if it has no encoder."""
+        encoder = facts_of(manifest)
+        if encoder is None:
+            return None
+        return CodeStats(
+            num_bits=encoder.num_bits,
+            num_fitted=encoder.num_fitted,
+            commit=encoder.commit,
+            num_bytes=manifest.files[CODES].num_bytes,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

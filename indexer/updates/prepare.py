@@ -18,6 +18,7 @@ from indexer.storage.row_writing import NewItem
 from indexer.storage.stamps import Stamps
 from training.data.examples import Example
 from training.data.images import (
+    MAX_PIXELS,
     ImageError,
     Pixels,
     open_picture,
@@ -110,7 +111,7 @@ class Preparation:
             for row in rows:
                 if copy := self._copied(int(row), example, stamp):
                     return copy
-            return self._decoded(content, example, sha256, stamp)
+            return decode(content, example, sha256, stamp=stamp, image_size=self.image_size)
         except ImageError as error:
             return Skipped(example.path, str(error))
 
@@ -130,17 +131,27 @@ class Preparation:
             stamp=stamp,
         )
 
-    def _decoded(self, content: bytes, example: Example, sha256: str, stamp: int) -> Decoded:
-        picture = open_picture(content, size=self.image_size)
-        return Decoded(
-            example=example,
-            sha256=sha256,
-            stamp=stamp,
-            square=to_square(picture, self.image_size),
-            thumbnail=to_thumbnail(picture),
-            width=picture.width,
-            height=picture.height,
-        )
+
+def decode(
+    content: bytes,
+    example: Example,
+    sha256: str,
+    *,
+    image_size: int,
+    stamp: int = 0,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Decode the bytes of an example for a network with this image size; raises ImageError."""
+    picture = open_picture(content, size=image_size, max_pixels=max_pixels)
+    return Decoded(
+        example=example,
+        sha256=sha256,
+        stamp=stamp,
+        square=to_square(picture, image_size),
+        thumbnail=to_thumbnail(picture),
+        width=picture.width,
+        height=picture.height,
+    )
 
 
 def find_repeated_path(examples: Sequence[Example]) -> str | None:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.forwarding import route_path
 
 DIRECTORY = Path(__file__).parents[1] / "web"
 DOCS_PATH = "/docs"
@@ -16,7 +18,7 @@ _POLICY = "; ".join(
         "default-src 'self'",
         "img-src 'self' blob: data:",
         "object-src 'none'",
-        "base-uri 'none'",
+        "base-uri 'self'",
         "form-action 'self'",
         "frame-ancestors 'none'",
     ]
@@ -28,9 +30,19 @@ router = APIRouter(include_in_schema=False)
 files = StaticFiles(directory=DIRECTORY)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
-async def page() -> FileResponse:
-    return FileResponse(DIRECTORY / "index.html")
+@router.get("/")
+def page(request: Request) -> Response:
+    """The web page. Under a root path, it names the address that its links are relative to.
+
+    A proxy can publish the page both as /lookalike and as /lookalike/, and a browser would
+    understand the links differently.
+    """
+    file, root_path = DIRECTORY / "index.html", request.scope["root_path"]
+    if not root_path:
+        return FileResponse(file)
+    # `plain_root_path` has checked the root path, so it needs no escaping.
+    base = f'<head>\n  <base href="{root_path}/">'
+    return HTMLResponse(file.read_text("utf-8").replace("<head>", base, 1))
 
 
 class SecurityHeaders:
@@ -47,7 +59,7 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        is_docs = scope["path"].startswith(DOCS_PATH)
+        is_docs = route_path(scope).startswith(DOCS_PATH)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -15,17 +15,20 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
+from indexer.errors import NoProbeError, UnknownLabelError
 from indexer.metrics import HammingOnlyError
-from indexer.opening import NoProbeError, UnknownLabelError
-from service.batching import Overloaded
-from service.engine import KTooLargeError, MetricUnavailableError
+from service.admission import Overloaded
+from service.snapshot import KTooLargeError, MetricUnavailableError
 from training.data.images import Reason
 from training.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+NOT_READY_S = 10
+"""Seconds after which a client may try again if the service is stopping or not ready."""
 
 ProblemType = (
     Reason
@@ -43,8 +46,13 @@ ProblemType = (
         "unknown-item",
         "not-found",
         "method-not-allowed",
+        "unauthorized",
+        "forbidden",
+        "too-slow",
         "overloaded",
         "draining",
+        "not-ready",
+        "index-busy",
         "internal-error",
     ]
 )
@@ -70,8 +78,13 @@ PROBLEMS: Mapping[ProblemType, tuple[int, str]] = {
     "unknown-item": (404, "There is no such item"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "The address does not accept this method"),
+    "unauthorized": (401, "A key is needed"),
+    "forbidden": (403, "This is not allowed"),
+    "too-slow": (408, "The request arrives too slowly"),
     "overloaded": (429, "The service is busy"),
     "draining": (503, "The service is stopping"),
+    "not-ready": (503, "The service is not ready"),
+    "index-busy": (503, "The index cannot be changed now"),
     "internal-error": (500, "The service failed"),
 }
 """The HTTP status and the title of each problem type."""
@@ -132,8 +145,7 @@ class ProblemError(Exception):
         if isinstance(error, NoProbeError):  # the error's text contains a path of the server
             detail = (
                 "by: items needs a probe of the items' labels, but the index that is served has "
-                "none; fit one with `lookalike index probe INDEX` and start the service again, "
-                "or pass by=classes"
+                "none; fit one with `lookalike index probe INDEX`, or pass by=classes"
             )
         return cls(_PROBLEM_TYPES[type(error)], detail, headers=headers)
 
@@ -148,13 +160,27 @@ class ProblemError(Exception):
         )
 
 
+def not_ready() -> ProblemError:
+    """The problem of a service whose network does not answer."""
+    return ProblemError(
+        "not-ready",
+        "the network does not answer; try again later",
+        headers={"Retry-After": str(NOT_READY_S)},
+    )
+
+
 class ProblemResponse(JSONResponse):
-    """A response with a problem as its content."""
+    """A response with a problem as its content. It notes the problem for the metrics."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None):
         super().__init__(problem.model_dump(exclude_none=True), problem.status, headers)
+        self.name = problem.type.rpartition(":")[2]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self.name
+        await super().__call__(scope, receive, send)
 
     @classmethod
     def of(cls, error: ProblemError) -> "ProblemResponse":

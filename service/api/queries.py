@@ -1,17 +1,15 @@
 """Queries with uploaded images: POST /classify, /similar and /features."""
 
-import asyncio
 import io
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
-from indexer.embedder import ClassScore
-from indexer.search.searcher import Match
-from service.api.dependencies import TheEngine
-from service.api.items import thumbnail_address
-from service.api.problems import documented
+from indexer.embedder import ClassScore, Embedding
+from service.api.dependencies import TheEngine, TheSnapshot
+from service.api.matches import resolved, searched, similar_items
+from service.api.problems import Problem, documented
 from service.api.schemas import (
     Classification,
     ClassifiedImage,
@@ -20,12 +18,12 @@ from service.api.schemas import (
     Features,
     ImageFeatures,
     SearchedImage,
-    SimilarItem,
     Similarity,
     SimilarQuery,
+    UnusableImage,
+    UploadQuery,
 )
-from service.api.uploads import BODY, Uploads
-from service.engine import Search
+from service.api.uploads import BODY, TheUploads
 
 NPY = "application/x-npy"
 
@@ -43,7 +41,9 @@ router = APIRouter(
         "not-an-upload",
         "missing-image",
         "invalid-request",
+        "too-slow",
         "overloaded",
+        "not-ready",
     ),
 )
 
@@ -54,17 +54,26 @@ router = APIRouter(
     responses=documented("invalid-request", "missing-image", "no-probe"),
 )
 async def classify(
-    query: Annotated[ClassifyQuery, Query()], uploads: Uploads, engine: TheEngine
+    query: Annotated[ClassifyQuery, Query()],
+    uploads: TheUploads,
+    engine: TheEngine,
+    snapshot: TheSnapshot,
 ) -> Classification:
     """Return the `k` most probable classes of each image."""
-    scores = await engine.classify([upload.file for upload in uploads], query.k, query.by)
+    options = uploads.options(query)
+    answers = await uploads.answered(
+        lambda files, ticket: engine.classify(snapshot, files, options.k, options.by, ticket),
+        strict=options.strict,
+    )
     results = [
-        ClassifiedImage(
-            filename=upload.filename, classes=[_class_probability(score) for score in of_image]
+        UnusableImage(filename=upload.filename, problem=answer)
+        if isinstance(answer, Problem)
+        else ClassifiedImage(
+            filename=upload.filename, classes=[_class_probability(score) for score in answer]
         )
-        for upload, of_image in zip(uploads, scores, strict=True)
+        for upload, answer in zip(uploads.images, answers, strict=True)
     ]
-    return Classification(model=engine.card.id, by=query.by, results=results)
+    return Classification(model=snapshot.card.id, by=options.by, results=results)
 
 
 @router.post(
@@ -73,25 +82,26 @@ async def classify(
     responses=documented("invalid-request", "missing-image", "unknown-label", "unavailable-metric"),
 )
 async def similar(
-    query: Annotated[SimilarQuery, Query()], uploads: Uploads, engine: TheEngine, request: Request
+    query: Annotated[SimilarQuery, Query()],
+    uploads: TheUploads,
+    engine: TheEngine,
+    snapshot: TheSnapshot,
+    request: Request,
 ) -> Similarity:
     """Return the `k` nearest items for each image."""
-    search = await asyncio.to_thread(engine.resolve, Search(**query.model_dump()))
-    matches = await engine.search([upload.file for upload in uploads], search)
-    results = [
-        SearchedImage(
-            filename=upload.filename, matches=[_similar_item(request, match) for match in of_image]
-        )
-        for upload, of_image in zip(uploads, matches, strict=True)
-    ]
-    return Similarity(
-        model=engine.card.id,
-        index=engine.index.name,
-        commit=engine.index.manifest.commit,
-        metric=search.metric,
-        rerank=search.rerank,
-        results=results,
+    options = uploads.options(query)
+    search = await resolved(snapshot, options)
+    answers = await uploads.answered(
+        lambda files, ticket: engine.search(snapshot, files, search, ticket),
+        strict=options.strict,
     )
+    results = [
+        UnusableImage(filename=upload.filename, problem=answer)
+        if isinstance(answer, Problem)
+        else SearchedImage(filename=upload.filename, matches=similar_items(request, answer))
+        for upload, answer in zip(uploads.images, answers, strict=True)
+    ]
+    return Similarity(**searched(snapshot, search), results=results)
 
 
 @router.post(
@@ -105,34 +115,37 @@ async def similar(
         }
     },
 )
-async def features(uploads: Uploads, engine: TheEngine, request: Request) -> Response | Features:
+async def features(
+    query: Annotated[UploadQuery, Query()],
+    uploads: TheUploads,
+    engine: TheEngine,
+    snapshot: TheSnapshot,
+    request: Request,
+) -> Response | Features:
     """Return the feature of each image: 4096 numbers.
 
     With `Accept: application/x-npy`, the answer is one float32 array (images, 4096). Read it with
-    numpy.load.
+    numpy.load. An array has no place for a problem, so one unusable image makes the request fail.
     """
-    embedding = await engine.embed([upload.file for upload in uploads])
-    if NPY in request.headers.get("accept", ""):
+    is_array = NPY in request.headers.get("accept", "")
+    answers = await uploads.answered(
+        lambda files, ticket: engine.embed(snapshot, files, ticket),
+        strict=uploads.options(query).strict or is_array,
+    )
+    if is_array:
         file = io.BytesIO()
-        np.save(file, embedding.features, allow_pickle=False)
-        headers = {"X-Model-Id": engine.card.id, "Vary": "Accept"}
+        rows = [answer.features for answer in answers if isinstance(answer, Embedding)]
+        np.save(file, np.stack(rows), allow_pickle=False)
+        headers = {"X-Model-Id": snapshot.card.id, "Vary": "Accept"}
         return Response(file.getvalue(), media_type=NPY, headers=headers)
     results = [
-        ImageFeatures(filename=upload.filename, features=feature)
-        for upload, feature in zip(uploads, embedding.features.tolist(), strict=True)
+        UnusableImage(filename=upload.filename, problem=answer)
+        if isinstance(answer, Problem)
+        else ImageFeatures(filename=upload.filename, features=answer.features.tolist())
+        for upload, answer in zip(uploads.images, answers, strict=True)
     ]
-    return Features(model=engine.card.id, results=results)
+    return Features(model=snapshot.card.id, results=results)
 
 
 def _class_probability(score: ClassScore) -> ClassProbability:
     return ClassProbability(name=score.name, index=score.index, probability=score.probability)
-
-
-def _similar_item(request: Request, match: Match) -> SimilarItem:
-    return SimilarItem(
-        id=match.item.id,
-        path=match.item.path,
-        label=match.item.label,
-        distance=match.distance,
-        thumbnail=thumbnail_address(request, match.item),
-    )

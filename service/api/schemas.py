@@ -1,14 +1,15 @@
 """The requests and answers of the API, as pydantic models. /docs shows them."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.learned.probe import By
-from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, Metric, QueryMetric
+from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QueryMetric
+from indexer.updates.additions import Outcome
+from service.api.problems import Problem
 
 MAX_ID = 2**63 - 1
 MAX_RERANK = 10_000
+MAX_PATH_CHARACTERS = 1000
 MODEL_ID = "3fa9c2d1e5b7a8f60912b4c3d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f708"
 """The model id in the examples."""
 
@@ -19,7 +20,15 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ClassifyQuery(Query):
+class UploadQuery(Query):
+    strict: bool = Field(
+        False,
+        description="Whether one unusable image makes the whole request fail. Otherwise its result "
+        "is a `problem`, beside the answers for the other images.",
+    )
+
+
+class ClassifyQuery(UploadQuery):
     k: int = Field(
         5,
         ge=1,
@@ -33,7 +42,7 @@ class ClassifyQuery(Query):
     )
 
 
-class SimilarQuery(Query):
+class ItemSimilarQuery(Query):
     k: int = Field(
         6,
         ge=1,
@@ -64,14 +73,36 @@ class SimilarQuery(Query):
         "time then hardly depends on the size of the index, but some matches may be missed. By "
         "default, or with a label, all items are compared.",
     )
-    label: str | None = Field(
-        None, description="Search only the items with this label.", examples=["dress"]
+    label: list[str] = Field(
+        [],
+        description="Search only the items with this label. Repeat the parameter for items with "
+        "any of several labels.",
+        examples=[["dress"]],
+    )
+
+
+class SimilarQuery(ItemSimilarQuery, UploadQuery):
+    pass
+
+
+class AddQuery(UploadQuery):
+    label: str | None = Field(None, description="The label of the images.", examples=["dress"])
+    path: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_PATH_CHARACTERS,
+        description="The path of the item, only for one image. If an item has this path, it is "
+        "replaced. Without a path, the name of the file is used, and no item is replaced.",
+        examples=["dress/0042.jpg"],
     )
 
 
 class ItemsQuery(Query):
-    label: str | None = Field(
-        None, description="List only the items with this label.", examples=["dress"]
+    label: list[str] = Field(
+        [],
+        description="List only the items with this label. Repeat the parameter for items with any "
+        "of several labels.",
+        examples=[["dress"]],
     )
     limit: int = Field(
         100,
@@ -79,6 +110,13 @@ class ItemsQuery(Query):
         description="Maximum number of items on the page, at most `limits.max_items` of /info.",
     )
     offset: int = Field(0, ge=0, le=MAX_ID, description="Number of items to skip.")
+
+
+class UnusableImage(BaseModel):
+    """The result of an image that cannot be used."""
+
+    filename: str = Field(examples=["notes.txt"])
+    problem: Problem
 
 
 class ClassProbability(BaseModel):
@@ -101,7 +139,7 @@ class Classification(BaseModel):
         examples=[MODEL_ID], description="The model id: the SHA-256 of the model's weights."
     )
     by: By
-    results: list[ClassifiedImage] = Field(
+    results: list[ClassifiedImage | UnusableImage] = Field(
         description="One result per image, in the order of the uploaded images."
     )
 
@@ -125,7 +163,7 @@ class SearchedImage(BaseModel):
     matches: list[SimilarItem] = Field(description="The nearest items, nearest first.")
 
 
-class Similarity(BaseModel):
+class Searched(BaseModel):
     model: str = Field(examples=[MODEL_ID])
     index: str = Field(
         examples=["photos"], description="The directory name of the index that was searched."
@@ -137,8 +175,18 @@ class Similarity(BaseModel):
         description="With `hamming`: number of nearest codes that were ranked again by Euclidean "
         "distance. With the other metrics, it is null.",
     )
-    results: list[SearchedImage] = Field(
+
+
+class Similarity(Searched):
+    results: list[SearchedImage | UnusableImage] = Field(
         description="One result per image, in the order of the uploaded images."
+    )
+
+
+class ItemSimilarity(Searched):
+    matches: list[SimilarItem] = Field(
+        description="The items that are nearest to the item, nearest first. The item itself is "
+        "not among them."
     )
 
 
@@ -149,7 +197,7 @@ class ImageFeatures(BaseModel):
 
 class Features(BaseModel):
     model: str = Field(examples=[MODEL_ID])
-    results: list[ImageFeatures] = Field(
+    results: list[ImageFeatures | UnusableImage] = Field(
         description="One result per image, in the order of the uploaded images."
     )
 
@@ -168,6 +216,32 @@ class IndexedImage(BaseModel):
     )
     added_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
     thumbnail: str = Field(examples=["/items/42/thumbnail?v=9f86d081884c"])
+
+
+class AddedImage(BaseModel):
+    filename: str = Field(examples=["cat.jpg"])
+    id: int = Field(examples=[43], description="The id of the item.")
+    path: str = Field(examples=["cat.jpg"])
+    label: str | None = Field(examples=["cat"])
+    status: Outcome = Field(
+        description="`added`: the item is new. `replaced`: an item had this path, and has been "
+        "removed. `unchanged`: an item has the same bytes already."
+    )
+
+
+class Changed(BaseModel):
+    index: str = Field(examples=["photos"], description="The name of the index's directory.")
+    commit: int = Field(examples=[8], description="The commit that contains the change.")
+
+
+class Added(Changed):
+    results: list[AddedImage | UnusableImage] = Field(
+        description="One result per image, in the order of the uploaded images."
+    )
+
+
+class Removed(Changed):
+    id: int = Field(examples=[42])
 
 
 class Items(BaseModel):
@@ -193,108 +267,3 @@ class ItemMap(BaseModel):
         description="At most 20,000 items. Each item is [id, x, y, label]. The label is a position "
         "in `labels`, or null. x and y are from 0 to 1, and y increases downwards.",
     )
-
-
-class Status(BaseModel):
-    status: Literal["alive", "ready"]
-
-
-class ModelInfo(BaseModel):
-    id: str = Field(examples=[MODEL_ID])
-    class_names: list[str] = Field(examples=[["dress", "hat"]])
-    image_size: int = Field(examples=[224])
-    metrics: dict[str, float] = Field(examples=[{"top1": 0.87}])
-    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
-
-
-class ProbeInfo(BaseModel):
-    """The classifier behind /classify?by=items.
-
-    The classifier was not fitted on items that were added later.
-    """
-
-    labels: list[str] = Field(
-        examples=[["dress", "hat"]],
-        description="The labels that the probe can predict. There are at most 1000.",
-    )
-    num_items: int = Field(
-        examples=[3456], description="Number of items with a label when the probe was fitted."
-    )
-    commit: int = Field(
-        examples=[7], description="The commit of the index that the probe was fitted on."
-    )
-    accuracy: float | None = Field(
-        examples=[0.87],
-        description="Accuracy on held-out items. Null if no items could be held out.",
-    )
-    vote_euclidean: float | None = Field(
-        examples=[0.82],
-        description="Accuracy on the same items if the five nearest items vote with their labels.",
-    )
-    vote_cosine: float | None = Field(
-        examples=[0.84], description="Accuracy of the same vote, but with cosine distance."
-    )
-    chance: float | None = Field(
-        examples=[0.1],
-        description="Accuracy on the same items if the answer is always the most frequent label.",
-    )
-
-
-class MapInfo(BaseModel):
-    """The map that GET /map returns. Items that were added later are not on the map."""
-
-    num_items: int = Field(examples=[3456], description="Number of items on the map.")
-    commit: int = Field(
-        examples=[7], description="The commit of the index that the map was made from."
-    )
-
-
-class IndexInfo(BaseModel):
-    commit: int = Field(examples=[7])
-    model: str = Field(
-        examples=[MODEL_ID], description="The id of the model that the index was built with."
-    )
-    kind: str = Field(
-        examples=["flat"],
-        description="The kind of search structure. With `flat`, searches are exact.",
-    )
-    recall_at_10: dict[QueryMetric, float] = Field(
-        examples=[{"euclidean": 0.97, "cosine": 0.96}],
-        description="Share of the 10 nearest items that a search returns, measured when the "
-        "structure was made.",
-    )
-    num_items: int = Field(examples=[3456])
-    num_labels: int = Field(examples=[10])
-    labels: dict[str, int] = Field(
-        examples=[{"dress": 350, "hat": 171}],
-        description="The 1000 most frequent labels, each with its number of items.",
-    )
-    metrics: list[QueryMetric] = Field(description="The metrics that the index supports.")
-    better_metric: Metric | None = Field(
-        examples=["cosine"],
-        description="The distance between features that ranks better on this index. Null if it "
-        "was not measured.",
-    )
-    probe: ProbeInfo | None = Field(
-        description="The classifier behind /classify?by=items. Null if no probe has been fitted."
-    )
-    map: MapInfo | None = Field(
-        description="The map that GET /map returns. Null if no map has been made."
-    )
-    updated_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
-
-
-class Limits(BaseModel):
-    max_image_bytes: int = Field(examples=[20_000_000])
-    max_request_bytes: int = Field(examples=[64_000_000])
-    max_images: int = Field(examples=[16])
-    max_pixels: int = Field(examples=[50_000_000])
-    max_k: int = Field(examples=[100])
-    max_items: int = Field(examples=[1000])
-
-
-class Info(BaseModel):
-    model: ModelInfo
-    index: IndexInfo
-    limits: Limits
-    versions: dict[str, str] = Field(examples=[{"python": "3.13.1", "onnxruntime": "1.32.0"}])

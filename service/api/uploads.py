@@ -1,26 +1,34 @@
-"""Read uploads. Bytes are counted while they arrive, and large files are kept on the disk."""
+"""The images of a request: their limits, and the way from a form to answers.
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+Large files are kept on the disk. gate.py has refused some requests before their bodies are read
+here.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar, get_origin
 
 from fastapi import Depends, Request
-from starlette.datastructures import FormData, Headers, UploadFile
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.admitting import admitted
 from service.api.dependencies import TheEngine
-from service.api.problems import ProblemError, ProblemResponse
-from service.engine import QueryImageError
+from service.api.problems import Problem, ProblemError
+from service.engine import Engine
 from service.settings import Settings
+from service.ticket import Ticket
+from training.data.images import ImageError
 
 FIELD = "image"
 MAX_FILENAME_CHARACTERS = 255
-LINGER_S = 5.0
-"""Maximum time for which the rest of a refused request is read, in seconds."""
+MAX_FIELDS = 32
+"""Maximum number of fields of a form that are text."""
+MAX_FIELD_BYTES = 16_384
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -34,7 +42,8 @@ BODY: dict[str, Any] = {
                         FIELD: {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
-                            "description": "An image file. Repeat the field for several images.",
+                            "description": "An image file. Repeat the field for several images. "
+                            "The parameters may be fields of the form too.",
                         }
                     },
                 }
@@ -43,6 +52,8 @@ BODY: dict[str, Any] = {
     }
 }
 """The description of an upload for FastAPI's argument `openapi_extra`."""
+Options = TypeVar("Options", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -55,66 +66,84 @@ class Upload:
     filename: str
     """A short and printable name without folders."""
     file: BinaryIO
+    problem: ProblemError | None = None
+    """Why the file cannot be used, if that is known before it is decoded."""
 
 
-class BodyLimit:
-    """ASGI middleware that refuses a request body of more than `max_bytes`.
+@dataclass(frozen=True)
+class Uploads:
+    """The files of a request, and the other fields of its form."""
 
-    If the Content-Length is too large, the request is refused before its body arrives. Most clients
-    read the answer only after they have sent the whole body. If the connection were closed earlier,
-    these clients would lose the answer. So the rest of the body is read for at most LINGER_S
-    seconds and discarded.
-    """
+    engine: Engine
+    request: Request
+    images: Sequence[Upload]
+    fields: Mapping[str, list[str]]
+    timeout_s: float | None
+    """The time in which the client wants its answer. None means any time."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int):
-        self.app = app
-        self.max_bytes = max_bytes
+    def options(self, query: Options) -> Options:
+        """The parameters of the request. They may be in its address and in its form.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
-        must_linger = False
-        num_received = 0
+        Raises RequestValidationError for a field that is wrong, unknown or given in both places.
+        """
+        if not self.fields:
+            return query
+        given = {name: getattr(query, name) for name in self.request.query_params}
+        if repeated := [name for name in self.fields if name in given]:
+            raise ProblemError(
+                "invalid-request",
+                f"{repeated[0]}: is both in the address and in the form; send it once",
+            )
+        for name, values in self.fields.items():
+            known = type(query).model_fields.get(name)
+            is_list = known and get_origin(known.annotation) is list
+            given[name] = values if is_list or len(values) > 1 else values[0]
+        try:
+            return type(query).model_validate(given)
+        except ValidationError as error:
+            errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+            raise RequestValidationError(errors) from error
 
-        async def receive_counted() -> Message:
-            nonlocal must_linger, num_received
-            message = await receive()
-            num_received += len(message.get("body", b""))
-            if num_received > self.max_bytes:
-                must_linger = message.get("more_body", False)
-                raise self._too_large(f"more than {self.max_bytes:,}")
-            return message
+    async def answered(
+        self,
+        work: Callable[[Sequence[BinaryIO], Ticket], Awaitable[list[Result | ImageError]]],
+        *,
+        strict: bool,
+    ) -> list[Result | Problem]:
+        """Admit the request, do its work, and return an answer or a problem for each image.
 
-        async def send_lingering(message: Message) -> None:
-            if must_linger and message["type"] == "http.response.body":
-                await send({**message, "more_body": True})
-                await _discard_rest(receive)
-                message = {"type": "http.response.body"}
-            await send(message)
+        If all images are unusable, or one of them and `strict` is true, raises the ProblemError of
+        the first one. Raises Overloaded if the request is refused or has to wait too long.
+        """
+        problems = {at: one.problem for at, one in enumerate(self.images) if one.problem}
+        files = [upload.file for upload in self.images if not upload.problem]
+        if problems and (strict or not files):
+            raise next(iter(problems.values()))
+        answers = iter(await self._work(files, work))
+        results: list[Result | Problem] = []
+        for at, upload in enumerate(self.images):
+            answer = problems.get(at) or next(answers)
+            if isinstance(answer, ImageError):
+                answer = problems[at] = _problem(upload, answer)
+            results.append(answer.problem() if isinstance(answer, ProblemError) else answer)
+        if problems and (strict or len(problems) == len(results)):
+            raise problems[min(problems)]
+        return results
 
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
-            # A client that sends `Expect` waits for this answer before it sends the body.
-            must_linger = "expect" not in headers
-            response = ProblemResponse.of(self._too_large(f"{int(announced):,}"))
-            return await response(scope, receive, send_lingering)
-        await self.app(scope, receive_counted, send_lingering)
-
-    def _too_large(self, num_bytes: str) -> ProblemError:
-        return ProblemError(
-            "too-many-bytes",
-            f"the request has {num_bytes} bytes; at most {self.max_bytes:,} are accepted, "
-            "so send smaller or fewer images",
-            headers={"Connection": "close"},
-        )
+    async def _work(
+        self,
+        files: Sequence[BinaryIO],
+        work: Callable[[Sequence[BinaryIO], Ticket], Awaitable[list[Result | ImageError]]],
+    ) -> list[Result | ImageError]:
+        admission = self.engine.admission
+        async with admitted(self.request, admission, len(files), self.timeout_s) as ticket:
+            return await work(files, ticket)
 
 
-async def read_uploads(request: Request, engine: TheEngine) -> AsyncIterator[list[Upload]]:
-    """Read the files of the field `image`. They stay open until the request has been answered.
+async def read_uploads(request: Request, engine: TheEngine) -> AsyncIterator[Uploads]:
+    """Read the form of a request. Its files stay open until the request has been answered.
 
-    Raises ProblemError for a wrong request. Turns a QueryImageError of the engine into a
-    ProblemError that contains the file name.
+    Raises ProblemError for a wrong request, and Overloaded if the request is refused.
     """
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
@@ -124,41 +153,40 @@ async def read_uploads(request: Request, engine: TheEngine) -> AsyncIterator[lis
             f"but the content type is {content_type or 'missing'}; "
             f"for example: curl -F {FIELD}=@cat.jpg",
         )
+    timeout_s: float | None = request.state.timeout_s  # from the gate
+    start_s = time.monotonic()
+    with engine.admission.uploading():
+        form = await _read_form(request, engine.settings)
+    left_s = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - start_s))
     try:
-        form = await request.form()
+        yield Uploads(engine, request, _images(form, engine.settings), _fields(form), left_s)
+    finally:
+        await form.close()
+
+
+TheUploads = Annotated[Uploads, Depends(read_uploads)]
+
+
+async def _read_form(request: Request, settings: Settings) -> FormData:
+    try:
+        return await request.form(
+            max_files=settings.max_images, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+        )
     except HTTPException as error:  # raised by the parser
+        if error.detail.startswith("Too many files"):
+            raise ProblemError(
+                "too-many-images",
+                f"the request has more than {settings.max_images} images, and at most "
+                f"{settings.max_images} are accepted at once, so send them in several requests",
+            ) from error
         raise ProblemError(
             "malformed-upload",
             f"{error.detail.rstrip('.')}; send multipart/form-data, "
             f"for example with: curl -F {FIELD}=@cat.jpg",
         ) from error
-    try:
-        uploads = _uploads(form, engine.settings)
-        try:
-            yield uploads
-        except QueryImageError as error:
-            filename = uploads[error.position].filename
-            raise ProblemError(error.reason, f"{filename}: {error}", filename=filename) from error
-    finally:
-        await form.close()
 
 
-Uploads = Annotated[list[Upload], Depends(read_uploads)]
-
-
-async def _discard_rest(receive: Receive) -> None:
-    """Read the rest of a request for at most LINGER_S and discard it.
-
-    The limit is a time. If it were a number of bytes, a fast client could send more bytes. Then its
-    connection would be reset, and the reset could arrive before the answer.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            while (await receive()).get("more_body", False):
-                pass
-
-
-def _uploads(form: FormData, settings: Settings) -> list[Upload]:
+def _images(form: FormData, settings: Settings) -> list[Upload]:
     values = form.getlist(FIELD)
     files = [value for value in values if isinstance(value, UploadFile)]
     if not files:
@@ -172,24 +200,39 @@ def _uploads(form: FormData, settings: Settings) -> list[Upload]:
             f"each field {FIELD!r} must be a file, "
             f"but {len(values) - len(files)} of {len(values)} are text",
         )
-    if len(files) > settings.max_images:
-        raise ProblemError(
-            "too-many-images",
-            f"the request has {len(files)} images; at most {settings.max_images} are accepted "
-            "at once, so send them in several requests",
-        )
     uploads = []
     for number, file in enumerate(files, 1):
-        upload = Upload(_shown_name(file.filename, number), file.file)
-        if (file.size or 0) > settings.max_image_bytes:
-            raise ProblemError(
+        name, num_bytes, problem = _shown_name(file.filename, number), file.size or 0, None
+        if num_bytes > settings.max_image_bytes:
+            problem = ProblemError(
                 "too-many-bytes",
-                f"{upload.filename}: the file has {file.size:,} bytes; "
+                f"{name}: the file has {num_bytes:,} bytes; "
                 f"at most {settings.max_image_bytes:,} are accepted, so scale it down",
-                filename=upload.filename,
+                filename=name,
             )
-        uploads.append(upload)
+        uploads.append(Upload(name, file.file, problem))
     return uploads
+
+
+def _fields(form: FormData) -> dict[str, list[str]]:
+    """The values of the fields that are text."""
+    fields: dict[str, list[str]] = {}
+    for name in form:
+        if name == FIELD:
+            continue
+        values = form.getlist(name)
+        texts = [value for value in values if isinstance(value, str)]
+        if len(texts) < len(values):
+            raise ProblemError(
+                "invalid-request", f"{name[:50]}: images must be in the field {FIELD!r}"
+            )
+        fields[name] = texts
+    return fields
+
+
+def _problem(upload: Upload, error: ImageError) -> ProblemError:
+    name = upload.filename
+    return ProblemError(error.reason, f"{name}: {error}", filename=name)
 
 
 def _received(form: FormData, values: Sequence[object]) -> str:

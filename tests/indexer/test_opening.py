@@ -12,8 +12,9 @@ from PIL import Image
 
 import lookalike
 from indexer.embedder import ClassScore
+from indexer.errors import NoProbeError, UnknownLabelError
 from indexer.learned.probe_fitting import make_probe
-from indexer.opening import NoProbeError, OpenIndex, UnknownLabelError, open_classifier, open_index
+from indexer.opening import OpenIndex, open_classifier, open_index
 from indexer.search.searcher import Match
 from indexer.storage.index import Index
 from indexer.storage.manifest import PROBE, IndexDirectoryError, read_manifest

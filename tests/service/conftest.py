@@ -1,6 +1,7 @@
 """The real service over real HTTP: uvicorn in a thread, on a free port."""
 
-import asyncio
+import io
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,19 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Page, sync_playwright
 
+from indexer.array_types import Floats
 from indexer.embedder import Embedder, Embedding
+from indexer.learned.item_map import make_map
+from indexer.learned.probe_fitting import make_probe
 from indexer.opening import open_index
+from indexer.storage.codes import CodeFacts, Encoder
+from indexer.storage.writer import IndexWriter
+from service import logs
 from service.app import create_app
 from service.engine import Engine
+from service.live_index import LiveIndex
 from service.server import Server, bind
 from service.settings import Settings
+from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
 from training.data.images import Pixels
 
 PATIENCE_S = 60
 """How long a test waits, because machines may be busy."""
+ENCODER = Encoder(
+    CodeFacts(num_bits=64, num_fitted=18, seed=0, commit=1, loss=(1.0,)),
+    np.random.default_rng(0).standard_normal((64, 4096), np.float32),
+    np.zeros(64, np.float32),
+)
 LIMITS = {
     "max_image_bytes": 200_000,
     "max_request_bytes": 400_000,
@@ -33,6 +49,57 @@ LIMITS = {
 }
 
 
+@pytest.fixture(scope="session")
+def copy_index(tiny_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`copy_index("mapped")` copies the tiny index into a directory of this name."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(tiny_index, tmp_path_factory.mktemp("copies") / name))
+
+    return copy
+
+
+@pytest.fixture
+def own_index(copy_index: Callable[[str], Path]) -> Path:
+    """A copy of the tiny index for one test, which may change it."""
+    return copy_index("photos")
+
+
+@pytest.fixture(scope="session")
+def encoded_index(copy_index: Callable[[str], Path]) -> Path:
+    directory = copy_index("encoded")
+    with IndexWriter.open(directory) as writer:
+        writer.write_codes(ENCODER)
+        writer.commit()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def probed_index(copy_index: Callable[[str], Path]) -> Path:
+    directory = copy_index("probed")
+    make_probe(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def mapped_index(copy_index: Callable[[str], Path]) -> Path:
+    """An index with a map that has one row of dots per colour.
+
+    The points of t-SNE depend on the processor, and some dots could coincide.
+    """
+    directory = copy_index("mapped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("indexer.learned.item_map.lay_out", grid)
+        make_map(directory)
+    return directory
+
+
+def grid(features: Floats) -> Floats:
+    """Points (n, 2) in rows of NUM_IMAGES_PER_COLOUR, for features (n, 4096)."""
+    rows, columns = np.divmod(np.arange(len(features), dtype=np.float32), NUM_IMAGES_PER_COLOUR)
+    return np.stack([columns / NUM_IMAGES_PER_COLOUR, rows / len(COLOURS)], axis=1)
+
+
 @dataclass(frozen=True)
 class Service:
     """A running service: a client for it, and the parts that a test may look at or stop."""
@@ -41,9 +108,30 @@ class Service:
     url: str
     engine: Engine
     server: Server
+    app: FastAPI
+
+    @property
+    def live_index(self) -> LiveIndex:
+        live_index: LiveIndex = self.app.state.live_index
+        return live_index
 
 
-class HeldEmbedder(Embedder):
+class TriedOutEmbedder(Embedder):
+    """The network. Its first image, which a service tries it out with, takes the usual way."""
+
+    is_tried_out = False
+
+    def embed(self, squares: Pixels) -> Embedding:
+        if self.is_tried_out:
+            self.prepare()
+        self.is_tried_out = True
+        return super().embed(squares)
+
+    def prepare(self) -> None:
+        """Called before each batch but the first."""
+
+
+class HeldEmbedder(TriedOutEmbedder):
     """The network, but every batch waits until the test lets it go on."""
 
     def __init__(self, model_directory: Path):
@@ -51,16 +139,15 @@ class HeldEmbedder(Embedder):
         self.has_begun = threading.Event()
         self.may_go_on = threading.Event()
 
-    def embed(self, squares: Pixels) -> Embedding:
+    def prepare(self) -> None:
         self.has_begun.set()
         assert self.may_go_on.wait(PATIENCE_S)
-        return super().embed(squares)
 
 
-class BrokenEmbedder(Embedder):
+class BrokenEmbedder(TriedOutEmbedder):
     """The network, but it fails with words that no user should read."""
 
-    def embed(self, squares: Pixels) -> Embedding:
+    def prepare(self) -> None:
         raise RuntimeError("the secret reason")
 
 
@@ -85,15 +172,13 @@ def run(tiny_index: Path) -> Run:
         listener = bind("127.0.0.1", 0)
         listens = threading.Event()
         server = Server(app, listens.set)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
         try:
             assert listens.wait(PATIENCE_S)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            # The server closes idle connections after 5 s. The client must not reuse one just then.
-            limits = httpx.Limits(keepalive_expiry=1.0)
-            with httpx.Client(base_url=url, timeout=PATIENCE_S, limits=limits) as client:
-                yield Service(client, url, app.state.engine, server)
+            with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+                yield Service(client, url, app.state.engine, server, app)
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)
@@ -111,6 +196,28 @@ def service(run: Run) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def client(service: Service) -> httpx.Client:
     return service.client
+
+
+LogTo = Callable[..., io.StringIO]
+
+
+@pytest.fixture
+def log_to() -> Iterator[LogTo]:
+    """`log_to(log_format="json")` writes the log of this process to the stream that it returns."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the client of the tests
+
+    def configure(**settings: object) -> io.StringIO:
+        stream = io.StringIO()
+        logs.configure(Settings.model_validate(settings), stream)
+        return stream
+
+    yield configure
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    logs.request_id.set("")
 
 
 Browse = Callable[..., Page]

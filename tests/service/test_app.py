@@ -20,11 +20,13 @@ def test_openapi_describes_every_address_of_the_api(client: httpx.Client) -> Non
         "/features",
         "/items",
         "/items/{id}",
+        "/items/{id}/similar",
         "/items/{id}/thumbnail",
         "/map",
         "/livez",
         "/readyz",
         "/info",
+        "/metrics",
     }
     for operations in content["paths"].values():
         assert all(operation["description"] for operation in operations.values())
@@ -51,7 +53,10 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("module", ["batching", "engine", "settings"])
+@pytest.mark.parametrize(
+    "module",
+    ["admission", "engine", "live_index", "metrics", "settings", "snapshot", "stage", "ticket"],
+)
 def test_only_the_http_layer_knows_http(module: str) -> None:
     tree = ast.parse((ROOT / "service" / f"{module}.py").read_text())
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -1,5 +1,6 @@
 """`lookalike serve` as a process of its own."""
 
+import json
 import os
 import signal
 import socket
@@ -65,6 +66,54 @@ def test_serve_ends_cleanly_on_ctrl_c(tiny_index: Path) -> None:
     with serving(tiny_index) as (process, _):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+def test_serve_logs_in_json_and_goes_on_beside_variables_of_kubernetes(tiny_index: Path) -> None:
+    environment = {
+        "LOOKALIKE_LOG_FORMAT": "json",
+        "LOOKALIKE_ACCESS_LOG": "1",
+        "LOOKALIKE_MAX_WAITNG": "7",
+        "LOOKALIKE_PORT": "tcp://10.96.0.10:8000",
+        "LOOKALIKE_SERVICE_PORT": "8000",
+    }
+    with subprocess.Popen(
+        command(tiny_index, "--port", 0),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr
+            records = [json.loads(process.stderr.readline()) for _ in range(3)]
+            misspelt, of_kubernetes, serving_at = (record["message"] for record in records)
+            assert "LOOKALIKE_MAX_WAITING" in misspelt
+            assert "tcp://10.96.0.10:8000 is ignored" in of_kubernetes
+            url = serving_at.split()[-1]
+            assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
+            access = json.loads(process.stderr.readline())
+            assert (access["path"], access["status"]) == ("/livez", 200)
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=60)
+            assert (process.returncode, out) == (0, "")
+        finally:
+            process.kill()
+
+
+def test_serve_listens_on_the_port_of_the_variable(tiny_index: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "lookalike", "serve", str(tiny_index)],
+            cwd=ROOT,
+            env={**os.environ, "LOOKALIKE_PORT": port},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1, port {port}" in done.stderr
 
 
 def test_serve_refuses_a_directory_that_is_not_an_index(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
-"""Binding an address, and draining."""
+"""Binding an address, connections, and draining."""
 
+import asyncio
+import http.client
 import socket
+import statistics
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from service.server import bind
-from tests.service.conftest import HeldEmbedder, Run
+from tests.service.conftest import HeldEmbedder, Run, Service
 from tests.service.pictures import picture, problem, upload, wait_until
 from training.errors import UserError
 
@@ -24,6 +28,69 @@ def test_bind_refuses_a_port_that_is_taken_and_names_it() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"127.0.0.1, port {port}: .*pass another --port"):
             bind("127.0.0.1", port)
+
+
+def test_a_connection_to_a_bound_socket_sends_small_answers_at_once() -> None:
+    """This is asyncio's own loop, which looks at the protocol of the socket. uvloop does not."""
+
+    async def accept_one() -> socket.socket:
+        loop = asyncio.get_running_loop()
+        accepted = loop.create_future()
+
+        class Accepting(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.set_result(transport.get_extra_info("socket"))
+
+        with bind("127.0.0.1", 0) as listener:
+            async with await loop.create_server(Accepting, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                connection: socket.socket = await accepted
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+        return connection
+
+    asyncio.run(accept_one())
+
+
+def test_answers_on_one_connection_do_not_wait_for_each_other(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    connection, durations_s = http.client.HTTPConnection(host, int(port), timeout=60), []
+    for _ in range(40):
+        start_s = time.perf_counter()
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read() == b'{"status":"alive"}'
+        durations_s.append(time.perf_counter() - start_s)
+    for open_connection in service.server.server_state.connections:
+        accepted = open_connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection.close()
+    # An answer that waits for a delayed acknowledgement takes 40 ms. A busy machine delays some.
+    fastest_half_s = sorted(durations_s)[:20]
+    assert statistics.median(fastest_half_s) < 0.02
+
+
+def test_the_server_uses_uvloop_and_httptools_if_they_are_installed(service: Service) -> None:
+    uvloop, httptools = pytest.importorskip("uvloop"), pytest.importorskip("httptools")
+    service.client.get("/livez")
+    connection = next(iter(service.server.server_state.connections))
+    assert isinstance(connection.loop, uvloop.Loop)
+    assert isinstance(connection.parser, httptools.HttpRequestParser)  # type: ignore[union-attr]
+
+
+def test_an_idle_connection_is_closed_after_the_time_of_the_setting(run: Run) -> None:
+    with run(keep_alive_s=1) as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" not in answer.lower()
+
+
+def test_by_default_a_connection_stays_open_for_longer_than_in_the_pools_of_proxies(
+    service: Service,
+) -> None:
+    assert service.server.config.timeout_keep_alive > 60
 
 
 def test_a_service_asked_to_stop_turns_away_but_finishes_the_requests_it_has(

@@ -1,5 +1,7 @@
 """Settings come from the environment, and a wrong setting is an error of one line."""
 
+import json
+
 import pytest
 
 from service.settings import Settings, read_settings
@@ -30,6 +32,79 @@ def test_a_wrong_setting_is_named_in_one_line(
 def test_as_many_images_must_be_allowed_to_wait_as_one_request_may_have() -> None:
     with pytest.raises(UserError, match="max_waiting"):
         read_settings(max_images=16, max_waiting=8)
+
+
+def test_the_port_of_kubernetes_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_PORT", "tcp://10.96.0.10:8000")
+    monkeypatch.setenv("LOOKALIKE_SERVICE_HOST", "10.96.0.10")
+    monkeypatch.setenv("LOOKALIKE_NEVER_HEARD_OF", "x")
+    assert read_settings().port == 8000
+    assert read_settings(port=9000).port == 9000
+
+
+@pytest.mark.parametrize("name", ["allowed_origins", "forwarded_allow_ips"])
+@pytest.mark.parametrize("form", ["comma", "json"])
+def test_a_list_is_separated_by_commas_or_is_json(
+    monkeypatch: pytest.MonkeyPatch, name: str, form: str
+) -> None:
+    values = ("https://a.example", "http://b.example:8080")
+    if name == "forwarded_allow_ips":
+        values = ("10.0.0.0/8", "::1")
+    text = json.dumps(values) if form == "json" else f" {values[0]} ,{values[1]},"
+    monkeypatch.setenv(f"LOOKALIKE_{name.upper()}", text)
+    assert getattr(read_settings(), name) == values
+
+
+def test_an_empty_list_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_ALLOWED_ORIGINS", "")
+    monkeypatch.setenv("LOOKALIKE_FORWARDED_ALLOW_IPS", "")
+    settings = read_settings()
+    assert settings.allowed_origins == settings.forwarded_allow_ips == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALLOWED_ORIGINS", "https://a.example/"),
+        ("ALLOWED_ORIGINS", "https://a.example/page"),
+        ("ALLOWED_ORIGINS", "a.example"),
+        ("ALLOWED_ORIGINS", "*, https://a.example"),
+        ("ALLOWED_ORIGINS", "https://*.example"),
+        ("ALLOWED_ORIGINS", "null"),
+        ("ALLOWED_ORIGINS", '["https://a.example"'),
+        ("FORWARDED_ALLOW_IPS", "proxy"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
+        ("FORWARDED_ALLOW_IPS", "*, 10.0.0.1"),
+        ("ROOT_PATH", "lookalike"),
+        ("ROOT_PATH", "/a b"),
+        ("ROOT_PATH", '/"><script>'),
+        ("ROOT_PATH", "//evil.example"),
+        ("ROOT_PATH", "/a/../b"),
+        ("ROOT_PATH", "/a\n"),
+        ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "loud"),
+        ("KEEP_ALIVE_S", "0"),
+    ],
+)
+def test_a_setting_of_another_form_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"LOOKALIKE_{name}", value)
+    with pytest.raises(UserError, match=f"LOOKALIKE_{name}: ") as error:
+        read_settings()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("/lookalike", "/lookalike"), ("/a/b-c_d.e~f/", "/a/b-c_d.e~f"), ("/", ""), ("", "")],
+)
+def test_a_root_path_has_no_slash_at_its_end(value: str, expected: str) -> None:
+    assert read_settings(root_path=value).root_path == expected
+
+
+def test_the_level_of_the_log_may_be_in_capitals() -> None:
+    assert read_settings(log_level="INFO").log_level == "info"
 
 
 def test_every_setting_is_described() -> None:

@@ -24,7 +24,7 @@ def test_the_map_has_a_position_for_every_item_with_its_label(mapped_service: Se
     answer = mapped_service.client.get("/map").json()
     items = {item["id"]: item for item in mapped_service.client.get("/items").json()["items"]}
     assert (answer["num_items"], answer["labels"]) == (NUM_ITEMS, sorted(COLOURS))
-    assert answer["index"] == mapped_service.engine.index.directory.name
+    assert answer["index"] == mapped_service.engine.snapshot.index.directory.name
     assert answer["commit"] == mapped_service.client.get("/info").json()["index"]["commit"]
     assert {id: answer["labels"][label] for id, _, _, label in answer["items"]} == {
         id: item["label"] for id, item in items.items()

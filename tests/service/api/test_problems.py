@@ -1,18 +1,17 @@
 """Every error is answered with a problem, whatever raised it."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from indexer.errors import NoProbeError
 from indexer.metrics import HammingOnlyError
-from indexer.opening import NoProbeError
-from service.api.problems import PROBLEMS, ProblemError
-from service.batching import Overloaded
-from tests.service.conftest import BrokenEmbedder, HeldEmbedder, Run
-from tests.service.pictures import detail_of, picture, problem, upload, wait_until
+from service.admission import Overloaded
+from service.api.problems import PROBLEMS, ProblemError, not_ready
+from tests.service.conftest import BrokenEmbedder, Run
+from tests.service.pictures import detail_of, picture, upload
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ def test_an_unknown_address_is_not_found(client: httpx.Client, address: str) -> 
 
 @pytest.mark.parametrize(
     ("method", "address", "allowed"),
-    [("GET", "/classify", "POST"), ("DELETE", "/items/1", "GET"), ("POST", "/", "GET")],
+    [("GET", "/classify", "POST"), ("PUT", "/items/1", "GET"), ("POST", "/", "GET")],
 )
 def test_a_wrong_method_is_refused_with_the_right_one(
     client: httpx.Client, method: str, address: str, allowed: str
@@ -50,36 +49,20 @@ def test_a_failure_is_a_problem_that_keeps_its_reason_to_the_log(
 
 def test_no_problem_of_a_request_is_a_server_error() -> None:
     server_errors = {type for type, (status, _) in PROBLEMS.items() if status >= 500}
-    assert server_errors == {"draining", "internal-error"}
+    assert server_errors == {"draining", "not-ready", "index-busy", "internal-error"}
 
 
-def test_overload_is_429_and_says_when_to_come_back(run: Run, tiny_model: Path) -> None:
-    embedder = HeldEmbedder(tiny_model)
-    with (
-        run(embedder=embedder, max_images=1, max_waiting=2) as service,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        try:
-            taken = [
-                threads.submit(service.client.post, "/classify", files=upload(picture()))
-                for _ in range(2)
-            ]
-            wait_until(lambda: service.engine.batcher.num_waiting == 2)
-            refused = service.client.post("/classify", files=upload(picture()))
-            problem(refused, 429, "overloaded")
-            assert int(refused.headers["retry-after"]) >= 1
-            assert service.client.get("/livez").status_code == 200
-        finally:
-            embedder.may_go_on.set()
-        assert [response.result().status_code for response in taken] == [200, 200]
-        assert service.client.post("/classify", files=upload(picture())).status_code == 200
+def test_a_service_that_is_not_ready_says_when_to_come_back() -> None:
+    error = not_ready()
+    assert error.problem().status == 503
+    assert error.headers == {"Retry-After": "10"}
 
 
-def test_retry_after_is_the_time_that_the_batcher_estimates() -> None:
-    error = ProblemError.of(Overloaded(num_waiting=128, max_waiting=128, retry_s=17))
+def test_retry_after_is_the_time_of_the_admission() -> None:
+    error = ProblemError.of(Overloaded("128 images are waiting", retry_s=17))
     assert error.headers == {"Retry-After": "17"}
     assert error.problem().status == 429
-    assert "17 s" in error.problem().detail
+    assert error.problem().detail == "128 images are waiting; try again in 17 s"
 
 
 def test_the_text_of_an_error_of_the_index_is_sent_without_its_directory() -> None:

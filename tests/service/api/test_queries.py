@@ -51,7 +51,7 @@ def features(client: httpx.Client, *files: bytes) -> np.ndarray:
 
 def test_classify_gives_the_likeliest_classes_first(client: httpx.Client, service: Service) -> None:
     response = client.post("/classify?k=3", files=upload(("cat.png", picture()))).json()
-    assert response["model"] == service.engine.card.id
+    assert response["model"] == service.engine.snapshot.card.id
     (result,) = response["results"]
     assert result["filename"] == "cat.png"
     probabilities = [one["probability"] for one in result["classes"]]
@@ -108,8 +108,8 @@ def test_classify_refuses_an_unknown_by(client: httpx.Client) -> None:
 
 def test_similar_names_the_index_and_its_commit(client: httpx.Client, service: Service) -> None:
     answer = client.post("/similar", files=upload(picture())).json()
-    index = service.engine.index
-    assert answer["model"] == service.engine.card.id
+    index = service.engine.snapshot.index
+    assert answer["model"] == service.engine.snapshot.card.id
     assert (answer["index"], answer["commit"]) == (index.directory.name, index.manifest.commit)
 
 
@@ -124,7 +124,7 @@ def test_similar_finds_images_of_the_same_colour(client: httpx.Client) -> None:
 def test_similar_finds_an_indexed_image_first_at_no_distance(
     client: httpx.Client, service: Service
 ) -> None:
-    item = service.engine.index.items()[0]
+    item = service.engine.snapshot.index.items()[0]
     seed = int(item.path.split("/")[-1].removesuffix(".png"))
     nearest = matches_of(client, "/similar", encoded(coloured(str(item.label), seed)))[0]
     assert nearest["path"] == item.path
@@ -162,7 +162,7 @@ def test_requests_at_the_same_time_get_their_own_answers(client: httpx.Client) -
 
 
 def test_features_are_the_networks(client: httpx.Client, service: Service) -> None:
-    embedder = Embedder(service.engine.index.directory / "model")
+    embedder = Embedder(service.engine.snapshot.index.directory / "model")
     expected = embedder.embed(read_square(picture(), 67)[None]).features
     served = features(client, picture(), picture())
     assert served.dtype == np.float32
@@ -235,7 +235,7 @@ def test_similar_searches_by_cosine_distance_too(client: httpx.Client, service: 
     answer = client.post("/similar?metric=cosine&k=10", files=upload(picture("red"))).json()
     assert answer["metric"] == "cosine"
     matches = answer["results"][0]["matches"]
-    index = service.engine.index
+    index = service.engine.snapshot.index
     for match in matches:
         feature = index.features[index.rows_of_ids([match["id"]])[0]].astype(np.float64)
         cosine = query @ feature / np.linalg.norm(query) / np.linalg.norm(feature)

@@ -1,27 +1,14 @@
 """Uploads that are accepted, and how the others are refused."""
 
-import asyncio
-import contextlib
-import socket
-import threading
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 from PIL import Image
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
 
-from service.api import uploads
-from service.api.problems import ProblemError, ProblemResponse
-from service.api.uploads import BodyLimit
 from tests.conftest import coloured
 from tests.service.conftest import LIMITS
 from tests.service.pictures import detail_of, encoded, picture, problem, upload
 
 JPEG = encoded(coloured("red", 5, (300, 200)), "JPEG")
-TOO_LARGE = b"\0" * (LIMITS["max_request_bytes"] + 1)
 
 
 @pytest.mark.parametrize("address", ["/classify", "/similar", "/features"])
@@ -58,81 +45,51 @@ def test_a_file_of_exactly_the_most_bytes_is_accepted(client: httpx.Client) -> N
     assert "200,001 bytes; at most 200,000" in detail_of(response, 413, "too-many-bytes")
 
 
-def test_one_bad_image_of_several_is_named(client: httpx.Client) -> None:
-    response = client.post(
-        "/classify",
-        files=upload(("good.png", picture()), ("bad.png", b"no"), ("fine.png", picture())),
-    )
+BAD_AMONG_GOOD = [("good.png", picture("red")), ("bad.png", b"no"), ("fine.png", picture("blue"))]
+
+
+@pytest.mark.parametrize("address", ["/classify", "/similar", "/features"])
+def test_one_bad_image_of_several_has_a_problem_beside_the_answers(
+    client: httpx.Client, address: str
+) -> None:
+    response = client.post(address, files=upload(*BAD_AMONG_GOOD))
+    assert response.status_code == 200
+    good, bad, fine = response.json()["results"]
+    assert (bad["filename"], bad["problem"]["status"]) == ("bad.png", 415)
+    assert bad["problem"]["type"] == "urn:lookalike:problem:not-an-image"
+    for image, one in ((BAD_AMONG_GOOD[0], good), (BAD_AMONG_GOOD[2], fine)):
+        alone = client.post(address, files=upload(image)).json()["results"][0]
+        assert one.keys() == alone.keys()
+        assert "problem" not in one
+
+
+@pytest.mark.parametrize("address", ["/classify?strict=true", "/similar?strict=true"])
+def test_one_bad_image_of_several_fails_a_strict_request(
+    client: httpx.Client, address: str
+) -> None:
+    response = client.post(address, files=upload(*BAD_AMONG_GOOD))
     assert problem(response, 415, "not-an-image")["filename"] == "bad.png"
+
+
+def test_a_bad_image_at_each_place_leaves_the_others_answered(client: httpx.Client) -> None:
+    poison = {"empty": b"", "cut.jpg": JPEG[:300], "text": b"x" * 99, "huge": b"\0" * 200_001}
+    for place, (name, content) in enumerate(poison.items()):
+        images = [(f"{number}.png", picture()) for number in range(3)]
+        images.insert(place, (name, content))
+        results = client.post("/classify", files=upload(*images)).json()["results"]
+        assert [one["filename"] for one in results] == [name for name, _ in images]
+        assert ["problem" in one for one in results] == [one[0] == name for one in images]
+
+
+def test_if_all_images_are_bad_the_first_one_is_the_problem(client: httpx.Client) -> None:
+    response = client.post("/similar", files=upload(("a.png", b""), ("b.png", b"words")))
+    assert problem(response, 400, "empty")["filename"] == "a.png"
 
 
 def test_too_many_images_are_refused(client: httpx.Client) -> None:
     assert client.post("/classify", files=upload(*[picture()] * 4)).status_code == 200
     response = client.post("/classify", files=upload(*[picture()] * 5))
-    assert "5 images; at most 4" in detail_of(response, 413, "too-many-images")
-
-
-async def count_bytes(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that answers with the number of bytes that it received."""
-    try:
-        num_bytes = len(await Request(scope, receive).body())
-    except ProblemError as error:
-        return await ProblemResponse.of(error)(scope, receive, send)
-    await PlainTextResponse(str(num_bytes))(scope, receive, send)
-
-
-@pytest.mark.parametrize("has_length", [True, False])
-def test_a_request_of_exactly_the_most_bytes_is_accepted(has_length: bool) -> None:
-    async def post(num_bytes: int) -> httpx.Response:
-        async def chunks() -> AsyncIterator[bytes]:
-            for _ in range(num_bytes):
-                yield b"x"
-
-        transport = httpx.ASGITransport(BodyLimit(count_bytes, max_bytes=10))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/", content=b"x" * num_bytes if has_length else chunks())
-
-    assert asyncio.run(post(10)).text == "10"
-    problem(asyncio.run(post(11)), 413, "too-many-bytes")
-
-
-def test_a_large_request_is_refused_by_its_content_length(client: httpx.Client) -> None:
-    response = client.post("/classify", files=upload(TOO_LARGE))
-    assert "400,000" in detail_of(response, 413, "too-many-bytes")
-
-
-def test_a_client_that_reads_only_after_sending_gets_the_refusal(client: httpx.Client) -> None:
-    request = client.build_request("POST", "/classify", files=upload(TOO_LARGE))
-    body = request.read()
-    response = client.post(
-        "/classify",
-        content=(body for _ in range(50)),  # without a Content-Length
-        headers={"Content-Type": request.headers["Content-Type"]},
-    )
-    problem(response, 413, "too-many-bytes")
-
-
-def test_an_endless_request_is_refused_while_it_arrives(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(uploads, "LINGER_S", 0.2)
-    request = client.build_request("POST", "/classify", files=upload(TOO_LARGE))
-    head = (
-        f"POST /classify HTTP/1.1\r\nHost: {client.base_url.host}\r\n"
-        f"Content-Type: {request.headers['Content-Type']}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    body = request.read()
-    chunk = b"%x\r\n%b\r\n" % (len(body), body)
-    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
-        connection.sendall(head.encode())
-        answers: list[bytes] = []
-        reader = threading.Thread(target=lambda: answers.append(connection.recv(65536)))
-        reader.start()
-        with contextlib.suppress(ConnectionError):  # raised when the server closes the connection
-            while True:
-                connection.sendall(chunk)
-        reader.join()
-    assert answers[0].startswith(b"HTTP/1.1 413 ")
+    assert "more than 4 images" in detail_of(response, 413, "too-many-images")
 
 
 def test_a_chunked_request_is_answered(client: httpx.Client) -> None:
