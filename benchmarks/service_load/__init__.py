@@ -10,3 +10,7 @@ FastAPI route that calls torch, a FastAPI route that calls torch and FAISS, and 
 installed (`pip install litserve`). All of them decode with the same function and run on the same
 cores as wrk.
 """
+
+from benchmarks.service_load.program import main
+
+__all__ = ["main"]

@@ -19,7 +19,8 @@ counts, accepted_ms = {}, {}
 function response(status, headers, body)
   counts[status] = (counts[status] or 0) + 1
   if status == 200 then
-    local total = string.match(headers["server-timing"] or "", "total;dur=([%%d.]+)")
+    local header = headers["server-timing"] or headers["Server-Timing"] or ""
+    local total = string.match(header, "total;dur=([%%d.]+)")
     if total then table.insert(accepted_ms, tonumber(total)) end
   end
 end
