@@ -14,6 +14,7 @@ from indexer.array_types import Floats
 from training.data.images import Pixels
 from training.devices import Device, resolve_device
 from training.network.model import ONNX_FILE, ModelCard, ModelError, check_file, read_card
+from training.parallel import num_cores
 
 if TYPE_CHECKING:
     from training.network.alexnet import AlexNet
@@ -91,7 +92,8 @@ class _OnnxForward:
     def __init__(self, directory: Path, card: ModelCard, num_threads: int | None):
         file = check_file(directory, ONNX_FILE, card.onnx_sha256)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or 0
+        # Without a number, ONNX Runtime would use all cores of the machine, whatever the quota.
+        options.intra_op_num_threads = num_threads or num_cores()
         # Threads that spin while they wait would keep cores busy that are needed for decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(

@@ -47,7 +47,7 @@ def serve(
     from service import logs
     from service.app import create_app
     from service.environment import remarks
-    from service.server import Server, bind
+    from service.server import Server, bind, metrics_server
     from service.settings import Settings, read_settings
 
     given = {"host": host, "port": port}
@@ -60,7 +60,9 @@ def serve(
     num_images = opened.index.manifest.num_items
     shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
     line = f"Serving {num_images:,} images at http://{shown_host}:{listener.getsockname()[1]}"
-    Server(create_app(opened, settings), lambda: _announce(line, settings)).run([listener])
+    app = create_app(opened, settings)
+    with metrics_server(settings, app.state.metrics):
+        Server(app, lambda: _announce(line, settings)).run([listener])
 
 
 def _announce(line: str, settings: "Settings") -> None:

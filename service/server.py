@@ -8,12 +8,16 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 
 from service.engine import Engine
+from service.metrics import Metrics
+from service.settings import Settings
 from training.errors import UserError
 
 
@@ -36,6 +40,31 @@ def bind(host: str, port: int) -> socket.socket:
             "pass another --port, or --port 0 for any free port"
         ) from error
     return listener
+
+
+@contextmanager
+def metrics_server(settings: Settings, metrics: Metrics) -> Iterator[None]:
+    """Serve the figures on the port `metrics_port` inside the block, if there is one.
+
+    Raises UserError if the port cannot be used.
+    """
+    host, port = settings.host, settings.metrics_port
+    if port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise UserError(
+            f"cannot serve the metrics on {host}, port {port}: {error.strerror or error}; "
+            f"set LOOKALIKE_METRICS_PORT to another port"
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class Server(uvicorn.Server):

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     write_key: SecretStr | None = None
     """The key that a client needs to add and remove items, and to read. Without it, nobody can
     change the index through the service."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Port for /metrics. With it, the figures need no key, and the other port does not answer
+    /metrics. So a firewall can keep the figures from clients."""
     read_key: SecretStr | None = None
     """The key that a client needs to read. Without it, everybody may read."""
     num_decoders: int = Field(default_factory=num_cores, ge=1)

@@ -18,6 +18,7 @@ from service.api.info_schemas import (
     ModelInfo,
     ProbeInfo,
 )
+from service.api.problems import ProblemError
 from service.snapshot import Snapshot
 from training.naming import natural_key
 
@@ -60,8 +61,10 @@ def info(engine: TheEngine, snapshot: TheSnapshot, live: TheLiveIndex) -> Info:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def metrics(request: Request) -> Response:
+def metrics(engine: TheEngine, request: Request) -> Response:
     """Return the figures of the service in the format of Prometheus."""
+    if port := engine.settings.metrics_port:
+        raise ProblemError("not-found", f"GET /metrics: the figures are on port {port}")
     figures = generate_latest(request.app.state.metrics.registry)
     return Response(figures, media_type=CONTENT_TYPE_LATEST)
 

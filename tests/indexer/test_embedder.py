@@ -3,8 +3,10 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -87,3 +89,22 @@ def test_the_gpu_and_onnx_runtime_agree(tiny_model: Path, colour_folder: Path) -
         Embedder(tiny_model, device=device).embed(squares).features for device in DEVICES
     )
     assert relative_difference(on_gpu, on_cpu) < 1e-3
+
+
+def test_the_network_uses_no_more_threads_than_the_container_has_cores(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000\n")  # one core
+    monkeypatch.setattr("training.parallel.CGROUP", tmp_path)
+    sessions = []
+    create = onnxruntime.InferenceSession
+
+    def remember(*arguments: Any, **options: Any) -> Any:
+        sessions.append(create(*arguments, **options))
+        return sessions[-1]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", remember)
+    Embedder(tiny_model)
+    Embedder(tiny_model, num_threads=2)
+    threads = [session.get_session_options().intra_op_num_threads for session in sessions]
+    assert threads == [1, 2]

@@ -8,9 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
-from service.server import bind
+from service.server import bind, metrics_server
 from tests.service.conftest import HeldEmbedder, Run, Service
 from tests.service.pictures import picture, problem, upload, wait_until
 from training.errors import UserError
@@ -107,3 +108,23 @@ def test_a_service_asked_to_stop_turns_away_but_finishes_the_requests_it_has(
         finally:
             embedder.may_go_on.set()
         assert begun.result().status_code == 200
+
+
+def test_the_figures_can_have_a_port_of_their_own(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with run(metrics_port=port) as service:
+        settings, metrics = service.engine.settings, service.app.state.metrics
+        with metrics_server(settings, metrics):
+            figures = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
+            assert "lookalike_index_items 18.0" in figures
+            with pytest.raises(UserError, match=f"port {port}: .*LOOKALIKE_METRICS_PORT"):
+                metrics_server(settings, metrics).__enter__()
+        problem(service.client.get("/metrics"), 404, "not-found")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60)
+
+
+def test_without_a_port_of_their_own_the_figures_have_no_server(service: Service) -> None:
+    with metrics_server(service.engine.settings, service.app.state.metrics):
+        assert service.client.get("/metrics").status_code == 200
