@@ -1,5 +1,7 @@
 """Other ways to serve AlexNet, to compare with: FastAPI with torch, with FAISS, and LitServe.
 
+LitServe is in lit_peer.py.
+
     python -m benchmarks.service_load.peers plain|flat|litserve PORT [INDEX]
 
 They serve torchvision's AlexNet with random weights, because the time does not depend on them.
@@ -29,7 +31,9 @@ def main() -> None:
     parser.add_argument("index", type=Path, nargs="?")
     arguments = parser.parse_args()
     if arguments.kind == "litserve":
-        serve_with_litserve(arguments.port)
+        from benchmarks.service_load.lit_peer import serve
+
+        serve(arguments.port)
         return
     app = plain() if arguments.kind == "plain" else flat(arguments.index)
     uvicorn.run(app, port=arguments.port, log_level="warning")
@@ -44,7 +48,7 @@ class Network:
     def __call__(self, squares: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits (B, 1000) and the outputs of fc7 (B, 4096) of squares (B, 224, 224, 3)."""
         with torch.inference_mode():
-            images = torch.from_numpy(squares).permute(0, 3, 1, 2).float().sub(118).div(58)
+            images = torch.tensor(squares).permute(0, 3, 1, 2).float().sub(118).div(58)
             hidden = torch.flatten(self._network.avgpool(self._network.features(images)), 1)
             features = self._network.classifier[:-1](hidden)
             return self._network.classifier[-1](features), features
@@ -82,36 +86,6 @@ def flat(index_directory: Path) -> FastAPI:
         }
 
     return app
-
-
-def serve_with_litserve(port: int) -> None:
-    """LitServe with its own batching, set as its documentation recommends."""
-    import litserve
-
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.network = Network()
-
-        def decode_request(self, request: Any) -> np.ndarray:
-            return read_square(request["image"].file.read(), SIZE)
-
-        def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-            return np.stack(inputs)
-
-        def predict(self, squares: np.ndarray) -> torch.Tensor:
-            logits, _ = self.network(squares)
-            return logits
-
-        def unbatch(self, output: torch.Tensor) -> list[torch.Tensor]:
-            return list(output)
-
-        def encode_response(self, output: torch.Tensor) -> dict[str, Any]:
-            return {"classes": output.softmax(0).topk(5).indices.tolist()}
-
-    api = Api(max_batch_size=16, batch_timeout=0.01, api_path="/classify")
-    litserve.LitServer(api, accelerator="cpu").run(
-        port=port, host="127.0.0.1", generate_client_file=False
-    )
 
 
 if __name__ == "__main__":
