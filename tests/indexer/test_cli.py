@@ -62,6 +62,9 @@ def test_search_restricts_the_matches_to_a_label(
 ) -> None:
     out, _ = succeed("search", tiny_index, query, "--label", "blue", "-k", "20")
     assert [line.split()[1] for line in out.splitlines()[1:]] == ["blue"] * 6
+    labels = ("--label", "blue", "--label", "red")
+    out, _ = succeed("search", tiny_index, query, *labels, "-k", "20")
+    assert sorted(line.split()[1] for line in out.splitlines()[1:]) == ["blue"] * 6 + ["red"] * 6
     complaint = "no item has the label pink; the labels are: blue, green, red"
     assert run("search", tiny_index, query, "--label", "pink") == (
         1,

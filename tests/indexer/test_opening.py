@@ -18,7 +18,9 @@ from indexer.opening import OpenIndex, open_classifier, open_index
 from indexer.search.searcher import Match
 from indexer.storage.index import Index
 from indexer.storage.manifest import PROBE, IndexDirectoryError, read_manifest
+from indexer.updates.build import build
 from indexer.updates.compact import compact
+from indexer.updates.remove import remove
 from tests.conftest import COLOURS, coloured
 from tests.indexer.search.structures import set_kind
 from training.errors import UserError
@@ -124,6 +126,8 @@ def test_the_nearest_items_of_a_colour_have_that_colour(opened: OpenIndex, tmp_p
 def test_a_label_restricts_the_matches(opened: OpenIndex, cat: Path) -> None:
     matches = opened.similar(cat, 20, label="blue", metric="cosine")
     assert [match.label for match in matches] == ["blue"] * 6
+    matches = opened.similar(cat, 20, label=["blue", "red"])
+    assert sorted(str(match.label) for match in matches) == ["blue"] * 6 + ["red"] * 6
 
 
 @pytest.mark.parametrize(
@@ -135,6 +139,7 @@ def test_a_label_restricts_the_matches(opened: OpenIndex, cat: Path) -> None:
         ({"metric": "hamming", "flips": 5}, "flips must be from 0 to 4, got 5"),
         ({"metric": "hamming"}, "has no codes; make them with: lookalike index encode"),
         ({"label": "pink"}, "no item has the label pink; the labels are: blue, green, red"),
+        ({"label": ["red", "pink"]}, "no item has the label pink; the labels are: blue, green"),
         ({"k": 0}, "k must be 1 or more, got 0"),
     ],
 )
@@ -278,6 +283,46 @@ def test_an_index_with_a_damaged_structure_is_refused(own_index: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(IndexDirectoryError, match=rf"{file.name} should hold .*index verify"):
         open_index(own_index)
+
+
+def test_a_reopened_index_has_the_newest_commit_and_the_same_network(own_index: Path) -> None:
+    opened = open_index(own_index)
+    remove(own_index, ids=[1])
+    reopened = opened.reopened()
+    assert (opened.index.count(), reopened.index.count()) == (18, 17)
+    assert reopened.embedder is opened.embedder
+    assert reopened.searcher.index is reopened.index
+    remove(own_index, ids=[2])
+    assert reopened.reopened().index.count() == 16
+    assert opened.index.item(1) is not None
+
+
+def test_a_reopened_index_has_the_network_of_an_index_in_its_place(
+    own_index: Path, tiny_model: Path, other_model: Path, own_colour_folder: Path, tmp_path: Path
+) -> None:
+    own, given = open_index(own_index), open_index(own_index, tiny_model)
+    assert own.model_directory == own_index / "model"
+    assert given.model_directory == tiny_model
+    build(str(own_colour_folder), other_model, tmp_path / "other", device="cpu")
+    own_index.rename(tmp_path / "old")
+    (tmp_path / "other").rename(own_index)
+    image = own_colour_folder / "red" / "0.png"
+    reopened = own.reopened()
+    assert reopened.embedder.card.id == read_card(other_model).id
+    (match,) = reopened.similar(image, k=1)
+    assert match.distance == pytest.approx(0, abs=1e-2)
+    with pytest.raises(IndexDirectoryError, match="pass the --model that it was built with"):
+        given.reopened()
+
+
+def test_an_index_that_is_damaged_or_gone_cannot_be_reopened(own_index: Path) -> None:
+    opened = open_index(own_index)
+    (own_index / read_manifest(own_index).files["features"].file).write_bytes(b"")
+    with pytest.raises(IndexDirectoryError, match="should hold"):
+        opened.reopened()
+    shutil.rmtree(own_index)
+    with pytest.raises(IndexDirectoryError, match="does not exist"):
+        opened.reopened()
 
 
 def test_an_index_with_many_labels_names_ten_of_them() -> None:

@@ -158,14 +158,19 @@ Run = Callable[..., AbstractContextManager[Service]]
 def run(tiny_index: Path) -> Run:
     """`with run(max_k=3) as service:` runs a service with these settings.
 
-    It serves the tiny index unless `index` names another. `embedder` replaces the network.
+    It serves the tiny index unless `index` names another. `model` is a model directory to use
+    instead of the index's own copy. `embedder` replaces the network.
     """
 
     @contextmanager
     def run_one(
-        *, index: Path = tiny_index, embedder: Embedder | None = None, **settings: object
+        *,
+        index: Path = tiny_index,
+        model: Path | None = None,
+        embedder: Embedder | None = None,
+        **settings: object,
     ) -> Iterator[Service]:
-        opened = open_index(index)
+        opened = open_index(index, model)
         if embedder:
             opened = replace(opened, embedder=embedder)
         app = create_app(opened, Settings.model_validate({**LIMITS, **settings}))
@@ -182,6 +187,7 @@ def run(tiny_index: Path) -> Run:
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)
+            assert not thread.is_alive(), "the service does not stop"
 
     return run_one
 

@@ -109,3 +109,29 @@ def test_the_level_of_the_log_may_be_in_capitals() -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("name", ["WRITE_KEY", "READ_KEY"])
+@pytest.mark.parametrize("value", ["", " ", "two words", "new\nline", "ümlaut", "\x7f"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """An empty key would let everybody in who sends no key."""
+    monkeypatch.setenv(f"LOOKALIKE_{name}", value)
+    with pytest.raises(UserError) as error:
+        read_settings()
+    text = str(error.value)
+    assert text.startswith(f"LOOKALIKE_{name}: must be a key of visible ASCII characters")
+    assert "\n" not in text
+    if value.strip():
+        assert value not in text
+    assert error.value.__cause__ is None
+
+
+def test_keys_do_not_appear_in_the_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_WRITE_KEY", "open-sesame")
+    settings = read_settings(read_key="let-me-in")
+    assert settings.write_key is not None
+    assert settings.write_key.get_secret_value() == "open-sesame"
+    assert "sesame" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert "let-me-in" not in f"{settings!r} {settings} {settings.model_dump_json()}"

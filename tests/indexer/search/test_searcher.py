@@ -20,7 +20,7 @@ from indexer.storage.index import Index
 from indexer.storage.manifest import read_manifest
 from indexer.storage.writer import IndexWriter
 from tests.indexer.definitions import distances_by_definition
-from tests.indexer.items import made_up_item, stand_in_model
+from tests.indexer.items import clusters, made_up_item, make_index, stand_in_model
 from tests.indexer.search import structures
 from tests.indexer.search.structures import (
     add_items,
@@ -140,6 +140,18 @@ def test_a_label_filter_gives_k_of_that_label_and_no_other(
         match for match in Searcher(index).search(features[:1], 100)[0] if match.item.label == "odd"
     ]
     assert ids_of(found) == ids_of(nearest)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_several_labels_mean_the_items_with_any_of_them(tmp_path: Path, metric: Metric) -> None:
+    features, _ = clusters(num_labels=3)
+    labels = ["a", "b", None, "c"] * 15
+    model = stand_in_model(tmp_path / "model")
+    searcher = Searcher(Index.open(make_index(tmp_path / "index", model, features, labels)))
+    (everything,) = searcher.search(features[:1], NUM_ITEMS, metric=metric)
+    for wanted in (["a"], ["a", "c"], ["c", "unknown", "a", "c"], ["unknown"], []):
+        (found,) = searcher.search(features[:1], NUM_ITEMS, metric=metric, label=wanted)
+        assert ids_of(found) == ids_of([match for match in everything if match.label in wanted])
 
 
 def test_an_unknown_label_and_an_empty_index_have_no_matches(

@@ -50,6 +50,12 @@ def test_items_come_in_pages_and_by_label(tiny_index: Path) -> None:
     ]
     assert index.count("red") == 6
     assert index.count("purple") == 0
+    assert (
+        index.items(label=["red", "purple", "blue"], limit=4, offset=4)
+        == [item for item in everything if item.label in ("red", "blue")][4:8]
+    )
+    assert index.count(["red", "purple", "blue", "red"]) == 12
+    assert index.count(["purple"]) == index.count([]) == 0
     assert index.item(10**6) is None
 
 

@@ -1,5 +1,6 @@
 """Preparing examples: what is read, what is decoded, and what needs the network again."""
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from indexer.updates.prepare import (
     Decoded,
     Preparation,
     Unchanged,
+    decode,
     file_stamp,
     find_repeated_path,
 )
 from tests.conftest import coloured
 from tests.indexer.damage import flip
 from training.data.examples import Example
-from training.data.images import TarMember
+from training.data.images import ImageError, TarMember
 from training.data.skipped import Skipped
 
 SIZE = 67
@@ -51,6 +53,16 @@ def test_a_new_image_is_decoded(tiny_index: Path, tmp_path: Path) -> None:
     item = decoded.with_feature(np.ones(4096, np.float32))
     assert (item.path, item.label, item.sha256) == ("new.png", "red", decoded.sha256)
     assert item.thumbnail.startswith(b"\xff\xd8\xff")
+
+
+def test_bytes_are_decoded_within_a_limit_of_pixels() -> None:
+    file = io.BytesIO()
+    coloured("red", 501).save(file, "PNG")
+    example = Example("new.png", None, file.getvalue())
+    decoded = decode(file.getvalue(), example, "0" * 64, image_size=SIZE, max_pixels=96 * 80)
+    assert decoded.square.shape == (SIZE, SIZE, 3)
+    with pytest.raises(ImageError, match="96 x 80"):
+        decode(file.getvalue(), example, "0" * 64, image_size=SIZE, max_pixels=96 * 80 - 1)
 
 
 def test_known_bytes_under_their_own_path_and_label_are_unchanged(

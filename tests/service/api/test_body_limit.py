@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -16,8 +17,9 @@ from service.api import body_limit
 from service.api.body_limit import BodyLimit
 from service.api.problems import ProblemError, ProblemResponse
 from service.settings import Settings
-from tests.service.conftest import LIMITS
-from tests.service.pictures import detail_of, problem, upload
+from tests.service.conftest import LIMITS, Run, Service
+from tests.service.pictures import detail_of, picture, problem, upload, wait_until
+from tests.service.raw_http import Answer, connected, is_closed, post, receive
 
 TOO_LARGE = b"\0" * (LIMITS["max_request_bytes"] + 1)
 
@@ -85,3 +87,93 @@ def test_an_endless_request_is_refused_while_it_arrives(
                 connection.sendall(chunk)
         reader.join()
     assert answers[0].startswith(b"HTTP/1.1 413 ")
+
+
+def dripped(service: Service, pause_s: float) -> tuple[Answer, int]:
+    """The answer to a client that sends single bytes with pauses, and their number."""
+    head, body = post("/classify")
+    with connected(service) as connection:
+        connection.sendall(head)
+        answers: list[Answer] = []
+        reader = threading.Thread(target=lambda: answers.append(receive(connection)))
+        reader.start()
+        num_sent = 0
+        with contextlib.suppress(ConnectionError):
+            while reader.is_alive():
+                connection.sendall(body[num_sent : num_sent + 1])
+                num_sent += 1
+                time.sleep(pause_s)
+        reader.join()
+        assert is_closed(connection)
+    return answers[0], num_sent
+
+
+@pytest.mark.parametrize(
+    ("settings", "grace_s"),
+    [
+        pytest.param({"upload_s": 1.0, "min_upload_rate": 0}, 1000, id="too long"),
+        pytest.param({"min_upload_rate": 1000}, 1.0, id="too slow"),
+    ],
+)
+def test_a_slow_client_holds_no_place_and_is_cut_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch, settings: dict[str, float], grace_s: float
+) -> None:
+    monkeypatch.setattr(body_limit, "GRACE_S", grace_s)
+    with run(max_images=1, max_waiting=1, **settings) as service:
+        outcomes: list[tuple[Answer, int]] = []
+        slow = threading.Thread(target=lambda: outcomes.append(dripped(service, 0.05)))
+        start_s = time.monotonic()
+        slow.start()
+        wait_until(lambda: service.engine.admission.num_uploading == 1)
+        assert service.engine.admission.num_waiting == 0
+        assert service.client.post("/classify", files=upload(picture())).status_code == 200
+        slow.join()
+        ((answer, num_sent),) = outcomes
+        assert time.monotonic() - start_s >= 1.0
+        assert answer.status == 408
+        assert answer.content["type"] == "urn:lookalike:problem:too-slow"
+        assert answer.headers["connection"] == "close"
+        assert num_sent > 1
+        wait_until(lambda: service.engine.admission.num_uploading == 0)
+
+
+def test_a_client_that_sends_nothing_is_cut_off_too(run: Run) -> None:
+    head, _ = post("/classify")
+    with run(upload_s=0.3) as service, connected(service) as connection:
+        connection.sendall(head)
+        answer = receive(connection)
+        assert (answer.status, is_closed(connection)) == (408, True)
+        assert "only 0 bytes of the request arrived" in answer.content["detail"]
+
+
+def test_a_body_that_arrives_with_the_least_rate_is_accepted(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole body takes longer than the grace."""
+    monkeypatch.setattr(body_limit, "GRACE_S", 1.0)
+    head, body = post("/classify")
+    with run(min_upload_rate=len(body) // 8) as service, connected(service) as connection:
+        connection.sendall(head)
+        size = len(body) // 8 + 1
+        for start in range(0, len(body), size):
+            connection.sendall(body[start : start + size])
+            time.sleep(0.2)
+        assert receive(connection).status == 200
+
+
+def test_only_some_bodies_may_arrive_at_the_same_time(run: Run) -> None:
+    head, body = post("/classify")
+    with (
+        run(max_uploads=1) as service,
+        connected(service) as first,
+        connected(service) as second,
+    ):
+        first.sendall(head)
+        wait_until(lambda: service.engine.admission.num_uploading == 1)
+        second.sendall(head)
+        answer = receive(second)
+        assert answer.status == 429
+        assert "1 requests are arriving" in answer.content["detail"]
+        first.sendall(body)
+        assert receive(first).status == 200
+        assert service.client.post("/classify", files=upload(picture())).status_code == 200

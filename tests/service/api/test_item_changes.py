@@ -1,6 +1,14 @@
 """POST /items and DELETE /items/{id}: what they answer, and what the next query finds."""
 
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +17,16 @@ import pytest
 
 from indexer.storage.directory import take_lock
 from indexer.storage.index import Index
-from tests.service.conftest import Run, Service
-from tests.service.pictures import detail_of, picture, problem, upload
+from indexer.updates import additions
+from indexer.updates.remove import remove
+from indexer.updates.verify import verify
+from service import live_index
+from tests.service.conftest import PATIENCE_S, Run, Service
+from tests.service.figures import figure
+from tests.service.pictures import detail_of, picture, problem, upload, wait_until
+from tests.service.raw_http import connected, post
 
+ROOT = Path(__file__).parents[3]
 KEY = {"Authorization": "Bearer open-sesame"}
 
 
@@ -134,3 +149,232 @@ def test_a_write_error_is_a_problem_and_nothing_is_changed(
     assert Index.open(own_index).manifest == before
     assert nearest(writable.client, picture())["distance"] > 0
     added(writable.client, picture())
+
+
+class HeldWrites:
+    """Changes of an index that wait until the test lets them go on. It notes their batches."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.sizes: list[int] = []
+        self.errors: dict[int, Exception] = {}
+        """The error of a batch, by its number."""
+        self.has_begun, self.may_go_on = threading.Event(), threading.Event()
+        self._apply = additions.apply_changes
+        monkeypatch.setattr(live_index, "apply_changes", self.apply)
+
+    def apply(self, directory: Path, changes: Any, model_id: str) -> Any:
+        self.sizes.append(len(changes))
+        self.has_begun.set()
+        assert self.may_go_on.wait(PATIENCE_S)
+        if error := self.errors.get(len(self.sizes)):
+            raise error
+        return self._apply(directory, changes, model_id)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch, writable: Service) -> Iterator[HeldWrites]:
+    held = HeldWrites(monkeypatch)
+    yield held
+    held.may_go_on.set()
+
+
+def test_changes_that_arrive_together_are_committed_together(
+    writable: Service, own_index: Path, held: HeldWrites
+) -> None:
+    before = Index.open(own_index).manifest
+    client, admission = writable.client, writable.live_index.admission
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(added, client, ("0.png", picture("red", 100)))
+        assert held.has_begun.wait(PATIENCE_S)
+        pairs = [
+            [(f"{number}{label}.png", picture(label, number)) for label in ("red", "blue")]
+            for number in range(1, 5)
+        ]
+        others = [threads.submit(added, client, *pair) for pair in pairs]
+        removal = threads.submit(client.delete, "/items/3")
+        wait_until(lambda: admission.num_waiting == 10)
+        assert writable.engine.admission.num_waiting == 0
+        held.may_go_on.set()
+        commits = {other.result()["commit"] for other in others}
+        assert commits == {removal.result().json()["commit"]} == {before.commit + 2}
+        assert first.result()["commit"] == before.commit + 1
+        for other, pair in zip(others, pairs, strict=True):
+            paths = [result["path"] for result in other.result()["results"]]
+            assert paths == [name for name, _ in pair]
+    assert held.sizes == [1, 9]
+    assert figure(client, "batch_images_count", stage="write") == 2
+
+
+def test_a_write_error_of_one_request_in_a_batch_leaves_no_half_of_it(
+    writable: Service, own_index: Path, held: HeldWrites
+) -> None:
+    client = writable.client
+
+    def add(number: int) -> httpx.Response:
+        files = upload((f"{number}a.png", picture("red", number)), picture("blue", number))
+        return client.post("/items", files=files)
+
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(add, 100)
+        assert held.has_begun.wait(PATIENCE_S)
+        others = [threads.submit(add, number) for number in range(3)]
+        wait_until(lambda: writable.live_index.admission.num_waiting == 8)
+        # The batch fails. Then its requests are tried one by one, and the second one fails again.
+        held.errors = {2: OSError(5, "Input/output error"), 4: OSError(28, "No space left")}
+        held.may_go_on.set()
+        responses = [first.result(), *(other.result() for other in others)]
+    assert held.sizes == [2, 6, 2, 2, 2]
+    (refused,) = [response for response in responses if response.status_code != 201]
+    assert "No space left" in detail_of(refused, 503, "index-busy")
+    stored = [response for response in responses if response.status_code == 201]
+    paths = {str(item.path) for item in Index.open(own_index).items(limit=100)}
+    for response in stored:
+        assert {result["path"] for result in response.json()["results"]} <= paths
+    assert len(paths) == 18 + 2 * len(stored)
+
+
+def test_many_clients_change_the_index_at_the_same_time(writable: Service, own_index: Path) -> None:
+    def change(number: int) -> None:
+        with httpx.Client(base_url=writable.url, headers=KEY, timeout=PATIENCE_S) as client:
+            (result,) = added(client, (f"{number}.png", picture("green", number)))["results"]
+            assert nearest(client, picture("green", number))["id"] == result["id"]
+            if number % 2:
+                assert client.delete(f"/items/{result['id']}").status_code == 200
+                assert client.get(f"/items/{result['id']}").status_code == 404
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(change, range(24)))
+    items = Index.open(own_index).items(limit=100)
+    assert {item.path for item in items[18:]} == {f"{number}.png" for number in range(0, 24, 2)}
+    assert verify(own_index).is_clean
+    assert writable.client.get("/items").json()["total"] == 18 + 12
+
+
+def test_a_change_that_waits_too_long_is_refused_and_not_made(
+    run: Run, own_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_index, "MAX_WAIT_S", 0.5)
+    held = HeldWrites(monkeypatch)
+    with (
+        run(index=own_index, write_key="open-sesame") as service,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        service.client.headers.update(KEY)
+        try:
+            first = threads.submit(service.client.delete, "/items/1")
+            assert held.has_begun.wait(PATIENCE_S)
+            response = service.client.delete("/items/2")
+            assert "has waited for 0.5 s" in detail_of(response, 429, "overloaded")
+            assert int(response.headers["retry-after"]) >= 1
+            assert figure(service.client, "dropped_images_total", reason="expired") == 1
+        finally:
+            held.may_go_on.set()
+        assert first.result().status_code == 200
+    index = Index.open(own_index)
+    assert (index.item(1), index.item(2) is None) == (None, False)
+
+
+def test_a_client_that_goes_while_its_change_waits_changes_nothing(
+    writable: Service, own_index: Path, held: HeldWrites
+) -> None:
+    admission = writable.live_index.admission
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(writable.client.delete, "/items/1")
+        assert held.has_begun.wait(PATIENCE_S)
+        with connected(writable) as connection:
+            head, body = post("/items", **KEY)
+            connection.sendall(head + body)
+            wait_until(lambda: admission.num_waiting == 2)
+        wait_until(lambda: admission.num_waiting == 1)
+        held.may_go_on.set()
+        assert first.result().status_code == 200
+    assert writable.client.delete("/items/2").status_code == 200
+    assert held.sizes == [1, 1]
+    assert Index.open(own_index).manifest.num_items == 16
+
+
+def test_the_clients_own_deadline_does_not_hide_a_change_that_was_made(
+    writable: Service, held: HeldWrites
+) -> None:
+    headers = {"X-Request-Timeout": "20"}
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(
+            writable.client.post, "/items", files=upload(picture()), headers=headers
+        )
+        assert held.has_begun.wait(PATIENCE_S)
+        held.may_go_on.set()
+        response = asked.result()
+    assert response.status_code == 201
+    assert {"decode", "network", "write"} <= {
+        part.partition(";")[0] for part in response.headers["server-timing"].split(", ")
+    }
+
+
+def test_slow_changes_do_not_make_queries_wait(writable: Service, held: HeldWrites) -> None:
+    before_s = writable.engine.admission.image_s
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(writable.client.delete, "/items/1")
+        assert held.has_begun.wait(PATIENCE_S)
+        time.sleep(1.0)
+        assert figure(writable.client, "waiting_images") == 0
+        held.may_go_on.set()
+        assert asked.result().status_code == 200
+    assert writable.engine.admission.image_s == before_s
+    assert writable.live_index.admission.image_s > before_s
+
+
+def test_an_item_that_another_process_has_removed_meanwhile_is_unknown(
+    run: Run, own_index: Path
+) -> None:
+    with run(index=own_index, write_key="open-sesame", poll_s=1000) as service:
+        remove(own_index, ids=[4])
+        assert service.client.get("/items/4").status_code == 200
+        problem(service.client.delete("/items/4", headers=KEY), 404, "unknown-item")
+
+
+def acknowledged(url: str, numbers: Iterator[int], stored: dict[int, str]) -> None:
+    """Add images until the service is killed, and note each item that it says it has stored."""
+    with httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as client:
+        while True:
+            number = next(numbers)
+            try:
+                content = added(client, (f"{number}.png", picture("green", number)))
+                (result,) = content["results"]
+                stored[result["id"]] = result["path"]
+                if number % 3 == 0:
+                    del stored[result["id"]]
+                    client.delete(f"/items/{result['id']}")
+            except httpx.TransportError:
+                return
+
+
+def _are_more_than(stored: dict[int, str], count: int) -> bool:
+    return len(stored) > count
+
+
+@pytest.mark.slow
+def test_nothing_that_was_acknowledged_is_lost_when_the_service_is_killed(own_index: Path) -> None:
+    numbers, stored = iter(range(10**6)), dict[int, str]()
+    random_s = random.Random(0)
+    for _ in range(4):
+        command = [sys.executable, "-m", "lookalike", "serve", str(own_index), "--port", "0"]
+        environment = {**os.environ, "LOOKALIKE_WRITE_KEY": "open-sesame"}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout
+                url = process.stdout.readline().split()[-1]
+                with ThreadPoolExecutor(4) as threads:
+                    asked = [threads.submit(acknowledged, url, numbers, stored) for _ in range(4)]
+                    wait_until(partial(_are_more_than, stored, len(stored) + 2))
+                    time.sleep(random_s.uniform(0, 0.5))
+                    process.kill()
+                    for one in asked:
+                        one.result()
+            finally:
+                process.kill()
+        assert verify(own_index).is_clean
+        index = Index.open(own_index)
+        found = {id: item.path for id, item in index.items_of(list(stored)).items()}
+        assert found == stored

@@ -1,11 +1,18 @@
 """GET /items/{id}/similar, compared with the distances between the features of the index."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import httpx
 import numpy as np
 import pytest
 
+from indexer.storage.index import Index
+from indexer.storage.writer import IndexWriter
 from tests.conftest import COLOURS, NUM_IMAGES_PER_COLOUR
-from tests.service.conftest import Service
+from tests.indexer.items import made_up_item
+from tests.service.conftest import ENCODER, Run, Service
 from tests.service.pictures import detail_of, problem
 
 NUM_ITEMS = len(COLOURS) * NUM_IMAGES_PER_COLOUR
@@ -68,3 +75,56 @@ def test_an_unknown_item_and_wrong_options_are_refused(client: httpx.Client) -> 
     problem(client.get("/items/1/similar?label=purple"), 422, "unknown-label")
     problem(client.get("/items/1/similar?metric=hamming"), 422, "unavailable-metric")
     problem(client.get("/items/1/similar?strict=true"), 422, "invalid-request")
+
+
+@pytest.fixture(scope="module")
+def doubles(run: Run, copy_index: Callable[[str], Path]) -> Iterator[Service]:
+    """A service on an index in which each of the first two items is there five times more.
+
+    Item 1 is older than its doubles, and item 2 is younger.
+    """
+    directory = copy_index("doubles")
+    index = Index.open(directory)
+    with IndexWriter.open(directory) as writer:
+        for number in range(10):
+            row = index.rows_of_ids([1 + number % 2])[0]
+            item = made_up_item(number, index.features[row].copy())
+            writer.add(replace(item, sha256=f"{1000 + number:064}"))
+        writer.write_codes(ENCODER)
+        writer.commit()
+    with run(index=directory) as running:
+        yield running
+
+
+@pytest.mark.parametrize("options", ["", "&metric=cosine", "&metric=hamming"])
+@pytest.mark.parametrize("k", [1, 4, 5, 6])
+@pytest.mark.parametrize("id", [1, 2, 19, 23, 24, 28])
+def test_the_doubles_of_an_item_are_found_but_not_the_item(
+    doubles: Service, id: int, k: int, options: str
+) -> None:
+    """Even if there are more doubles than matches, and the item is not the first of them."""
+    answer = doubles.client.get(f"/items/{id}/similar?k={k}{options}").json()
+    found = [match["id"] for match in answer["matches"]]
+    groups = {1, *range(19, 29, 2)}, {2, *range(20, 29, 2)}
+    (same,) = [group - {id} for group in groups if id in group]
+    assert len(set(found)) == k
+    assert set(found[:5]) <= same
+    assert id not in found
+
+
+def test_the_item_is_left_out_if_other_items_have_the_same_code(doubles: Service) -> None:
+    for id in (1, 2, 19, 28):
+        answer = doubles.client.get(f"/items/{id}/similar?k=3&metric=hamming&rerank=0").json()
+        assert [match["distance"] for match in answer["matches"]] == [0] * 3
+        assert id not in [match["id"] for match in answer["matches"]]
+
+
+@pytest.mark.parametrize("label", ["red", "green"])
+def test_a_search_by_codes_leaves_the_item_out_within_a_label(
+    encoded_service: Service, label: str
+) -> None:
+    (item,) = encoded_service.engine.snapshot.index.items(label="red", limit=1)
+    query = f"/items/{item.id}/similar?k=10&metric=hamming&rerank=0&label={label}"
+    matches = encoded_service.client.get(query).json()["matches"]
+    assert item.id not in [match["id"] for match in matches]
+    assert len(matches) == NUM_IMAGES_PER_COLOUR - (label == "red")

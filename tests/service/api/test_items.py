@@ -26,6 +26,15 @@ def test_items_of_one_label_are_listed(client: httpx.Client) -> None:
     assert {item["label"] for item in page["items"]} == {"green"}
 
 
+def test_items_of_any_of_several_labels_are_listed(client: httpx.Client) -> None:
+    listed = client.get("/items?label=red&label=blue&limit=100").json()
+    assert listed["total"] == len(listed["items"]) == 2 * NUM_IMAGES_PER_COLOUR
+    assert {item["label"] for item in listed["items"]} == {"red", "blue"}
+    assert client.get("/items?label=").json()["total"] == 3 * NUM_IMAGES_PER_COLOUR
+    response = client.get("/items?label=red&label=purple")
+    problem(response, 422, "unknown-label")
+
+
 def test_an_item_has_its_path_and_size(client: httpx.Client) -> None:
     listed = client.get("/items?limit=1").json()["items"][0]
     assert client.get(f"/items/{listed['id']}").json() == listed

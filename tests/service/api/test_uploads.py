@@ -178,3 +178,68 @@ def test_a_file_name_is_shown_short_and_without_folders(
         headers={"Content-Type": "multipart/form-data; boundary=x"},
     )
     assert response.json()["results"][0]["filename"] == shown
+
+
+def test_the_options_may_be_fields_of_the_form(client: httpx.Client) -> None:
+    def matches(address: str, **fields: object) -> list[dict[str, object]]:
+        response = client.post(address, files=upload(picture()), data=fields)
+        assert response.status_code == 200, response.text
+        found: list[dict[str, object]] = response.json()["results"][0]["matches"]
+        return found
+
+    assert len(matches("/similar", k="2")) == 2
+    assert matches("/similar", k="10", label="blue") == matches("/similar?k=10&label=blue")
+    both = matches("/similar", k="10", label=["blue", "green"], metric="cosine")
+    assert {match["label"] for match in both} == {"blue", "green"}
+    assert both == matches("/similar?k=10&metric=cosine&label=green&label=blue")
+    assert both == matches("/similar?k=10", metric="cosine", label=["blue", "green"])
+    assert len(matches("/similar", k="8", label="")) == 8
+
+
+def test_strict_may_be_a_field_of_the_form(client: httpx.Client) -> None:
+    for address in ("/classify", "/similar", "/features"):
+        response = client.post(address, files=upload(*BAD_AMONG_GOOD), data={"strict": "true"})
+        assert problem(response, 415, "not-an-image")["filename"] == "bad.png"
+
+
+def test_an_array_cannot_have_a_problem_so_one_bad_image_fails_the_request(
+    client: httpx.Client,
+) -> None:
+    headers = {"Accept": "application/x-npy"}
+    response = client.post("/features", files=upload(*BAD_AMONG_GOOD), headers=headers)
+    problem(response, 415, "not-an-image")
+
+
+@pytest.mark.parametrize(
+    ("address", "fields", "name"),
+    [
+        pytest.param("/similar", {"lable": "red"}, "lable", id="unknown"),
+        pytest.param("/classify", {"metric": "cosine"}, "metric", id="of another address"),
+        pytest.param("/similar", {"k": ["2", "3"]}, "k", id="twice"),
+        pytest.param("/similar?k=2", {"k": "2"}, "k", id="in the address too"),
+        pytest.param("/similar?label=red", {"label": "blue"}, "label", id="a label in both"),
+        pytest.param("/similar", {"k": "two"}, "k", id="not a number"),
+        pytest.param("/similar", {"k": "11"}, "k", id="out of range"),
+        pytest.param("/similar", {"k": ""}, "k", id="empty"),
+        pytest.param("/features", {"strict": "perhaps"}, "strict", id="not a truth value"),
+    ],
+)
+def test_a_wrong_field_of_the_form_is_refused(
+    client: httpx.Client, address: str, fields: dict[str, object], name: str
+) -> None:
+    response = client.post(address, files=upload(picture()), data=fields)
+    detail = detail_of(response, 422, "invalid-request")
+    assert detail.startswith(f"{name}: ")
+
+
+def test_a_file_in_another_field_is_refused(client: httpx.Client) -> None:
+    files = [*upload(picture()), ("label", ("red.png", picture()))]
+    detail = detail_of(client.post("/similar", files=files), 422, "invalid-request")
+    assert detail == "label: images must be in the field 'image'"
+
+
+def test_a_form_with_too_many_or_too_long_fields_is_refused(client: httpx.Client) -> None:
+    for fields in ({"label": ["red"] * 40}, {"label": "x" * 20_000}):
+        problem(
+            client.post("/similar", files=upload(picture()), data=fields), 400, "malformed-upload"
+        )
