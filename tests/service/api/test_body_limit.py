@@ -100,6 +100,7 @@ def dripped(service: Service, pause_s: float) -> tuple[Answer, int]:
         num_sent = 0
         with contextlib.suppress(ConnectionError):
             while reader.is_alive():
+                assert num_sent * pause_s < 20, "the client is not cut off"
                 connection.sendall(body[num_sent : num_sent + 1])
                 num_sent += 1
                 time.sleep(pause_s)
@@ -112,7 +113,7 @@ def dripped(service: Service, pause_s: float) -> tuple[Answer, int]:
     ("settings", "grace_s"),
     [
         pytest.param({"upload_s": 1.0, "min_upload_rate": 0}, 1000, id="too long"),
-        pytest.param({"min_upload_rate": 1000}, 1.0, id="too slow"),
+        pytest.param({"upload_s": 1000, "min_upload_rate": 1000}, 1.0, id="too slow"),
     ],
 )
 def test_a_slow_client_holds_no_place_and_is_cut_off(
