@@ -15,7 +15,7 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from indexer.array_types import Doubles, Floats, Rows
+from indexer.array_types import Doubles, Floats
 from training.errors import UserError
 
 Metric = Literal["euclidean", "cosine"]
@@ -34,7 +34,6 @@ differ from it in at most 4 bits."""
 NOISE = 1e-12
 """Distances below this limit are rounding errors and are set to 0. For squared Euclidean
 distances, the limit is this number times the sum of the two vectors' squared lengths."""
-
 F = TypeVar("F", np.float32, np.float64)
 
 
@@ -47,10 +46,11 @@ class Distance:
     matrix: Callable[[Doubles, Doubles], Doubles]
     """True distances by one matrix product: queries (Q, D), features (n, D) -> (Q, n). The last
     digits of a distance are wrong if it is tiny compared with the features' lengths."""
-    scan: Callable[[Floats, Floats, Floats, int], tuple[Floats, Rows]]
-    """The k nearest features by a fast float32 scan: queries (Q, D), features (n, D), the features'
-    lengths (n,), k -> keys and positions, (Q, min(k, n)) each. The keys are not distances. For one
-    query, they have the same order as the distances."""
+    key_bounds: Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]
+    """Bounds of keys by one float32 matrix product: queries (Q, D), features (n, D), the features'
+    lengths (n,) -> lower and upper bounds, (Q, n) each. The keys are not distances. For one query,
+    they have the same order as the distances. The bounds hold whatever the order in which a
+    processor adds the products."""
     as_euclidean: Callable[[Floats], Floats]
     """Convert features (n, D) to vectors (n, D). The Euclidean distances between these vectors have
     the same order as this distance between the features. A FAISS structure stores the vectors."""
@@ -83,13 +83,16 @@ def _squared_lengths(vectors: Doubles) -> Doubles:
     return squared
 
 
-def _euclidean_scan(
-    queries: Floats, features: Floats, lengths: Floats, k: int
-) -> tuple[Floats, Rows]:
-    import faiss  # here, so that commands that only parse options start fast
-
-    squared, positions = faiss.knn(queries, features, min(k, len(features)))
-    return squared, positions
+def _euclidean_key_bounds(
+    queries: Floats, features: Floats, lengths: Floats
+) -> tuple[Floats, Floats]:
+    # The query's own squared length is left out: it does not change the order.
+    keys = queries @ features.T
+    keys *= -2
+    keys += lengths * lengths
+    errors = np.outer(2 * np.linalg.norm(queries, axis=1), lengths) + lengths * lengths
+    errors *= _relative_error(queries.shape[1])
+    return keys - errors, keys + errors
 
 
 def _cosine_to_query(query: Doubles, features: Doubles) -> Doubles:
@@ -105,27 +108,35 @@ def _cosine_matrix(queries: Doubles, features: Doubles) -> Doubles:
     return distances
 
 
-def _cosine_scan(queries: Floats, features: Floats, lengths: Floats, k: int) -> tuple[Floats, Rows]:
+def _cosine_key_bounds(queries: Floats, features: Floats, lengths: Floats) -> tuple[Floats, Floats]:
     # The query's own length is left out: it does not change the order.
     keys = queries @ features.T
     keys /= -np.where(lengths > 0, lengths, np.float32(1))
-    if k >= len(lengths):
-        return keys, np.broadcast_to(np.arange(len(lengths)), keys.shape)
-    positions = np.argpartition(keys, k - 1, axis=1)[:, :k]
-    return np.take_along_axis(keys, positions, axis=1), positions
+    # The product has one such error, and the division by a rounded length has half of one.
+    errors = 1.5 * _relative_error(queries.shape[1]) * np.linalg.norm(queries, axis=1)[:, None]
+    return keys - errors, keys + errors
+
+
+def _relative_error(size: int) -> np.float32:
+    """The largest error of a product of two vectors (size,) in float32, as a share of the product
+    of their lengths.
+
+    It holds for sums in any order (Higham 2002, section 3.1). It has room for a few more roundings.
+    """
+    return np.float32((size + 16) * 2.0**-24)
 
 
 DISTANCES: dict[Metric, Distance] = {
     "euclidean": Distance(
         to_query=_euclidean_to_query,
         matrix=_euclidean_matrix,
-        scan=_euclidean_scan,
+        key_bounds=_euclidean_key_bounds,
         as_euclidean=lambda vectors: vectors,
     ),
     "cosine": Distance(
         to_query=_cosine_to_query,
         matrix=_cosine_matrix,
-        scan=_cosine_scan,
+        key_bounds=_cosine_key_bounds,
         as_euclidean=unit,
     ),
 }

@@ -59,6 +59,11 @@ class Snapshot:
         return self.opened.embedder
 
     @property
+    def item_embedder(self) -> Embedder:
+        """The network for new items. The first call may load it, so call it in a thread."""
+        return self.opened.item_embedder
+
+    @property
     def card(self) -> ModelCard:
         return self.opened.embedder.card
 
@@ -95,11 +100,14 @@ class Snapshot:
         return replace(search, rerank=rerank, labels=self.known_labels(search.labels))
 
     def try_out(self) -> None:
-        """Embed a grey square, and search for it with each metric. Raises what goes wrong."""
+        """Embed a grey square, and search for it with each metric. Raises what goes wrong.
+
+        Every commit is tried out before it answers, so this must be fast on a large index.
+        """
         size = self.card.image_size
         features = self.embedder.embed(np.full((1, size, size, 3), 128, np.uint8)).features
         for metric in self.metrics:
-            self.search(features, self.resolve(Search(k=1, metric=metric)))
+            self.opened.searcher.try_out(features, metric)
 
     def search(self, features: Floats, search: Search) -> list[list[Match]]:
         """The nearest items of each feature (B, 4096). `search` must come from `resolve`."""

@@ -129,9 +129,7 @@ def nearest_pairs(features: Floats, rows: Rows, k: int, bar: Bar | None = None) 
         for first in range(0, num_rows, PAIR_BLOCK_ROWS):
             block = np.ascontiguousarray(features[rows[first : first + PAIR_BLOCK_ROWS]])
             squared, positions = faiss.knn(queries, block, min(k, len(block)))
-            best, nearest = merge_nearest(
-                best, nearest, squared, positions + first, k, is_sorted=True
-            )
+            best, nearest = merge_nearest(best, nearest, squared, positions + first, k)
         own = np.repeat(np.arange(start, start + len(queries)), nearest.shape[1])
         pairs.append(np.sort(np.stack([own, nearest.ravel()], 1), axis=1))
         if bar:

@@ -53,9 +53,7 @@ def exact_neighbours(
         num_queries = len(queries[block])
         best, best_rows = np.empty((num_queries, 0)), np.empty((num_queries, 0), np.int64)
         for some_rows, some_distances in _distances(queries[block], features, rows, metric):
-            best, best_rows = merge_nearest(
-                best, best_rows, some_distances, some_rows, k, is_sorted=True
-            )
+            best, best_rows = merge_nearest(best, best_rows, some_distances, some_rows, k)
         distances[block], nearest[block] = best, best_rows
     return distances, nearest
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.array_types import Codes, Floats, Integers, Rows
 from indexer.search.code_buckets import CodeBuckets
-from indexer.search.exact import NUM_SPARE, Neighbours, rank_candidates
+from indexer.search.exact import Neighbours, rank_candidates
 from indexer.storage.codes import load_encoder
 from indexer.storage.index import Index
 from indexer.storage.manifest import IndexDirectoryError
@@ -23,6 +23,9 @@ from training.network.model import NUM_FEATURES
 MIN_CODES_PER_THREAD, MIN_ROWS_PER_THREAD = 50_000, 256
 """Minimum number of codes to compare per thread, and minimum number of rows to measure per thread.
 A smaller number takes less than a tenth of a millisecond, so a thread of its own would not help."""
+NUM_SPARE = 16
+"""Number of candidates beyond k. They are needed because float32 may put almost equal distances in
+the wrong order."""
 _faiss: Any = faiss  # its type stubs lack the functions that work on arrays in place
 _Result = TypeVar("_Result")
 

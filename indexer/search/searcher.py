@@ -1,15 +1,17 @@
 """Find the items nearest to a feature, with an exact scan, a FAISS structure or codes."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from indexer.array_types import Floats, Rows
 from indexer.metrics import DEFAULT_RERANK, METRICS, Metric, QueryMetric
@@ -28,6 +30,8 @@ MIN_EXTRA_CANDIDATES, MAX_EXTRA_CANDIDATES = 32, 300
 """Limits for the number of additional candidates. In order to find k items, a search computes the
 exact distances of more than k candidates. The number of additional candidates is 3 k, limited to
 this range."""
+NUM_TRIED = 256
+"""Number of rows that `Searcher.try_out` scans. They are the newest ones."""
 NUM_CORES = min(int(faiss.omp_get_max_threads()), num_cores())
 """Number of threads that FAISS uses. The environment variable OMP_NUM_THREADS may limit it."""
 _Result = TypeVar("_Result")
@@ -67,6 +71,7 @@ class Searcher:
         Raises UserError if `device` is `gpu` and no GPU can be used.
         """
         self.index, self.device = index, resolve_search_device(device)
+        _limit_blas()
         self._structures: dict[Metric, Structure | GpuFlat | None] = {
             metric: load_structure(index, metric) for metric in METRICS
         }
@@ -124,6 +129,17 @@ class Searcher:
             else:
                 neighbours = self._search_structure(structure, queries, k)
         return self._to_matches(neighbours)
+
+    def try_out(self, feature: Floats, metric: QueryMetric) -> None:
+        """Search with a feature (1, 4096), to notice what does not work; raises what goes wrong.
+
+        If the search has no structure, only NUM_TRIED rows are scanned. So the time does not grow
+        with the index.
+        """
+        if metric == "hamming" or self._structures[metric]:
+            self.search(feature, 1, metric=metric)
+        else:
+            find_nearest(self.index, self.index.rows[-NUM_TRIED:], feature, 1, metric)
 
     def _search_structure(
         self, structure: Structure | GpuFlat, queries: Floats, k: int
@@ -193,12 +209,22 @@ def search_approximately(
     New items are items that are not in the structure, because they were added after it was made.
     """
     positions = np.minimum(np.searchsorted(index.ids, ids), len(index.ids) - 1)
-    rows = np.where(index.ids[positions] == ids, index.rows[positions], -1)
+    rows = list(np.where(index.ids[positions] == ids, index.rows[positions], -1))
     tail = index.rows[np.searchsorted(index.ids, structure.last_id, "right") :]
     if len(tail):
         tail_rows = scan_features(index, tail, queries, k, structure.metric)
-        rows = np.concatenate([rows, tail_rows], axis=1)
+        rows = [np.concatenate(pair) for pair in zip(rows, tail_rows, strict=True)]
     return rank_candidates(index, queries, rows, k, structure.metric)
+
+
+@lru_cache(maxsize=1)
+def _limit_blas() -> None:
+    """Keep NumPy's matrix products to the cores that this process may use, for the whole process.
+
+    Otherwise they would use all cores of the machine, whatever the quota of a container.
+    """
+    if num_cores() < (os.cpu_count() or 1):
+        threadpool_limits(limits=num_cores(), user_api="blas")
 
 
 _num_running = 0

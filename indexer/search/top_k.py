@@ -15,8 +15,6 @@ def merge_nearest(
     distances: DistanceArray,
     rows: Rows,
     k: int,
-    *,
-    is_sorted: bool,
 ) -> tuple[DistanceArray, Rows]:
     """Merge one more block of rows into the nearest rows so far, and keep each query's `k` nearest.
 
@@ -25,17 +23,10 @@ def merge_nearest(
     distance, (B, n), or (n,) if the block has the same rows for all queries. Returns distances and
     rows, (B, min(k, m + n)) each.
 
-    If `is_sorted` is true, the nearest rows come first. If distances are equal, the row that was
-    merged first comes first. If `is_sorted` is false, the function is faster, but the result is
-    unordered, and any of several rows at the same distance may be kept.
+    The nearest rows come first. If distances are equal, the row that was merged first comes first.
     """
     distances = np.concatenate([best, distances], axis=1)
     block_shape = (len(distances), distances.shape[1] - best.shape[1])
     rows = np.concatenate([best_rows, np.broadcast_to(rows, block_shape)], axis=1)
-    if is_sorted:
-        kept = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    elif distances.shape[1] > k:
-        kept = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    else:
-        return distances, rows
+    kept = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(distances, kept, axis=1), np.take_along_axis(rows, kept, axis=1)

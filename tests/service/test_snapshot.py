@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.array_types import Floats
 from indexer.errors import UnknownLabelError
-from indexer.metrics import DEFAULT_RERANK, HammingOnlyError
+from indexer.metrics import DEFAULT_RERANK, HammingOnlyError, QueryMetric
 from indexer.opening import open_index
 from indexer.search.searcher import Searcher
 from indexer.storage.manifest import read_manifest
@@ -98,13 +99,13 @@ def test_a_trial_uses_the_network_and_every_metric(
     encoded: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []
-    search = Searcher.search
+    try_out = Searcher.try_out
 
-    def note(searcher: Searcher, features: object, k: int, **options: object) -> object:
-        tried.append(options["metric"])
-        return search(searcher, features, k, **options)  # type: ignore[arg-type]
+    def note(searcher: Searcher, feature: Floats, metric: QueryMetric) -> None:
+        tried.append(metric)
+        try_out(searcher, feature, metric)
 
-    monkeypatch.setattr(Searcher, "search", note)
+    monkeypatch.setattr(Searcher, "try_out", note)
     encoded.try_out()
     assert tried == ["euclidean", "cosine", "hamming"]
 

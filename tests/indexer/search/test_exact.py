@@ -12,7 +12,7 @@ from tests.indexer.definitions import distances_by_definition
 from tests.indexer.items import made_up_features, make_index, stand_in_model
 from tests.indexer.search.almost_equal import almost_equal_features
 
-NUM_ITEMS, K, NUM_SPARE = 60, 5, 16
+NUM_ITEMS, K = 60, 5
 FEATURES = made_up_features(NUM_ITEMS)
 QUERIES = made_up_features(3, seed=2)
 
@@ -41,13 +41,13 @@ def test_the_nearest_of_some_rows_are_those_of_the_definition(
         np.testing.assert_allclose(distances, expected_distances[order], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("position", [0, NUM_SPARE])
+@pytest.mark.parametrize("position", [0, 50, 99])
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_nearest_is_found_even_if_float32_cannot_tell_it_from_others(
     tmp_path: Path, metric: Metric, position: int
 ) -> None:
-    """The spare candidates make sure of it. Without them one of the two positions would win."""
-    features = almost_equal_features(1 + NUM_SPARE, nearest=position)
+    """All of them stay candidates. Otherwise the same one would win at each position."""
+    features = almost_equal_features(100, nearest=position)
     query = np.zeros((1, 4096), np.float32)
     query[0, 0] = 0.5
     model = stand_in_model(tmp_path / "model")
@@ -56,9 +56,15 @@ def test_the_nearest_is_found_even_if_float32_cannot_tell_it_from_others(
     assert rows.tolist() == [position]
 
 
-def test_a_scan_keeps_spare_candidates(index: Index) -> None:
-    assert scan_features(index, index.rows, QUERIES, K, "euclidean").shape == (3, K + NUM_SPARE)
-    assert scan_features(index, index.rows[:4], QUERIES, K, "euclidean").shape == (3, 4)
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_scan_keeps_few_candidates(
+    index: Index, metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.search.exact.SCAN_BLOCK_ROWS", 16)
+    candidates = scan_features(index, index.rows, QUERIES, K, metric)
+    assert all(K <= len(rows) < 2 * K for rows in candidates)
+    candidates = scan_features(index, index.rows[:4], QUERIES, K, metric)
+    assert [rows.tolist() for rows in candidates] == 3 * [index.rows[:4].tolist()]
 
 
 def test_candidates_that_are_not_rows_or_come_twice_are_left_out(index: Index) -> None:

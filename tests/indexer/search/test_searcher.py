@@ -12,12 +12,12 @@ import pytest
 
 from indexer.array_types import Rows
 from indexer.metrics import METRICS, Metric
-from indexer.search import exact
+from indexer.search import exact, searcher
 from indexer.search.exact import true_distances
 from indexer.search.faiss_structure import load_structure
 from indexer.search.searcher import Searcher
 from indexer.storage.index import Index
-from indexer.storage.manifest import read_manifest
+from indexer.storage.manifest import IndexDirectoryError, read_manifest
 from indexer.storage.writer import IndexWriter
 from tests.indexer.definitions import distances_by_definition
 from tests.indexer.items import clusters, made_up_item, make_index, stand_in_model
@@ -232,7 +232,7 @@ def test_searches_at_the_same_time_share_the_cores(
     num_threads: list[int] = []
     scan_features = exact.scan_features
 
-    def scan_and_wait(*arguments: Any) -> Rows:
+    def scan_and_wait(*arguments: Any) -> list[Rows]:
         num_threads.append(faiss.omp_get_max_threads())
         has_begun.set()
         assert may_end.wait(timeout=60)
@@ -278,3 +278,35 @@ def test_a_missing_gpu_is_an_error_that_says_what_to_pass(index: Index) -> None:
     assert Searcher(index, device="auto").device == "cpu"
     with pytest.raises(UserError, match="FAISS finds none here; pass --device cpu"):
         Searcher(index, device="gpu")
+
+
+def test_numpys_products_keep_to_the_quota_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[dict[str, Any]] = []
+    monkeypatch.setattr(searcher, "threadpool_limits", lambda **limit: limits.append(limit))
+    for num_allowed, expected in ((1, [{"limits": 1, "user_api": "blas"}]), (64, [])):
+        monkeypatch.setattr(searcher, "num_cores", lambda num=num_allowed: num)
+        monkeypatch.setattr("os.cpu_count", lambda: 64)
+        searcher._limit_blas.cache_clear()
+        limits.clear()
+        searcher._limit_blas()
+        assert limits == expected
+    searcher._limit_blas.cache_clear()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_trial_scans_few_rows_and_notices_what_is_broken(
+    index: Index, features: np.ndarray, metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: list[int] = []
+
+    def note(index: Index, rows: Rows, *arguments: Any) -> None:
+        scanned.append(len(rows))
+
+    tried = Searcher(index)
+    with monkeypatch.context() as patch:
+        patch.setattr(searcher, "NUM_TRIED", 7)
+        patch.setattr(searcher, "find_nearest", note)
+        tried.try_out(features[:1], metric)
+    assert scanned == [7]
+    with pytest.raises(IndexDirectoryError, match="has no codes"):
+        tried.try_out(features[:1], "hamming")
