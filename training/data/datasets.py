@@ -25,6 +25,7 @@ from training.data.images import Source, TarMember
 from training.data.shards import are_shards, shard_examples
 from training.naming import storable
 from training.progress import console
+from training.tables import from_cell
 
 Part = Literal["all", "train", "held-out"]
 """A part of a data set: the values of the option --part."""
@@ -39,6 +40,9 @@ HELD_OUT_FOLDERS = ("val", "validation", "test")
 HELD_OUT_DIVISOR = 5
 """One image in five is held out if a data set has no held-out images of its own."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+EXPORT_COLUMNS = frozenset({"id", "path", "label", "sha256"})
+"""A CSV with these columns is a table of `lookalike index export` or `index duplicates`. These
+commands write an apostrophe before texts that look like formulas."""
 INDEX_FILES = frozenset({"manifest.json", ".lock"})
 """A folder with both of these files is an index. Its files are not examples."""
 
@@ -231,7 +235,10 @@ def _csv_rows(path: Path) -> Iterator[Example]:
                 f"{path} needs a header line with `path,label` but begins with {header}"
             )
         seen: set[str] = set()
+        is_export = EXPORT_COLUMNS.issubset(rows.fieldnames or ())
         for row in rows:
+            if is_export:
+                row["path"], row["label"] = from_cell(row["path"]), from_cell(row["label"])
             name, line = row["path"], f"{path}, line {rows.line_num}"
             if not name:
                 raise DataError(f"{line}: the path is empty; write a path, or remove the line")

@@ -16,50 +16,37 @@ import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
-from training.errors import UserError
+from training.data import memory_budget
+from training.data.decoding import LARGE_PIXELS, orientation_of, upright_rgb
+from training.data.formats.encoded import Encoded
+from training.data.formats.metadata import orientation
+from training.data.formats.sniffing import check_file
+from training.data.image_errors import ImageError, Reason, damaged_header, too_costly
 
-Reason = Literal[
-    "empty", "not-an-image", "unsupported", "truncated", "too-many-pixels", "unreadable"
-]
+__all__ = ["ImageError", "Reason"]
+
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
+MAX_UNPACKED_BYTES = 200_000_000
+"""Maximum size of the pixels of a PNG or a TIFF, before they are converted to 8 bits. It suffices
+for 50 megapixels of 4 bytes. Among ordinary files, unpacking these takes the longest."""
 MAX_FILE_BYTES = 512 * 1024 * 1024
 THUMBNAIL_PX = 192
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-SUPPORTED = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or PNM"
-
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Maps each EXIF orientation to the operation that makes the image upright. The operations for the
-orientations 5 to 8 swap width and height."""
 
 # Pillow's global pixel limit is off, because open_picture has a limit that callers can set.
 Image.MAX_IMAGE_PIXELS = None
+# The pixels of a large image lie in blocks of this size instead of 16 MiB. The C library gives
+# blocks of more than 32 MiB back to the system when they are freed, and keeps smaller ones.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]  # not in Pillow's types
 # Pillow warns about unusual metadata. The pixels do not depend on the metadata, and users cannot
 # correct the metadata.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-class ImageError(UserError):
-    """An image that cannot be used. `reason` is for programs, the message is for people."""
-
-    def __init__(self, reason: Reason, detail: str):
-        super().__init__(detail)
-        self.reason: Reason = reason
 
 
 @dataclass(frozen=True)
@@ -86,6 +73,9 @@ class Picture:
     width: int
     height: int
     """The size of the upright image at full scale, in pixels."""
+    whole: Image.Image | None = None
+    """If the picture is large and narrow, `image` is only its centre. Then this is the whole
+    picture, with its longer side reduced more."""
 
 
 def canvas_px(size: int) -> int:
@@ -128,32 +118,67 @@ def _read_member(member: TarMember) -> bytes:
     return content
 
 
-def open_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode an image for a square of `size` pixels; raises ImageError.
+@dataclass(frozen=True)
+class Checked:
+    """An image file that has been checked, and may be decoded."""
 
-    The number of pixels in the header is checked before anything is decoded. The EXIF orientation
-    is applied. Transparent pixels are drawn on white. 16-bit grey values are scaled to 8 bits. The
-    first frame of an animation is used.
+    encoded: Encoded
+    side: int
+    """The decoder may reduce the image, but no side to fewer than this number of pixels."""
+    num_bytes: int
+    """Memory that decoding takes at most, in bytes."""
+
+
+def check_picture(source: Source, *, size: int, max_pixels: int = MAX_PIXELS) -> Checked:
+    """Check an image for a square of `size` pixels without decoding it; raises ImageError.
+
+    docs/security.md lists what is refused.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source)
-    if not data:
-        raise ImageError("empty", "the file is empty (0 bytes); use an image")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception as error:  # Pillow's plugins raise almost anything for damaged headers
-        raise _unidentified(data) from error
-    width, height = image.size
+    encoded = check_file(source if isinstance(source, bytes) else read_bytes(source))
+    width, height = encoded.width, encoded.height
     if width * height > max_pixels:
         raise ImageError(
             "too-many-pixels",
             f"the image has {width} x {height} = {width * height:,} pixels; "
             f"at most {max_pixels:,} are accepted, so scale it down",
         )
+    if encoded.unpacked_bytes > MAX_UNPACKED_BYTES:
+        raise too_costly(
+            f"the pixels take {encoded.unpacked_bytes:,} bytes before they are converted; "
+            f"at most {MAX_UNPACKED_BYTES:,} are unpacked"
+        )
     # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster. The canvas is
     # almost the same if the sides of the decoded image are at least twice as long as needed.
     side = max(2 * canvas_px(size), 2 * THUMBNAIL_PX)
-    upright, has_swapped_sides = _decode(image, reduce_to=side)
-    return Picture(upright, *((height, width) if has_swapped_sides else (width, height)))
+    num_pixels = width * height
+    if encoded.can_shrink:
+        shrink = next((by for by in (8, 4, 2) if min(width, height) // side >= by), 1)
+        num_pixels = -(-width // shrink) * -(-height // shrink)
+    # A large image is reduced by at least two along each side.
+    num_rgb_pixels = num_pixels if num_pixels <= LARGE_PIXELS else num_pixels // 4
+    num_bytes = encoded.working_bytes + encoded.pixel_bytes * num_pixels + 4 * num_rgb_pixels
+    if num_bytes > memory_budget.MAX_DECODE_BYTES:
+        raise ImageError(
+            "too-costly",
+            f"decoding the image takes about {num_bytes // 1_000_000:,} MB; "
+            f"at most {memory_budget.MAX_DECODE_BYTES // 1_000_000:,} MB are used, "
+            "so scale it down",
+        )
+    return Checked(encoded, side, num_bytes)
+
+
+def open_picture(source: Source | Checked, *, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode an image for a square of `size` pixels; raises ImageError.
+
+    The file is checked before anything is decoded, except if it was checked with the same `size`
+    already. The EXIF orientation is applied. Transparent pixels are drawn on white. 16-bit grey
+    values are scaled to 8 bits. The first frame of an animation is used. All threads together use
+    at most the memory of `memory_budget.decoding`.
+    """
+    if not isinstance(source, Checked):
+        source = check_picture(source, size=size, max_pixels=max_pixels)
+    with memory_budget.decoding.lend(source.num_bytes):
+        return _decode(source)
 
 
 def from_pillow(image: Image.Image) -> Picture:
@@ -166,7 +191,13 @@ def from_pillow(image: Image.Image) -> Picture:
         raise ImageError(
             "empty", f"the image has {image.width} x {image.height} pixels; it needs at least one"
         )
-    upright, _ = _decode(image)
+    try:
+        image.load()  # comes first, because it makes a TIFF upright and removes its orientation
+        upright, _ = upright_rgb(image, orientation_of(image))
+    except ImageError:
+        raise
+    except Exception as error:
+        raise _damaged(error) from error
     return Picture(upright, *upright.size)
 
 
@@ -203,9 +234,11 @@ def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
 
     A small picture is not enlarged.
     """
-    image = picture.image
-    scale = min(1, side_px / max(image.size))
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    image, full_size = picture.image, picture.image.size
+    if picture.whole:
+        image, full_size = picture.whole, (picture.width, picture.height)
+    scale = min(1, side_px / max(full_size))
+    size = max(1, round(full_size[0] * scale)), max(1, round(full_size[1] * scale))
     # With reducing_gap, Pillow averages whole pixels first. This takes less than half the time of
     # filtering all pixels. The difference cannot be seen at the size of a thumbnail.
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
@@ -214,82 +247,31 @@ def to_thumbnail(picture: Picture, side_px: int = THUMBNAIL_PX) -> bytes:
     return out.getvalue()
 
 
-def _decode(image: Image.Image, *, reduce_to: int | None = None) -> tuple[Image.Image, bool]:
-    """Return the upright RGB image, and whether making it upright swapped width and height.
-
-    If `reduce_to` is given, a JPEG may be decoded at a smaller scale, but no side is reduced to
-    fewer than `reduce_to` pixels. Raises ImageError.
-    """
+def _decode(checked: Checked) -> Picture:
+    encoded = checked.encoded
     try:
-        if reduce_to:
-            image.draft("RGB", (reduce_to, reduce_to))
-        image.load()  # comes first, because it makes a TIFF upright and removes its orientation
-        orientation = _orientation(image)
-        is_upright = orientation not in _TRANSPOSES
-        upright = image if is_upright else image.transpose(_TRANSPOSES[orientation])
-        return _to_rgb(upright), orientation >= 5
+        image = encoded.open()
+    except Exception as error:  # Pillow's plugins raise almost anything for damaged headers
+        raise damaged_header() from error
+    if image.width * image.height > encoded.width * encoded.height:
+        raise damaged_header()  # the check has read another size than Pillow
+    width, height = image.size
+    try:
+        if encoded.can_shrink:
+            image.draft("RGB", (checked.side, checked.side))
+        image.load()
+        turn = encoded.orientation
+        if turn is None:
+            turn = orientation(image.info.get("exif"), image.info.get("xmp"))
+        upright, whole = upright_rgb(image, turn, checked.side)
     except ImageError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and others
-        raise ImageError(
-            "truncated",
-            f"the image is cut off or damaged ({error}); use a complete copy of the file",
-        ) from error
+        raise _damaged(error) from error
+    return Picture(upright, *((height, width) if turn >= 5 else (width, height)), whole)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, from 1 (upright) to 8. It is 1 if the metadata cannot be read.
-
-    Pillow's exif_transpose is not used, because it writes the metadata again. That fails if one
-    value of the metadata is invalid.
-    """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow raises almost anything for damaged metadata
-        return 1
-    return orientation if orientation in _TRANSPOSES else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB, with transparent pixels drawn on white; raises ImageError."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion would clip 16-bit grey values at 255.
-        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ImageError(
-            "unsupported",
-            "the image has floating-point pixels of unknown range; save it with 8 or 16 bits",
-        )
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _unidentified(data: bytes) -> ImageError:
-    """The error for a file that Pillow cannot open, chosen by the first bytes of the file."""
-    head = data[:64]
-    supported = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-    is_avif = head[4:8] == b"ftyp" and (b"avif" in head or b"avis" in head)
-    if head.startswith(supported) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or is_avif:
-        return ImageError(
-            "truncated",
-            "the image is cut off or damaged in its header; use a complete copy of the file",
-        )
-    foreign = {
-        b"%PDF": "a PDF",
-        b"8BPS": "a Photoshop file",
-        b"%!PS": "a PostScript file",
-        b"\0\0\0\x0cjP": "a JPEG 2000 image",
-        b"\xff\x0a": "a JPEG XL image",
-        b"\0\0\0\x0cJXL": "a JPEG XL image",
-    }
-    kind = next((name for magic, name in foreign.items() if head.startswith(magic)), None)
-    if head[4:8] == b"ftyp":
-        kind = "a HEIC image" if head[8:11] in (b"hei", b"hev", b"mif") else "a video"
-    elif b"<svg" in data[:1024]:
-        kind = "an SVG drawing"
-    if kind:
-        return ImageError("unsupported", f"this is {kind}; use {SUPPORTED}")
-    return ImageError("not-an-image", f"this is not an image; use {SUPPORTED}")
+def _damaged(error: Exception) -> ImageError:
+    return ImageError(
+        "truncated", f"the image is cut off or damaged ({error}); use a complete copy of the file"
+    )

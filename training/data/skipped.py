@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.files import write_atomically
+from training.tables import to_cell
 
 SKIPPED_FILE = "skipped.csv"
 
@@ -25,12 +26,15 @@ def describe_skipped(skipped: list[Skipped], file: Path) -> str:
 
 
 def write_skipped(skipped: list[Skipped], file: Path) -> None:
-    """Write the CSV `path,reason`. If no file was skipped, remove the CSV."""
+    """Write the CSV `path,reason`. If no file was skipped, remove the CSV.
+
+    A path that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     if not skipped:
         file.unlink(missing_ok=True)
         return
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("path", "reason"))
-    writer.writerows((item.path, item.reason) for item in skipped)
+    writer.writerows((to_cell(item.path), to_cell(item.reason)) for item in skipped)
     write_atomically(file, text.getvalue().encode())

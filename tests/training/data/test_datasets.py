@@ -315,3 +315,14 @@ def test_imagenette_has_ten_classes_and_its_own_held_out_images(
     assert len(folders) == 10
     for example in (*train[::1000], *held_out[::500]):
         assert read_square(example.source, 67).shape == (67, 67, 3)
+
+
+def test_only_our_own_tables_lose_the_apostrophe_before_a_formula(tmp_path: Path) -> None:
+    own, other = tmp_path / "items.csv", tmp_path / "photos.csv"
+    own.write_text("id,path,label,sha256\n1,'=1.png,'@cat,00\n2,'quoted'.png,,00\n")
+    other.write_text("path,label\n'=1.png,'@cat\n")
+    assert [(one.path, one.label) for one in open_dataset(own).examples] == [
+        ("=1.png", "@cat"),
+        ("'quoted'.png", None),
+    ]
+    assert [(one.path, one.label) for one in open_dataset(other).examples] == [("'=1.png", "'@cat")]

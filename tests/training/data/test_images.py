@@ -3,9 +3,12 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from training.data.images import (
     TarMember,
     canvas_px,
     centre,
+    check_picture,
     from_pillow,
     open_picture,
     read_square,
@@ -444,3 +448,95 @@ def thumbnail_of(data: bytes) -> Image.Image:
 
 def mean_difference(one: Pixels, other: Pixels) -> float:
     return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+def test_a_picture_that_takes_too_much_memory_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(ImageError) as caught:
+        check_picture(encode(plain(0, "L", (7000, 7000)), "WEBP", lossless=True), size=SIZE)
+    assert caught.value.reason == "too-costly"
+    assert "MB" in str(caught.value)
+
+
+def test_a_picture_with_too_many_bytes_per_pixel_is_refused() -> None:
+    header = struct.pack(">IIBBBBB", 6000, 6000, 16, 6, 0, 0, 0)
+    body = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    error = refusal(data)
+    assert error.reason == "too-costly"
+    assert "288,006,000 bytes" in str(error)
+
+
+def test_a_checked_picture_is_decoded_without_a_second_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = encode(mosaic(120, 80))
+    checked = check_picture(data, size=SIZE)
+    monkeypatch.setattr("training.data.images.check_file", None)
+    expected = Image.open(io.BytesIO(data)).convert("RGB")
+    np.testing.assert_array_equal(open_picture(checked, size=SIZE).image, np.asarray(expected))
+
+
+def test_the_memory_of_a_picture_is_lent_while_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lent: list[int] = []
+
+    class Budget:
+        @contextmanager
+        def lend(self, num_bytes: int) -> Iterator[None]:
+            lent.append(num_bytes)
+            yield
+
+    monkeypatch.setattr("training.data.memory_budget.decoding", Budget())
+    read_square(encode(plain((1, 2, 3, 4), "RGBA", (1000, 900))), SIZE)
+    read_square(encode(plain("red", size=(8000, 4000)), "JPEG"), SIZE)
+    assert lent == [8 * 1000 * 900, 8 * 1000 * 500]
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from training.data.images import open_picture, to_square, to_thumbnail
+
+def memory(field):
+    return int(re.findall(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[0]) * 1024
+
+content = Path(sys.argv[1]).read_bytes()
+rest = memory("VmRSS")
+picture = open_picture(content, size=224)
+to_square(picture, 224), to_thumbnail(picture)
+del picture
+print(memory("VmHWM") - rest, memory("VmRSS") - rest)
+"""
+
+
+@pytest.mark.slow  # each file has 50 megapixels
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("mode", "width", "height"),
+    [
+        ("I;16", 7071, 7071),
+        ("RGBA", 7071, 7070),
+        ("RGBA", 50_000, 999),
+        ("LA", 999, 50_000),
+        ("P", 7071, 7071),
+        ("1", 50_000_000, 1),
+    ],
+)
+def test_decoding_a_picture_of_50_megapixels_takes_less_than_300_mb_and_gives_them_back(
+    mode: str, width: int, height: int, tmp_path: Path
+) -> None:
+    image = Image.new(mode, (width, height))
+    options: dict[str, Any] = {"transparency": bytes(256)} if mode == "P" else {}
+    file = tmp_path / "large.png"
+    image.save(file, compress_level=1, **options)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(file)],
+        cwd=Path(__file__).parents[3],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    peak, left = map(int, done.stdout.split())
+    assert peak < 300_000_000
+    assert left < 100_000_000
