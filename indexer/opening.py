@@ -3,15 +3,22 @@
 The command line, the service and the Python API answer queries through OpenIndex.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_args, overload
+from typing import get_args, overload
 
 import numpy as np
 
-from indexer.answers import Classifier, QueryImage, embed_images
+from indexer.answers import (
+    Classifier,
+    QueryImage,
+    QueryImages,
+    answer_each,
+    as_sequence,
+    embed_images,
+)
 from indexer.array_types import Floats
 from indexer.embedder import ClassScore, Embedder
 from indexer.errors import NoProbeError, UnknownLabelError
@@ -27,13 +34,9 @@ from indexer.storage.manifest import (
     is_index,
     read_manifest,
 )
-from training.devices import Device
+from training.devices import Device, RequestedPrecision
 from training.errors import UserError
-from training.network.model import NUM_FEATURES, read_card
-
-QueryImages = list[Any] | tuple[QueryImage, ...]
-"""Several queries of any kind. The type list[QueryImage] would not accept a list[Path]."""
-_Answer = TypeVar("_Answer")
+from training.network.model import NUM_FEATURES, ModelCard, read_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class _Opening:
     model: Path | None
     device: Device
     num_threads: int | None
+    precision: RequestedPrecision
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,15 @@ class OpenIndex:
     def model_directory(self) -> Path:
         """The directory of the model: the index's own copy, or another one that was given."""
         return _model_directory(self._opening)
+
+    @property
+    def item_embedder(self) -> Embedder:
+        """The network for new items. It computes in the precision of the index's features.
+
+        If it is another one than `embedder`, it is loaded when it is first needed, which takes a
+        moment. Raises ModelError.
+        """
+        return self.embedder.with_precision(self.index.manifest.feature_precision)
 
     def reopened(self) -> "OpenIndex":
         """The current commit of the same directory.
@@ -150,7 +163,7 @@ class OpenIndex:
                 )
             ]
 
-        return _answer(images, search)
+        return answer_each(images, search)
 
     @overload
     def classify(
@@ -171,7 +184,7 @@ class OpenIndex:
         """
         _check_k(k)
         classifier = self.classifier(by)
-        return _answer(images, lambda queries: classifier.classify(queries, k))
+        return answer_each(images, lambda queries: classifier.classify(queries, k))
 
     def check_label(self, label: Labels | None) -> None:
         """Raise UnknownLabelError if no item has a label of `label`. None means all items."""
@@ -185,7 +198,7 @@ class OpenIndex:
 
         Raises ImageError for an unreadable image.
         """
-        batches = embed_images(_as_sequence(images), self.embedder)
+        batches = embed_images(as_sequence(images), self.embedder)
         rows = [batch.embedding.features for batch in batches]
         return np.concatenate(rows) if rows else np.empty((0, NUM_FEATURES), np.float32)
 
@@ -196,24 +209,32 @@ def open_index(
     *,
     device: Device = "cpu",
     num_threads: int | None = None,
+    precision: RequestedPrecision = "auto",
 ) -> OpenIndex:
     """Open the current commit of an index for queries.
 
     `model` is a model directory to use instead of the index's own copy. The directory must contain
     the model that the index was built with. The network runs on the CPU with `num_threads` threads;
-    None means all cores. The index is searched on `device`. Raises IndexDirectoryError or
-    ModelError.
+    None means all cores. `precision` is that of the queries' features. The index is searched on
+    `device`. Raises IndexDirectoryError or ModelError.
     """
     opening = _Opening(
         directory=Path(directory),
         model=Path(model) if model else None,
         device=device,
         num_threads=num_threads,
+        precision=precision,
     )
     return _open_newest(opening)
 
 
-def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cpu") -> Classifier:
+def open_classifier(
+    directory: Path,
+    *,
+    by: By = "classes",
+    device: Device = "cpu",
+    precision: RequestedPrecision = "auto",
+) -> Classifier:
     """Open a classifier with the network of a model directory or of an index.
 
     With `by="items"`, `directory` must be an index that has a probe; otherwise raises
@@ -225,13 +246,14 @@ def open_classifier(directory: Path, *, by: By = "classes", device: Device = "cp
                 f"--by items needs an index with a probe but {directory} is not an index; "
                 "pass an index, or leave out --by"
             )
-        return Classifier(Embedder(directory, device=device))
+        return Classifier(Embedder(directory, device=device, precision=precision))
     index = Index.open(directory)
     if by == "items" and PROBE not in index.manifest.artefacts:
         raise NoProbeError(directory)
     remedy = "restore it from a copy, or build the index again"
     model_directory = directory / MODEL_FOLDER
-    embedder = _open_embedder(index, model_directory, f"its {MODEL_FOLDER}", remedy, device=device)
+    card = _checked_card(index, model_directory, f"its {MODEL_FOLDER}", remedy)
+    embedder = Embedder(model_directory, card=card, device=device, precision=precision)
     return Classifier(embedder, Probe.load(index) if by == "items" else None)
 
 
@@ -251,8 +273,9 @@ def _open(index: Index, opening: _Opening, embedder: Embedder | None) -> OpenInd
     directory = _model_directory(opening)
     if embedder is None or embedder.card.id != index.manifest.model_id:
         remedy = "pass the --model that it was built with, or build the index again"
-        embedder = _open_embedder(
-            index, directory, str(directory), remedy, num_threads=opening.num_threads
+        card = _checked_card(index, directory, str(directory), remedy)
+        embedder = Embedder(
+            directory, card=card, num_threads=opening.num_threads, precision=opening.precision
         )
     return OpenIndex(index, embedder, Searcher(index, device=opening.device), opening)
 
@@ -261,35 +284,14 @@ def _model_directory(opening: _Opening) -> Path:
     return opening.model or opening.directory / MODEL_FOLDER
 
 
-def _open_embedder(
-    index: Index,
-    model_directory: Path,
-    name: str,
-    remedy: str,
-    *,
-    device: Device = "cpu",
-    num_threads: int | None = None,
-) -> Embedder:
-    """Check that the index was built with a model, and open its network.
+def _checked_card(index: Index, model_directory: Path, name: str, remedy: str) -> ModelCard:
+    """Read the card of a model, and check that the index was built with this model.
 
     In an error message, `name` names the model and `remedy` says what to do.
     """
     card = read_card(model_directory)
-    check_model(index.manifest, index.directory, card.id, name, remedy)
-    return Embedder(model_directory, card=card, device=device, num_threads=num_threads)
-
-
-def _answer(
-    images: QueryImage | QueryImages,
-    answer: Callable[[Sequence[QueryImage]], list[_Answer]],
-) -> _Answer | list[_Answer]:
-    """One answer for one image, a list of answers for a list of images."""
-    answers = answer(_as_sequence(images))
-    return answers if isinstance(images, list | tuple) else answers[0]
-
-
-def _as_sequence(images: QueryImage | QueryImages) -> Sequence[QueryImage]:
-    return images if isinstance(images, list | tuple) else [images]
+    check_model(index.manifest, index.directory, card, name, remedy)
+    return card
 
 
 def _check_k(k: int) -> None:

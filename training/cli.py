@@ -3,12 +3,30 @@
 import json
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from training.data.skipped import SKIPPED_FILE, describe_skipped
 from training.errors import UserError
+from training.network.model import INT8_FILE
+from training.options import (
+    Cache,
+    Data,
+    Epochs,
+    ImageSize,
+    Init,
+    Int8,
+    ModelDirectory,
+    Out,
+    RecipeName,
+    RecipeOption,
+    Resume,
+    SetOption,
+    TensorBoard,
+    TowerDevices,
+    Validation,
+)
 from training.progress import console
 
 if TYPE_CHECKING:
@@ -22,81 +40,6 @@ class Crops(IntEnum):
 
     ONE = 1
     TEN = 10
-
-
-# Arguments and options of several commands.
-
-ModelDirectory = Annotated[
-    Path, typer.Argument(metavar="MODEL", show_default=False, help="A model directory.")
-]
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        show_default=False,
-        help="A folder of class folders, a CSV (path,label), tar shards ('photos-*.tar'), "
-        "or the word digits for scikit-learn's digits.",
-    ),
-]
-Out = Annotated[Path, typer.Option(show_default=False, help="The model directory to write.")]
-RecipeName = Literal["modern", "paper"]
-Validation = Annotated[
-    str | None,
-    typer.Option(
-        "--val",
-        help="Other DATA to validate with. "
-        "By default, validate with DATA's val folder, or with a fifth of each class.",
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(help="Number of passes over the images. The default depends on the recipe."),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        help="Side of the square that the network sees, at least 67 pixels. "
-        "The default depends on the recipe."
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Another setting of the recipe. This option can be repeated.",
-    ),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder that keeps the decoded images for later runs. "
-        "By default, they are stored in --out and deleted at the end."
-    ),
-]
-
-# Options of `train`.
-
-RecipeOption = Annotated[RecipeName, typer.Option(help="The recipe, with all default settings.")]
-Resume = Annotated[bool, typer.Option(help="Continue the unfinished run in --out.")]
-Init = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WEIGHTS",
-        help="Start from imagenet (torchvision's weights), a model directory or a weights file. "
-        "none means random weights. If the classes differ, the last layer is new.",
-    ),
-]
-TowerDevices = Annotated[
-    str | None,
-    typer.Option(
-        metavar="A,B",
-        help="Two devices, such as cuda:0,cuda:1. One tower is trained on each, as in the paper.",
-    ),
-]
-TensorBoard = Annotated[
-    bool, typer.Option(help="Also write TensorBoard events, into --out/tensorboard.")
-]
 
 
 @app.command()
@@ -113,6 +56,7 @@ def train(
     cache: Cache = None,
     tower_devices: TowerDevices = None,
     tensorboard: TensorBoard = False,
+    int8: Int8 = True,
 ) -> None:
     """Train a network on DATA.
 
@@ -134,6 +78,7 @@ def train(
         cache=cache,
         tower_devices=tower_devices.split(",") if tower_devices else (),
         has_tensorboard=tensorboard,
+        writes_int8=int8,
     )
     if resume:
         _print_if_nothing_to_resume(out)
@@ -292,8 +237,29 @@ def import_(
 
 
 @app.command()
-def export(model: ModelDirectory) -> None:
+def export(
+    model: ModelDirectory,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Also write model.int8.onnx, the network in int8. Images of DATA calibrate it, "
+            "and other images of DATA show how often it gives the same answers.",
+        ),
+    ] = None,
+) -> None:
     """Write model.onnx again from the weights of a model directory."""
     from training.network.export import export_model
 
+    if int8 is not None:
+        from training.data.datasets import open_dataset
+
+        open_dataset(int8)  # a wrong name is refused before the export
     console.print(f"Wrote {export_model(model)}")
+    if int8 is not None:
+        from training.learning.int8 import quantize
+        from training.network.quantization.int8_file import describe
+
+        facts = quantize(model, int8)
+        console.print(f"Wrote {model / INT8_FILE}")
+        print(describe(facts))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "gpu", "auto"]
 """The device that a command computes on. `auto` uses a GPU if there is one, otherwise the CPU."""
+Precision = Literal["float32", "int8"]
+"""The numbers of a network. On the CPU, float32 is model.onnx, and int8 is model.int8.onnx."""
+RequestedPrecision = Literal["auto", "float32", "int8"]
+"""A precision that a user asks for. With `auto`, the model and the processor decide."""
 GPU_DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg")
 """Device files of NVIDIA's driver on Linux and in WSL. If none exists, no GPU can be used."""
 MIN_FREE_BYTES = 2 * 2**30

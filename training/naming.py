@@ -16,6 +16,14 @@ def one_line(name: str) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """A text for a terminal. Line breaks stay, but all other unprintable characters are escaped.
+
+    So a file name cannot change the colours, the title or the earlier lines of a terminal.
+    """
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
     """A sort key that compares numbers in names by value: `label 2` comes before `label 10`.
 

@@ -1,6 +1,7 @@
 """The progress bar of long commands, and the console that commands print their messages to."""
 
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -13,7 +14,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+from training.naming import printable
+
+
+class PlainConsole(Console):
+    """A console whose messages cannot control the terminal, even if they contain file names."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects. Unprintable characters of texts are escaped, except line breaks."""
+        texts = (printable(one) if isinstance(one, str) else one for one in objects)
+        super().print(*texts, **options)
+
+
+console = PlainConsole(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 """Messages for people go to standard error. Results for programs go to standard output."""
 
 

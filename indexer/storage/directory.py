@@ -17,8 +17,9 @@ from indexer.storage.manifest import (
     write_manifest,
 )
 from indexer.storage.records import GROWING_FILES
+from training.devices import Precision
 from training.files import TEMPORARY_SUFFIX, file_sha256, replacing
-from training.network.model import CARD_FILE, ONNX_FILE, ModelCard, check_file
+from training.network.model import CARD_FILE, INT8_FILE, ONNX_FILE, ModelCard, check_file
 
 LOCK_FILE = ".lock"
 ARTEFACT_SUFFIXES = ("faiss", "json", "npz", "png")
@@ -43,7 +44,8 @@ def make_directory(directory: Path) -> None:
         ) from error
     # Check the model folder too. If a model was trained there, the folder has files that the
     # index's copy of a model does not have.
-    known = (LOCK_FILE, MODEL_FOLDER, f"{MODEL_FOLDER}/{ONNX_FILE}", f"{MODEL_FOLDER}/{CARD_FILE}")
+    copied = (f"{MODEL_FOLDER}/{name}" for name in (ONNX_FILE, INT8_FILE, CARD_FILE))
+    known = (LOCK_FILE, MODEL_FOLDER, *copied)
     has_others = any(
         str(entry.relative_to(directory)) not in known and not WRITTEN_FILE.fullmatch(entry.name)
         for entry in (*directory.iterdir(), *directory.glob(f"{MODEL_FOLDER}/*"))
@@ -76,12 +78,14 @@ def take_lock(directory: Path) -> BinaryIO:
     return lock
 
 
-def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
-    """Write an index without items.
+def create(
+    directory: Path, model_directory: Path, card: ModelCard, precision: Precision = "float32"
+) -> None:
+    """Write an index without items, for features that are computed in `precision`.
 
     The manifest is written last, because it makes the directory an index.
     """
-    model_files = copy_model(model_directory, card, directory)
+    model_files = copy_model(model_directory, card, directory, precision)
     files = open_files(directory, new_files(0))
     extents = {kind: file.sync() for kind, file in files.items()}
     for file in files.values():
@@ -89,6 +93,7 @@ def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
     created_at = now()
     manifest = Manifest(
         model_id=card.id,
+        feature_precision=precision,
         files=extents,
         model_files=model_files,
         created_at=created_at,
@@ -97,15 +102,21 @@ def create(directory: Path, model_directory: Path, card: ModelCard) -> None:
     write_manifest(manifest, directory)
 
 
-def copy_model(model_directory: Path, card: ModelCard, directory: Path) -> dict[str, str]:
-    """Copy model.onnx and model.json into an index, and return the SHA-256 of each by its name.
+def copy_model(
+    model_directory: Path, card: ModelCard, directory: Path, precision: Precision = "float32"
+) -> dict[str, str]:
+    """Copy a model into an index, and return the SHA-256 of each file by its name.
 
-    Raises ModelError if model.onnx does not match the checksum in the card.
+    The files are model.onnx, model.json and, if the model has it, model.int8.onnx. Raises
+    ModelError if a file does not match its checksum in the card, or if `precision`, the precision
+    of the features, is int8 and model.int8.onnx is missing.
     """
     (directory / MODEL_FOLDER).mkdir(exist_ok=True)
-    onnx_file = check_file(model_directory, ONNX_FILE, card.onnx_sha256)
+    files = [check_file(model_directory, ONNX_FILE, card.onnx_sha256)]
+    if card.int8 and (precision == "int8" or (model_directory / INT8_FILE).exists()):
+        files.append(check_file(model_directory, INT8_FILE, card.int8.sha256))
     model_files = {}
-    for file in (onnx_file, model_directory / CARD_FILE):
+    for file in (*files, model_directory / CARD_FILE):
         copy = directory / MODEL_FOLDER / file.name
         # shutil.copyfile would name the source in an error, even if the target's disk is full.
         with (

@@ -5,12 +5,11 @@ A reader sees one complete commit, even if a writer changes the index in the mea
 manifest.json           the commit: the committed length of each growing file, and all checksums
 copy/manifest.json      a copy, in case the manifest is damaged
 records, features, texts, thumbnails, removed, codes    the growing files (see records.py)
-model/                  model.json and model.onnx, so that queries need no other model directory
+model/                  a copy of the model, so that queries need no other model directory
 *.faiss, ...            artefacts: files that are written once (see manifest.py)
 
-Readers take no lock and write nothing, so they work on a read-only volume. An index uses no
-database. Rows are only appended, and a commit records the length of each file. So every committed
-byte can have a checksum. If a writer is killed, the bytes that it did not commit can be cut off.
+Readers take no lock and write nothing, so they work on a read-only volume. Rows are only appended.
+If a writer is killed, the bytes that it did not commit can be cut off.
 """
 
 from collections.abc import Iterable, Sequence
@@ -222,6 +221,7 @@ class Index:
         return IndexStats(
             index=str(self.directory),
             model=manifest.model_id,
+            precision=manifest.feature_precision,
             num_items=manifest.num_items,
             num_removed=manifest.num_rows - manifest.num_items,
             commit=manifest.commit,

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from indexer.storage.distance_comparison import DistanceComparison, parse_comparison
+from training.devices import Precision
 from training.errors import UserError
 from training.files import sync, write_atomically
+from training.network.model import INT8_FILE, ModelCard
 
 FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
@@ -70,6 +72,9 @@ class Manifest:
     num_rows: int = 0
     """Number of rows in the growing files, including the rows of removed items."""
     next_id: int = 1
+    feature_precision: Precision = "float32"
+    """The precision of the network that made the features. manifest.json does not contain float32.
+    """
     is_complete: bool = False
     """Whether the last build reached its end. An index can be used even if its build was
     interrupted."""
@@ -116,16 +121,24 @@ class Manifest:
 
 
 def check_model(
-    manifest: Manifest, directory: Path, model_id: str, given: str, remedy: str
+    manifest: Manifest, directory: Path, card: ModelCard, given: str, remedy: str
 ) -> None:
-    """Raise IndexDirectoryError if the index in `directory` was not built with model `model_id`.
+    """Raise IndexDirectoryError if the index in `directory` was not built with this model.
 
-    In the message, `given` names this model and `remedy` says what to do.
+    If the features are int8, the network in int8 must be the same too. In the message, `given`
+    names the model and `remedy` says what to do.
     """
-    if model_id != manifest.model_id:
+    if card.id != manifest.model_id:
         raise IndexDirectoryError(
             f"{directory} was built with model {manifest.model_id[:12]} "
-            f"but {given} is model {model_id[:12]}; {remedy}"
+            f"but {given} is model {card.id[:12]}; {remedy}"
+        )
+    built_with = manifest.model_files.get(INT8_FILE, "none")
+    own = card.int8.sha256 if card.int8 else "none"
+    if manifest.feature_precision == "int8" and own != built_with:
+        raise IndexDirectoryError(
+            f"the features in {directory} were computed with {INT8_FILE} {built_with[:12]} "
+            f"but {given} has {own[:12]}; {remedy}"
         )
 
 
@@ -244,7 +257,10 @@ def write_copy(directory: Path) -> None:
 
 def _text(manifest: Manifest) -> bytes:
     def dump(sha256: str) -> str:
-        return json.dumps(asdict(replace(manifest, sha256=sha256)), indent=2) + "\n"
+        content = asdict(replace(manifest, sha256=sha256))
+        if manifest.feature_precision == "float32":
+            del content["feature_precision"]  # so that earlier programs can read the index
+        return json.dumps(content, indent=2) + "\n"
 
     return dump(_checksum(dump(""))).encode()
 

@@ -43,6 +43,8 @@ class IndexStats:
     """The index's directory."""
     model: str
     """The model id."""
+    precision: str
+    """The precision of the network that made the features: float32 or int8."""
     num_items: int
     num_removed: int
     """Number of removed rows. A compaction drops them."""

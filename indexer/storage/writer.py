@@ -1,13 +1,13 @@
 """Change an index. Only one process at a time may change it.
 
 New data is appended to the growing files and synced. Then manifest.json is replaced, which commits
-the data. No reader sees bytes that were appended but not committed. The writer cuts them off when
-it closes. If it was killed, the next writer cuts them off. A compaction writes the next generation
-of the growing files, and a new encoder a new file of codes. These are committed in the same way.
+the data. No reader sees bytes that were appended but not committed. The writer cuts them off, or
+the next writer if it was killed. A compaction writes the next generation of the growing files, and
+a new encoder a new file of codes. These are committed in the same way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,11 +43,12 @@ from indexer.storage.manifest import (
 )
 from indexer.storage.records import CODES
 from indexer.storage.row_writing import NewItem, append_copies, append_item
+from training.devices import Precision
 from training.files import file_sha256, replacing
 from training.network.model import ModelCard, read_card
 
 
-class IndexWriter:
+class IndexWriter(AbstractContextManager["IndexWriter"]):
     """A context manager that adds and removes items.
 
     Changes take effect with `commit()`. Leaving the context drops changes that were not committed.
@@ -73,13 +74,18 @@ class IndexWriter:
 
     @classmethod
     def open(
-        cls, directory: Path, model_directory: Path | None = None, *, card: ModelCard | None = None
+        cls,
+        directory: Path,
+        model_directory: Path | None = None,
+        *,
+        card: ModelCard | None = None,
+        precision: Precision = "float32",
     ) -> "IndexWriter":
         """Open an index to change it.
 
-        If `model_directory` is given and there is no index, an empty index is made. `card` is the
-        model's card if it was read already. Raises IndexDirectoryError if the index is in use or
-        was not built with this model.
+        If `model_directory` is given and there is no index, an empty index is made, for features
+        in this precision. `card` is the model's card if it was read already. Raises
+        IndexDirectoryError if the index is in use or was not built with this model.
         """
         if model_directory:
             card = card or read_card(model_directory)
@@ -89,11 +95,11 @@ class IndexWriter:
         lock = take_lock(directory)
         try:
             if model_directory and card and not is_index(directory):
-                create(directory, model_directory, card)
+                create(directory, model_directory, card, precision)
             writer = cls(Index.open(directory), lock)
             if card:
                 remedy = "pass the --model that it was built with, or another --out"
-                check_model(writer.manifest, directory, card.id, str(model_directory), remedy)
+                check_model(writer.manifest, directory, card, str(model_directory), remedy)
             writer._files = open_files(directory, writer.manifest.files)
             return writer
         except BaseException:
@@ -121,11 +127,7 @@ class IndexWriter:
         return self.manifest.num_items + self._num_new - self._num_removed
 
     def add(self, item: NewItem) -> int:
-        """Add an item and return its id.
-
-        If the index has an encoder, raises IndexDirectoryError if the encoder is damaged or codes
-        are missing.
-        """
+        """Add an item and return its id; raises IndexDirectoryError for damaged codes."""
         if self._codes is None and ENCODER in self._artefacts:
             self._codes = continue_codes(self.index, self.manifest)
         id = self.manifest.next_id + self._num_new
@@ -171,8 +173,9 @@ class IndexWriter:
         """Copy the model into the index again; raises IndexDirectoryError for a different model."""
         card = read_card(model_directory)
         remedy = "pass the --model that it was built with"
-        check_model(self.manifest, self.directory, card.id, str(model_directory), remedy)
-        self._model_files = copy_model(model_directory, card, self.directory)
+        check_model(self.manifest, self.directory, card, str(model_directory), remedy)
+        precision = self.manifest.feature_precision
+        self._model_files = copy_model(model_directory, card, self.directory, precision)
 
     def write_codes(self, encoder: Encoder) -> None:
         """Encode all rows. The next commit adds the encoder and the codes to the index.
@@ -271,9 +274,6 @@ class IndexWriter:
             # A reader may still need to open the files that the last commit replaced.
             remove_leftovers(self.directory, committed, self.index.manifest)
         self._lock.close()
-
-    def __enter__(self) -> "IndexWriter":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

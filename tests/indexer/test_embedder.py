@@ -1,5 +1,6 @@
 """The network on ONNX Runtime and on torch, and the classes that its logits name."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from indexer.embedder import Embedder, likeliest
-from training.data.images import read_square
+from tests.conftest import pretend_agreement
+from training.data.images import Pixels, read_square
 from training.devices import Device
+from training.errors import UserError
 from training.network.export import load_network
 from training.network.model import ModelError, read_card
 
@@ -108,3 +111,94 @@ def test_the_network_uses_no_more_threads_than_the_container_has_cores(
     Embedder(tiny_model, num_threads=2)
     threads = [session.get_session_options().intra_op_num_threads for session in sessions]
     assert threads == [1, 2]
+
+
+@pytest.fixture
+def own_int8_model(int8_model: Path, tmp_path: Path) -> Path:
+    """A copy of `int8_model`, as hard links. A test must replace a file, not write into it."""
+    return Path(shutil.copytree(int8_model, tmp_path / "model", copy_function=os.link))
+
+
+@pytest.fixture
+def is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with instructions for int8."""
+    monkeypatch.setattr("indexer.embedder.has_int8_instructions", lambda: True)
+
+
+def colour_squares(folder: Path) -> Pixels:
+    return np.stack([read_square(file, 67) for file in sorted(folder.rglob("*.png"))])
+
+
+def test_int8_answers_about_like_float32(int8_model: Path, colour_folder: Path) -> None:
+    squares = colour_squares(colour_folder)
+    in_float32, in_int8 = Embedder(int8_model), Embedder(int8_model, precision="int8")
+    assert (in_float32.precision, in_int8.precision) == ("float32", "int8")
+    expected, found = in_float32.embed(squares), in_int8.embed(squares)
+    assert not np.array_equal(found.features, expected.features)
+    for array, known in ((found.features, expected.features), (found.logits, expected.logits)):
+        assert array.dtype == np.float32
+        assert np.linalg.norm(array - known) < 0.05 * np.linalg.norm(known)
+
+
+@pytest.mark.usefixtures("is_fast")
+def test_auto_is_int8_if_enough_answers_agree(own_int8_model: Path) -> None:
+    assert Embedder(own_int8_model, precision="auto").precision == "float32"  # few images
+    pretend_agreement(own_int8_model)
+    assert Embedder(own_int8_model, precision="auto").precision == "int8"
+    assert Embedder(own_int8_model, precision="float32").precision == "float32"
+    assert Embedder(own_int8_model).precision == "float32"
+    pretend_agreement(own_int8_model, nearest10=0.98)
+    assert Embedder(own_int8_model, precision="auto").precision == "float32"
+
+
+def test_auto_is_float32_without_instructions_for_int8(
+    own_int8_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_agreement(own_int8_model)
+    monkeypatch.setattr("indexer.embedder.has_int8_instructions", lambda: False)
+    assert Embedder(own_int8_model, precision="auto").precision == "float32"
+    assert Embedder(own_int8_model, precision="int8").precision == "int8"
+
+
+@pytest.mark.usefixtures("is_fast")
+def test_a_model_without_int8_says_how_to_make_it(
+    tiny_model: Path, own_int8_model: Path, tmp_path: Path
+) -> None:
+    assert Embedder(tiny_model, precision="auto").precision == "float32"
+    command = f"has no model.int8.onnx; to make it, run: lookalike export {tiny_model} --int8 DATA$"
+    with pytest.raises(ModelError, match=command):
+        Embedder(tiny_model, precision="int8")
+    pretend_agreement(own_int8_model)
+    (own_int8_model / "model.int8.onnx").unlink()
+    (own_int8_model / "weights.safetensors").unlink()  # as in an index
+    assert Embedder(own_int8_model, precision="auto").precision == "float32"
+    message = r"lookalike export MODEL --int8 DATA; then pass --model MODEL, or build the index"
+    with pytest.raises(ModelError, match=message):
+        Embedder(own_int8_model, precision="int8")
+
+
+def test_a_damaged_int8_file_and_one_of_another_model_are_refused(own_int8_model: Path) -> None:
+    card = read_card(own_int8_model)
+    message = f"lookalike export {own_int8_model} --int8 DATA"
+    with pytest.raises(ModelError, match=message):
+        Embedder(own_int8_model, card=replace(card, id="0" * 64), precision="int8")
+    content = (own_int8_model / "model.int8.onnx").read_bytes()
+    (own_int8_model / "model.int8.onnx").unlink()
+    (own_int8_model / "model.int8.onnx").write_bytes(content[:-1])
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx should have SHA-256"):
+        Embedder(own_int8_model, precision="int8")
+
+
+def test_int8_runs_on_the_cpu_only(int8_model: Path) -> None:
+    with pytest.raises(UserError, match=r"int8 runs on the CPU only; pass --device cpu"):
+        Embedder(int8_model, device="gpu", precision="int8")
+    assert Embedder(int8_model, device="auto", precision="int8").device == "cpu"
+
+
+def test_another_precision_of_the_same_model_is_loaded_once(int8_model: Path) -> None:
+    in_int8 = Embedder(int8_model, precision="int8")
+    assert in_int8.with_precision("int8") is in_int8
+    in_float32 = in_int8.with_precision("float32")
+    assert in_float32.precision == "float32"
+    assert in_float32.card is in_int8.card
+    assert in_int8.with_precision("float32") is in_float32

@@ -13,10 +13,19 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Done, Run
+from training.errors import UserError
 from training.learning.checkpoint import CHECKPOINT_FILE
 from training.learning.evaluation import evaluate_models
+from training.learning.request import Request
 from training.learning.session import CACHE_FOLDER
-from training.network.model import CARD_FILE, ONNX_FILE, check_file, read_card, write_card
+from training.network.model import (
+    CARD_FILE,
+    INT8_FILE,
+    ONNX_FILE,
+    check_file,
+    read_card,
+    write_card,
+)
 
 LOOKALIKE = Path(sys.executable).with_name("lookalike")
 QUICK_SETTINGS = ("batch_size=8", "learning_rate=0.002", "precision=float32")
@@ -215,6 +224,49 @@ def test_export_writes_a_missing_onnx_file(run: Run, tiny_model: Path, tmp_path:
     check_file(model, ONNX_FILE, read_card(model).onnx_sha256)
 
 
+def test_export_also_writes_the_network_in_int8(
+    run: Run, int8_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(int8_model, model, copy_function=os.link)
+    (model / INT8_FILE).unlink()
+    done = run("export", model, "--int8", colour_folder)
+    assert done.status == 0
+    assert f"Wrote {model / INT8_FILE}" in done.err
+    assert done.out.startswith(f"{INT8_FILE}: ")
+    assert "too few images to rely on, so it is used only with --precision int8" in done.out
+    card = read_card(model)
+    assert card.int8
+    check_file(model, INT8_FILE, card.int8.sha256)
+    assert card.int8.calibration["data"] == str(colour_folder)
+
+
+def test_export_needs_data_for_int8(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model, copy_function=os.link)
+    assert_is_refused(run("export", model, "--int8", tmp_path / "absent"), "does not exist")
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), True), (("--no-int8",), False)])
+def test_training_writes_the_network_in_int8_by_default(
+    options: tuple[str, ...],
+    expected: bool,
+    run: Run,
+    colour_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests: list[Request] = []
+
+    def refuse(request: Request) -> None:
+        requests.append(request)
+        raise UserError("no training here")
+
+    monkeypatch.setattr("training.learning.session.train", refuse)
+    run("train", colour_folder, "--out", tmp_path / "model", *options)
+    assert [request.writes_int8 for request in requests] == [expected]
+
+
 def test_tensorboard_without_its_package_is_refused(
     run: Run, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,5 +378,5 @@ def test_help_names_the_options(run: Run) -> None:
     assert done.status == 0
     image_options = ("--val", "--image-size", "--cache")
     run_options = ("--out", "--recipe", "--epochs", "--set", "--resume", "--init")
-    for option in (*image_options, *run_options, "--tower-devices", "--tensorboard"):
+    for option in (*image_options, *run_options, "--tower-devices", "--tensorboard", "--no-int8"):
         assert option in done.out

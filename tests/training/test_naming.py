@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from training.naming import natural_key, one_line, storable
+from training.naming import natural_key, one_line, printable, storable
 
 IN_ORDER = [
     "",
@@ -60,3 +60,7 @@ def test_a_name_is_printed_on_one_line(name: str, printed: str) -> None:
 def test_bytes_that_are_not_utf8_are_stored_as_escapes() -> None:
     assert storable("café.jpg") == "café.jpg"
     assert storable(os.fsdecode(b"caf\xe9.jpg")) == r"caf\xe9.jpg"
+
+
+def test_a_text_for_a_terminal_keeps_only_its_line_breaks() -> None:
+    assert printable("one\ntwo\x1b[2J\r\u202e\x9b1m") == "one\ntwo\\x1b[2J\\r\\u202e\\x9b1m"

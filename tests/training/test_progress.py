@@ -47,3 +47,15 @@ def test_a_files_name_is_printed_unchanged_on_the_standard_error(
     name = "photos/[bold]cat[/1]:smile:" + "x" * 200 + ".jpg"
     console.print(name)
     assert capsys.readouterr() == ("", name + "\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["\x1b]0;title\x07.jpg", "\x1b[2J\x1b[1;1H", "a\rb", "\x9b31m", "\u202egpj.exe"]
+)
+def test_a_files_name_cannot_control_the_terminal(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.print(f"Skipped {name}\nnext line")
+    err = capsys.readouterr().err
+    assert err.removeprefix("Skipped ").endswith("\nnext line\n")
+    assert all(character.isprintable() for line in err.split("\n") for character in line)

@@ -43,6 +43,8 @@ class Request:
     tower_devices: Sequence[str] = ()
     """Two devices. One tower is trained on each."""
     has_tensorboard: bool = False
+    writes_int8: bool = False
+    """Whether the model also gets a network in int8."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from training.devices import device_name
 from training.learning.checkpoint import CHECKPOINT_FILE, TrainingError, check_checkpoint
 from training.learning.distributed import Workers, join_workers
 from training.learning.evaluation import evaluate
+from training.learning.int8 import quantize_trained
 from training.learning.last_layer import first_weights
 from training.learning.log import check_tensorboard
 from training.learning.plan import Plan, architecture_of, executed_recipe
@@ -87,9 +88,7 @@ def train(request: Request) -> Result:
         if workers.is_first:
             data = _describe(request, images, initial) | {"sized_settings": chosen.sized}
             _save(network, selection.class_names, plan, workers, data)
-            plan.checkpoint_file.unlink(missing_ok=True)
-            if request.cache is None:
-                shutil.rmtree(cache)
+            _finish(request, plan, cache)
         workers.wait()
         return Result(read_card(request.out), images.skipped)
 
@@ -153,6 +152,17 @@ def _print_start(selection: Selection, chosen: ChosenRecipe) -> None:
     if chosen.sized:
         values = ", ".join(f"{name}={value}" for name, value in chosen.sized.items())
         console.print(f"Settings for {num_images:,} images: {values}")
+
+
+def _finish(request: Request, plan: Plan, cache: Path) -> None:
+    """Write the network in int8, and remove the files that only an unfinished run needs."""
+    plan.checkpoint_file.unlink(missing_ok=True)
+    try:
+        if request.writes_int8:
+            quantize_trained(plan, absolute_name(request.data))
+    finally:  # after Ctrl-C too, because the model is complete
+        if request.cache is None:
+            shutil.rmtree(cache)
 
 
 def _describe(

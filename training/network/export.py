@@ -19,6 +19,7 @@ from training.files import file_sha256, replacing, write_atomically
 from training.network.alexnet import AlexNet, Architecture
 from training.network.model import (
     CARD_FILE,
+    INT8_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
     ModelCard,
@@ -40,7 +41,7 @@ def save_model(
 ) -> ModelCard:
     """Write a complete model directory. This moves the network to the CPU.
 
-    model.json is written last.
+    model.json is written last. Then the model.int8.onnx of an earlier model is removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device  # write_onnx moves the network to the CPU
@@ -63,6 +64,7 @@ def save_model(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_card(card, directory)
+    (directory / INT8_FILE).unlink(missing_ok=True)
     return card
 
 

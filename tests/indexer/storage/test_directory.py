@@ -15,6 +15,7 @@ from indexer.storage.directory import (
 )
 from indexer.storage.index import Index
 from indexer.storage.manifest import COPY_FILE, IndexDirectoryError, read_manifest
+from training.files import file_sha256
 from training.network.model import ModelError, read_card
 
 
@@ -26,6 +27,31 @@ def test_a_new_index_has_no_items_and_a_copy_of_its_model(stand_in: Path, tmp_pa
     assert index.manifest.model_id == read_card(stand_in).id
     for name in ("model.json", "model.onnx"):
         assert (index.directory / "model" / name).read_bytes() == (stand_in / name).read_bytes()
+
+
+def test_the_copy_of_the_model_includes_its_network_in_int8(
+    int8_model: Path, tmp_path: Path
+) -> None:
+    card = read_card(int8_model)
+    assert card.int8
+    (tmp_path / "index").mkdir()
+    model_files = copy_model(int8_model, card, tmp_path / "index")
+    assert list(model_files) == ["model.onnx", "model.int8.onnx", "model.json"]
+    assert model_files["model.int8.onnx"] == card.int8.sha256
+    for name, sha256 in model_files.items():
+        assert file_sha256(tmp_path / "index" / "model" / name) == sha256
+    make_directory(tmp_path / "index")  # an interrupted build left only these files
+
+
+def test_a_network_in_int8_that_is_missing_or_damaged(int8_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(int8_model, tmp_path / "model"))
+    (tmp_path / "index").mkdir()
+    (model / "model.int8.onnx").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="damaged or belongs to another model"):
+        copy_model(model, read_card(model), tmp_path / "index")
+    (model / "model.int8.onnx").unlink()
+    model_files = copy_model(model, read_card(model), tmp_path / "index")
+    assert list(model_files) == ["model.onnx", "model.json"]
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "model/weights.safetensors", "records-0.txt"])

@@ -250,6 +250,7 @@ def test_the_fields_of_the_stats_are_those_of_the_command(index: Path, run: Run)
     assert list(printed) == [
         "index",
         "model",
+        "precision",
         "num_items",
         "num_removed",
         "commit",

@@ -21,6 +21,7 @@ from indexer.storage.manifest import (
     write_manifest,
 )
 from tests.indexer.golden import MODEL_ID, manifest_text, write_golden_index
+from training.network.model import Agreement, Int8Card, ModelCard
 
 
 @pytest.fixture
@@ -49,6 +50,14 @@ def test_a_manifest_is_written_as_documented(directory: Path) -> None:
     write_manifest(read_manifest(directory), directory)
     assert (directory / "manifest.json").read_text() == text
     assert manifest_text(json.loads(text)) == text
+
+
+def test_only_an_index_in_int8_says_its_precision(directory: Path) -> None:
+    manifest = read_manifest(directory)
+    assert manifest.feature_precision == "float32"
+    assert "feature_precision" not in (directory / "manifest.json").read_text()
+    write_manifest(replace(manifest, feature_precision="int8"), directory)
+    assert read_manifest(directory).feature_precision == "int8"
 
 
 def test_every_changed_byte_of_the_manifest_is_noticed(directory: Path) -> None:
@@ -125,14 +134,52 @@ def test_without_manifest_and_copy_an_index_is_lost(directory: Path) -> None:
             read(directory)
 
 
+def card_of(model_id: str, int8_sha256: str | None = None) -> ModelCard:
+    int8 = None
+    if int8_sha256:
+        agreement = Agreement(top1=1, nearest10=1, cosine=1, num_images=1, num_indexed=1)
+        int8 = Int8Card(sha256=int8_sha256, float32_layers=(), calibration={}, agreement=agreement)
+    return ModelCard(
+        id=model_id,
+        onnx_sha256="0" * 64,
+        architecture={},
+        class_names=("cat", "dog"),
+        image_size=67,
+        recipe={},
+        data={},
+        metrics={},
+        versions={},
+        created_at="2026-01-31T12:00:00+00:00",
+        int8=int8,
+    )
+
+
 def test_another_model_is_refused_with_both_ids_and_the_remedy(directory: Path) -> None:
     manifest = read_manifest(directory)
-    check_model(manifest, directory, MODEL_ID, "model", "never shown")
+    check_model(manifest, directory, card_of(MODEL_ID, "cd" * 32), "model", "never shown")
     with pytest.raises(IndexDirectoryError) as refusal:
-        check_model(manifest, directory, "ab" * 32, "runs/new", "pass --model runs/old")
+        check_model(manifest, directory, card_of("ab" * 32), "runs/new", "pass --model runs/old")
     assert str(refusal.value) == (
         f"{directory} was built with model 5e5e5e5e5e5e but runs/new is model abababababab; "
         "pass --model runs/old"
+    )
+
+
+@pytest.mark.parametrize(("given", "shown"), [("ab" * 32, "abababababab"), (None, "none")])
+def test_an_index_in_int8_refuses_another_network_in_int8(
+    directory: Path, given: str | None, shown: str
+) -> None:
+    manifest = replace(
+        read_manifest(directory),
+        feature_precision="int8",
+        model_files={"model.int8.onnx": "cd" * 32},
+    )
+    check_model(manifest, directory, card_of(MODEL_ID, "cd" * 32), "model", "never shown")
+    with pytest.raises(IndexDirectoryError) as refusal:
+        check_model(manifest, directory, card_of(MODEL_ID, given), "model", "pass another --model")
+    assert str(refusal.value) == (
+        f"the features in {directory} were computed with model.int8.onnx cdcdcdcdcdcd "
+        f"but model has {shown}; pass another --model"
     )
 
 

@@ -1,6 +1,7 @@
 """A model directory's card and files are complete, or are refused in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from training.files import file_sha256
 from training.network.model import (
     CARD_FILE,
+    Agreement,
+    Int8Card,
     ModelCard,
     ModelError,
     check_file,
@@ -28,6 +31,7 @@ CARD = ModelCard(
     versions={"python": "3"},
     created_at="2025-01-01T00:00:00+00:00",
 )
+AGREEMENT = Agreement(top1=0.99, nearest10=0.985, cosine=0.9, num_images=5000, num_indexed=100)
 
 
 def refusal(directory: Path) -> str:
@@ -40,6 +44,50 @@ def refusal(directory: Path) -> str:
 def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_card(CARD, tmp_path)
     assert read_card(tmp_path) == CARD
+
+
+def test_a_card_with_int8_is_read_as_it_was_written(tmp_path: Path) -> None:
+    int8 = Int8Card(
+        sha256="c" * 64,
+        float32_layers=("conv1", "fc8"),
+        calibration={"data": "cats", "num_images": 96},
+        agreement=replace(AGREEMENT, accuracy_float32=0.75, accuracy_int8=0.5),
+    )
+    card = replace(CARD, int8=int8)
+    write_card(card, tmp_path)
+    assert read_card(tmp_path) == card
+    change(tmp_path, int8={"sha256": "c" * 64})
+    assert "model.json is damaged" in refusal(tmp_path)
+
+
+def test_a_card_without_int8_is_that_of_earlier_programs(tmp_path: Path) -> None:
+    write_card(CARD, tmp_path)
+    content = json.loads((tmp_path / CARD_FILE).read_text("utf-8"))
+    assert "int8" not in content
+    assert len(content) == 11
+    assert read_card(tmp_path).int8 is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"top1": 0.989}, False),
+        ({"nearest10": 0.984}, False),
+        ({"num_images": 49}, False),
+        ({"num_indexed": 99}, False),
+        ({"accuracy_float32": 0.8, "accuracy_int8": 0.798}, True),
+        ({"accuracy_float32": 0.8, "accuracy_int8": 0.797}, False),
+        ({"accuracy_float32": 0.8, "accuracy_int8": 0.9}, True),
+        # A single image of 100 is a loss of 1 %.
+        ({"num_images": 100, "accuracy_float32": 0.8, "accuracy_int8": 0.79}, True),
+        ({"num_images": 100, "accuracy_float32": 0.8, "accuracy_int8": 0.78}, False),
+    ],
+)
+def test_int8_is_the_default_only_if_enough_answers_of_enough_images_agree(
+    changes: dict[str, Any], expected: bool
+) -> None:
+    assert replace(AGREEMENT, **changes).is_sufficient is expected
 
 
 def test_the_error_distinguishes_a_missing_directory_from_an_unfinished_model(
