@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from training.errors import UserError
+from training.naming import one_line
 
 if TYPE_CHECKING:
     from indexer.opening import OpenIndex
-    from training.devices import Device
+    from training.devices import Device, RequestedPrecision
 
 MODULES = {
     "demo": "service.demo",
@@ -44,18 +45,24 @@ LIBRARIES_OF_FULL = frozenset(
 
 
 def open_index(
-    directory: str | Path, model: str | Path | None = None, *, device: "Device" = "cpu"
+    directory: str | Path,
+    model: str | Path | None = None,
+    *,
+    device: "Device" = "cpu",
+    precision: "RequestedPrecision" = "auto",
 ) -> "OpenIndex":
     """Open an index for queries.
 
     The methods `similar`, `classify` and `features` of the result accept images. `model` is the
     directory of the model that the index was built with. Without it, the copy of the model in the
-    index is used. The features of the query images are computed on the CPU. The index is searched
-    on `device`. Raises training.errors.UserError.
+    index is used. The features of the query images are computed on the CPU. With the precision
+    `auto`, they are computed in int8 if the model has a network in int8 whose answers agree with
+    those in float32, and if the processor has instructions for int8. The index is searched on
+    `device`. Raises training.errors.UserError.
     """
     from indexer.opening import open_index as open_directory
 
-    return open_directory(directory, model, device=device)
+    return open_directory(directory, model, device=device, precision=precision)
 
 
 def main() -> None:
@@ -119,7 +126,7 @@ def _print_version(is_wanted: bool) -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"lookalike: {' '.join(message.split())}", file=sys.stderr)
+    print(f"lookalike: {one_line(' '.join(message.split()))}", file=sys.stderr)
     raise SystemExit(1)
 
 

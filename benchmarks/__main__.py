@@ -63,8 +63,11 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("demo", "demo", 2),
     Benchmark("demo_photos", "demo_photos", 2, "{clothing}/validation"),
-    Benchmark("service_start", "service_start", 2),
+    Benchmark("service_start", "service_start", 6),
+    Benchmark("service_crashes", "service_crashes", 8, "--kills 100"),
     Benchmark("service_load", "service_load", 15, "{photo}"),
+    Benchmark("service_soak", "service_soak", 33, "{photo} --minutes 30"),
+    Benchmark("bombs", "bombs", 6, "{clothing} {imagenette}/val"),
     Benchmark("index_growth", "index_growth", 8, "{workdir}/growth --kind flat"),
     Benchmark("index_crashes", "index_crashes", 10, "--kills 200"),
     Benchmark("training_speed", "training_speed", 6, "{imagenette} --steps 16 --rounds 4"),
@@ -78,6 +81,7 @@ BENCHMARKS = (
     Benchmark("probe", "probe", 2, "{model} {clothing}/test {clothing}/validation"),
     Benchmark("duplicates", "duplicates", 8, "{model} {clothing} {imagenette}/val --images 75"),
     Benchmark("training_accuracy", "training_accuracy", 4, "{model} {imagenette}/val"),
+    Benchmark("int8", "int8", 20, "{model} {imagenette}"),
     Benchmark(
         "small_collections", "small_collections", 300, "{imagenette} --workdir {workdir}/small"
     ),

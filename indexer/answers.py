@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,9 @@ BATCH_SIZE = 32
 QueryImage = str | Source | Image.Image | Pixels
 """A query: a path, a file's bytes, a member of a tar shard, a PIL image, or an RGB array (H, W, 3)
 uint8."""
+QueryImages = list[Any] | tuple[QueryImage, ...]
+"""Several queries of any kind. The type list[QueryImage] would not accept a list[Path]."""
+_Answer = TypeVar("_Answer")
 
 _pillow_lock = threading.Lock()
 
@@ -110,6 +114,20 @@ def without_itself(matches: Sequence[Match], example: Example, k: int) -> list[M
     `matches` must be the k + 1 nearest matches, because the image itself is usually one of them.
     """
     return [match for match in matches if match.path != example.path][:k]
+
+
+def answer_each(
+    images: QueryImage | QueryImages,
+    answer: Callable[[Sequence[QueryImage]], list[_Answer]],
+) -> _Answer | list[_Answer]:
+    """One answer for one image, a list of answers for a list of images."""
+    answers = answer(as_sequence(images))
+    return answers if isinstance(images, list | tuple) else answers[0]
+
+
+def as_sequence(images: QueryImage | QueryImages) -> Sequence[QueryImage]:
+    """The queries as a sequence, even if there is only one."""
+    return images if isinstance(images, list | tuple) else [images]
 
 
 def _to_square(image: QueryImage, size: int) -> Pixels:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.commands import changes, learned, reports
-from indexer.commands.options import AsJson, DeviceOption, IndexDirectory
+from indexer.commands.options import AsJson, DeviceOption, IndexDirectory, PrecisionOption
 from indexer.commands.printing import print_json
 from indexer.learned.probe import By
 from indexer.metrics import DEFAULT_RERANK, MAX_FLIPS, QUERY_METRICS, parse_metric, resolve_rerank
@@ -79,6 +79,7 @@ def search(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Find the indexed images that are most similar to each IMAGE."""
@@ -86,7 +87,7 @@ def search(
 
     parsed_metric = parse_metric(metric)
     rerank = resolve_rerank(parsed_metric, rerank, flips)
-    opened = open_index(index, model, device=device)
+    opened = open_index(index, model, device=device, precision=precision)
     _check_exist(images)
     labels = [storable(one) for one in label] if label else None
     answers = opened.similar(
@@ -98,8 +99,8 @@ def search(
             for image, matches in zip(images, answers, strict=True)
         ]
         names = {"index": opened.index.name, "commit": opened.index.manifest.commit}
-        model_id = opened.embedder.card.id
-        print_json({"model": model_id, **names, "metric": metric, "results": results})
+        network = {"model": opened.embedder.card.id, "precision": opened.embedder.precision}
+        print_json({**network, **names, "metric": metric, "results": results})
         return
     are_bits = parsed_metric == "hamming" and not rerank
     _print_matches(images, answers, 0 if are_bits else 4 if parsed_metric == "cosine" else 3)
@@ -123,6 +124,7 @@ def classify(
     ] = "classes",
     k: Annotated[int, typer.Option("-k", min=1, help="The number of classes.")] = 5,
     device: DeviceOption = "cpu",
+    precision: PrecisionOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Print the most probable classes of each IMAGE.
@@ -131,7 +133,7 @@ def classify(
     """
     from indexer.opening import open_classifier
 
-    classifier = open_classifier(model, by=by, device=device)
+    classifier = open_classifier(model, by=by, device=device, precision=precision)
     _check_exist(images)
     answers = classifier.classify(images, k)
     if as_json:
@@ -139,12 +141,14 @@ def classify(
             {"filename": str(image), "classes": [asdict(score) for score in scores]}
             for image, scores in zip(images, answers, strict=True)
         ]
-        print_json({"model": classifier.embedder.card.id, "by": by, "results": results})
+        embedder = classifier.embedder
+        network = {"model": embedder.card.id, "precision": embedder.precision}
+        print_json({**network, "by": by, "results": results})
         return
     for image, scores in zip(images, answers, strict=True):
-        print(image)
+        print(one_line(str(image)))
         for score in scores:
-            print(f"  {score.probability:7.2%}  {score.name}")
+            print(f"  {score.probability:7.2%}  {one_line(score.name)}")
 
 
 @app.command()
@@ -205,7 +209,7 @@ def _print_matches(
     images: Sequence[Path], answers: Sequence[Sequence["Match"]], num_digits: int
 ) -> None:
     for image, matches in zip(images, answers, strict=True):
-        print(image)
+        print(one_line(str(image)))
         for match in matches:
             label = one_line(match.label or "-")
             print(f"  {match.distance:9.{num_digits}f}  {label}  {one_line(match.path)}")

@@ -19,7 +19,7 @@ from service.api import (
     problems,
     queries,
 )
-from service.api.access import READING
+from service.api.access import reading
 from service.api.addresses import HeadAsGet, UnknownAddress
 from service.api.body_limit import BodyLimit
 from service.api.forwarding import Forwarding
@@ -72,7 +72,7 @@ def create_app(opened: OpenIndex, settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     for module in (queries, items, item_queries, item_changes, item_map, info, pages):
-        app.include_router(module.router, dependencies=READING)
+        app.include_router(module.router, **reading(settings))
     app.include_router(health.router)
     app.mount("/web", pages.files)
     app.router.default = UnknownAddress(app.router)

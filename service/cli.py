@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from training.devices import RequestedPrecision
+
 if TYPE_CHECKING:
     from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 logger = logging.getLogger(__name__)
+
+Precision = Annotated[
+    RequestedPrecision | None,
+    typer.Option(
+        show_default="LOOKALIKE_PRECISION, or auto",
+        help="Precision of the network. auto is int8 on the CPU if the model has a network in int8 "
+        "whose answers agree with those in float32, and the processor has instructions for int8.",
+    ),
+]
 
 
 @app.command()
@@ -37,6 +48,7 @@ def serve(
             help="Port to listen on. 0 means any free port.",
         ),
     ] = None,
+    precision: Precision = None,
 ) -> None:
     """Serve an index and its model with a web page and an HTTP API. /docs describes the API.
 
@@ -50,13 +62,14 @@ def serve(
     from service.server import Server, bind, metrics_server
     from service.settings import Settings, read_settings
 
-    given = {"host": host, "port": port}
+    given = {"host": host, "port": port, "precision": precision}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings)
     for remark in remarks(os.environ, Settings.model_fields):
         logger.warning(remark)
     listener = bind(settings.host, settings.port)
-    opened = open_index(index, model, device="auto", num_threads=settings.num_threads)
+    threads, chosen = settings.num_threads, settings.precision
+    opened = open_index(index, model, device="auto", num_threads=threads, precision=chosen)
     num_images = opened.index.manifest.num_items
     shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
     line = f"Serving {num_images:,} images at http://{shown_host}:{listener.getsockname()[1]}"

@@ -17,11 +17,13 @@ from training.network.model import (
     CARD_FILE,
     FROM_SCRATCH,
     IMAGENET,
+    INT8_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
     ModelCard,
     read_card,
 )
+from training.processor import has_int8_instructions
 from training.progress import console
 
 QUICK_IMAGE_SIZE = 128
@@ -44,10 +46,12 @@ def make_network(start: Start, model: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
     if start.is_trained:
         _train(start, model)
+        _quantize(start, model)
         return
     untrained, trial = temporary
     _copy_or_import(start.init, untrained)
     chosen = trial if _is_worth_tuning(start, untrained, trial) else untrained
+    _quantize(start, chosen)
     # The directory gets its name when it is complete. Before, a run that was interrupted while it
     # decoded its images can have left a directory without a network.
     shutil.rmtree(model, ignore_errors=True)
@@ -76,6 +80,18 @@ def _train(start: Start, model: Path) -> None:
     )
 
 
+def _quantize(start: Start, model: Path) -> None:
+    """Write the network in int8 if this processor can use it and the model does not have it yet.
+
+    On other processors, it would only delay the demo. A failure is printed.
+    """
+    if read_card(model).int8 is None and has_int8_instructions():
+        from training.learning.int8 import quantize_if_possible
+        from training.network.quantization.images import QUICK
+
+        quantize_if_possible(model, start.data, QUICK)
+
+
 def _quick_image_size(start: Start) -> int | None:
     """The image size for training from scratch on a large collection. None means the default.
 
@@ -92,7 +108,8 @@ def _copy_or_import(init: str, directory: Path) -> None:
     if init != IMAGENET and Path(init).is_dir():
         card = read_card(Path(init))
         directory.mkdir()
-        for name in (WEIGHTS_FILE, ONNX_FILE, CARD_FILE):
+        has_int8 = card.int8 and Path(init, INT8_FILE).exists()
+        for name in (WEIGHTS_FILE, ONNX_FILE, CARD_FILE, *([INT8_FILE] if has_int8 else [])):
             shutil.copy2(Path(init, name), directory)
     else:
         from training.network.importing import import_weights

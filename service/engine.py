@@ -4,9 +4,11 @@ The engine does not depend on HTTP. It raises UserErrors, and service/api/proble
 into responses.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -23,12 +25,31 @@ from service.snapshot import Search, Snapshot
 from service.stage import Batch, Stage
 from service.ticket import Ticket
 from training.data.examples import Example
-from training.data.images import ImageError, Pixels, read_square
+from training.data.images import (
+    Checked,
+    ImageError,
+    Pixels,
+    check_picture,
+    open_picture,
+    to_square,
+)
+from training.data.memory_budget import LARGE_BYTES
 
 NUM_SEARCHES = 2
 """Number of batches of searches that run at the same time. So a slow search does not stop all
 others."""
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class _Large:
+    """The decoding of a large image, to be done later.
+
+    Large images are decoded one after the other, in a thread of their own. So they do not delay the
+    others.
+    """
+
+    decode: Callable[[], Any]
 
 
 class Engine:
@@ -59,6 +80,9 @@ class Engine:
             num_threads=settings.num_decoders,
             on_batch=on_batch,
         )
+        self._large: Stage[None, _Large, Any] = Stage(
+            "decode_large", lambda _, works: [work.decode() for work in works], on_batch=on_batch
+        )
         self._network = Stage("network", _embed, max_batch=settings.max_batch, on_batch=on_batch)
         self._searching = Stage(
             "search",
@@ -72,7 +96,7 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Run the threads inside the block."""
         async with AsyncExitStack() as stack:
-            for stage in (self._decoding, self._network, self._searching):
+            for stage in (self._decoding, self._large, self._network, self._searching):
                 await stack.enter_async_context(stage)
             yield
 
@@ -90,11 +114,12 @@ class Engine:
         """
         size, max_pixels = snapshot.card.image_size, self.settings.max_pixels
 
-        def decode_query(file: BinaryIO) -> Pixels:
-            return read_square(file.read(), size, max_pixels=max_pixels)
+        def decode_query(file: BinaryIO) -> Pixels | _Large:
+            checked = check_picture(file.read(), size=size, max_pixels=max_pixels)
+            return _now_or_later(checked, lambda: to_square(open_picture(checked, size=size), size))
 
-        squares = _images_or_errors(await self._decoding.do(decode_query, files, ticket))
-        return await self._run_network(snapshot, squares, ticket)
+        squares = await self._decode(decode_query, files, ticket)
+        return await self._run_network(snapshot.embedder, squares, ticket)
 
     async def embed_items(
         self,
@@ -108,21 +133,21 @@ class Engine:
         `names` are the path and the label of each file. Raises Dropped if the request is dropped.
         """
 
-        def prepare(named: tuple[BinaryIO, tuple[str, str | None]]) -> Decoded:
+        size, max_pixels = snapshot.card.image_size, self.settings.max_pixels
+
+        def prepare(named: tuple[BinaryIO, tuple[str, str | None]]) -> Decoded | _Large:
             file, (path, label) = named
             content = file.read()
-            return decode(
-                content,
-                Example(path, label, content),
-                hashlib.sha256(content).hexdigest(),
-                image_size=snapshot.card.image_size,
-                max_pixels=self.settings.max_pixels,
-            )
+            checked = check_picture(content, size=size, max_pixels=max_pixels)
+            sha256 = hashlib.sha256(content).hexdigest()
+            example = Example(path, label, content)
+            return _now_or_later(checked, lambda: decode(checked, example, sha256, image_size=size))
 
         works = list(zip(files, names, strict=True))
-        images = _images_or_errors(await self._decoding.do(prepare, works, ticket))
+        images = await self._decode(prepare, works, ticket)
         squares = [one if isinstance(one, ImageError) else one.square for one in images]
-        embeddings = await self._run_network(snapshot, squares, ticket)
+        embedder = await asyncio.to_thread(lambda: snapshot.item_embedder)
+        embeddings = await self._run_network(embedder, squares, ticket)
         features = (one.features for one in embeddings if isinstance(one, Embedding))
         return [
             image if isinstance(image, ImageError) else image.with_feature(next(features))
@@ -167,15 +192,33 @@ class Engine:
             return []
         return _all(await self._searching.do((snapshot, search), features, ticket))
 
+    async def _decode(
+        self, decode: Callable[[Any], Any], works: Sequence[Any], ticket: Ticket
+    ) -> list[Any | ImageError]:
+        """The result of `decode` for each piece of work, or why an image cannot be used.
+
+        If `decode` returns a _Large, it is done in the thread for large images.
+        """
+        images = _images_or_errors(await self._decoding.do(decode, works, ticket))
+        if not (large := [one for one in images if isinstance(one, _Large)]):
+            return images
+        done = iter(_images_or_errors(await self._large.do(None, large, ticket)))
+        return [next(done) if isinstance(one, _Large) else one for one in images]
+
     async def _run_network(
-        self, snapshot: Snapshot, squares: Sequence[Pixels | ImageError], ticket: Ticket
+        self, embedder: Embedder, squares: Sequence[Pixels | ImageError], ticket: Ticket
     ) -> list[Embedding | ImageError]:
         usable = [square for square in squares if not isinstance(square, ImageError)]
-        answers = await self._network.do(snapshot.embedder, usable, ticket) if usable else []
+        answers = await self._network.do(embedder, usable, ticket) if usable else []
         embeddings = iter(_all(answers))
         return [
             square if isinstance(square, ImageError) else next(embeddings) for square in squares
         ]
+
+
+def _now_or_later(checked: Checked, decode: Callable[[], Answer]) -> Answer | _Large:
+    """Decode an image now. If it is large, return how to decode it later."""
+    return _Large(decode) if checked.num_bytes > LARGE_BYTES else decode()
 
 
 def _embed(embedder: Embedder, squares: Sequence[Pixels]) -> list[Embedding]:
@@ -213,5 +256,7 @@ def _images_or_errors(answers: Sequence[Answer | BaseException]) -> list[Answer 
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, ImageError):
             raise answer
+        if isinstance(answer, ImageError):  # its traceback would keep the bytes of the file
+            answer.__traceback__ = answer.__cause__ = answer.__context__ = None
         outcomes.append(answer)
     return outcomes

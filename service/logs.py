@@ -5,7 +5,7 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 from service.settings import Settings
 
@@ -47,6 +47,24 @@ class TextFormatter(logging.Formatter):
         request = f" [{id}]" if (id := getattr(record, "request_id", "")) else ""
         message = record.message.rstrip("\n").translate(_CONTROL_CHARACTERS)
         return f"{self.formatTime(record)} {record.levelname} {record.name}{request}: {message}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Another handler may have kept the text of the traceback with its control characters.
+        kept, record.exc_text = record.exc_text, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = kept
+
+    def formatException(self, ei: Any) -> str:
+        return self._plain(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return self._plain(super().formatStack(stack_info))
+
+    def _plain(self, lines: str) -> str:
+        """Lines whose control characters are escaped."""
+        return "\n".join(line.translate(_CONTROL_CHARACTERS) for line in lines.split("\n"))
 
 
 class JsonFormatter(TextFormatter):

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.environment import DEFAULT_HOST, DEFAULT_PORT, PREFIX, is_port_of_kubernetes
 from training.data.images import MAX_PIXELS
+from training.devices import RequestedPrecision
 from training.errors import UserError
 from training.parallel import num_cores
 
@@ -51,8 +52,9 @@ class Settings(BaseSettings):
     max_items: int = Field(1000, ge=100)
     """Maximum number of items on one page of GET /items. It must be at least the default of
     limit."""
-    max_batch: int = Field(32, ge=1)
-    """Maximum number of images in one batch of the network."""
+    max_batch: int = Field(16, ge=1)
+    """Maximum number of images in one batch of the network. On a CPU, larger batches take more
+    memory and are not faster."""
     max_waiting: int = Field(128, ge=1)
     """Maximum number of images that are admitted and not answered yet, in all requests together. A
     request that would exceed this number is answered with 429. The number bounds the memory."""
@@ -82,6 +84,11 @@ class Settings(BaseSettings):
     """The key that a client needs to read. Without it, everybody may read."""
     num_decoders: int = Field(default_factory=num_cores, ge=1)
     """Number of threads that decode images."""
+    precision: RequestedPrecision = "auto"
+    """Precision of the network that answers: auto, float32 or int8. With auto, it is int8 on the
+    CPU if the model has a network in int8 whose answers agree with those in float32, and if the
+    processor has instructions for int8. Images that are added always get features in the precision
+    of the index."""
     num_threads: int | None = Field(None, ge=1)
     """Number of threads that the network uses. By default, it uses all cores."""
     drain_s: float = Field(0.0, ge=0)

@@ -1,9 +1,11 @@
 """Fixtures for all tests: images of one colour, a model and an index of them, and `run`."""
 
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from PIL import Image
 
 import lookalike
+from training.learning.int8 import quantize
 from training.network.alexnet import AlexNet, Architecture, initialize
 from training.network.export import save_model
+from training.network.model import Agreement, read_card, write_card
 
 COLOURS = {"blue": (30, 60, 220), "green": (30, 180, 60), "red": (220, 40, 30)}
 NUM_IMAGES_PER_COLOUR = 6
@@ -123,6 +127,26 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory of the same shape as `tiny_model`, with another id."""
     return make_model(tmp_path_factory.mktemp("other-model"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def int8_model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, colour_folder: Path
+) -> Path:
+    """The directory of `tiny_model` with a network in int8. Do not change it."""
+    directory = tmp_path_factory.mktemp("int8") / "model"
+    shutil.copytree(tiny_model, directory, copy_function=os.link)
+    quantize(directory, str(colour_folder))
+    return directory
+
+
+def pretend_agreement(directory: Path, **changes: Any) -> None:
+    """Let the card of a model with int8 say that both networks agree on many images."""
+    card = read_card(directory)
+    assert card.int8
+    agreement = Agreement(top1=1, nearest10=1, cosine=1, num_images=500, num_indexed=500)
+    int8 = replace(card.int8, agreement=replace(agreement, **changes))
+    write_card(replace(card, int8=int8), directory)
 
 
 @pytest.fixture(scope="session")

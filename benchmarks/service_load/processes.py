@@ -27,8 +27,16 @@ class Running:
 
     @property
     def resident_mb(self) -> int:
+        return self._memory_mb("VmRSS")
+
+    @property
+    def anonymous_mb(self) -> int:
+        """Memory that is not a part of a file. The features of an index are a part of a file."""
+        return self._memory_mb("RssAnon")
+
+    def _memory_mb(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) // 1024
+        return int(re.findall(rf"{name}:\s+(\d+)", status)[0]) // 1024
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+BOUNDARY = "part"
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "multipart/form-data; boundary=part"
@@ -72,7 +73,7 @@ def press(
     """
     with TemporaryDirectory() as directory:
         body, script = Path(directory, "body"), Path(directory, "script.lua")
-        body.write_bytes(_form(image.read_bytes(), field or "image"))
+        body.write_bytes(upload_form(image.read_bytes(), field or "image"))
         pause = f"function delay() return {pause_ms} end" if pause_ms else ""
         script.write_text(_SCRIPT % {"body": body, "pause": pause})
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", "60s"]
@@ -98,6 +99,10 @@ def parse(output: str) -> Load:
     )
 
 
-def _form(content: bytes, field: str) -> bytes:
-    head = f'--part\r\nContent-Disposition: form-data; name="{field}"; filename="photo.jpg"\r\n'
-    return head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + content + b"\r\n--part--\r\n"
+def upload_form(content: bytes, field: str) -> bytes:
+    """The body of an upload: one file in a form whose boundary is BOUNDARY."""
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="photo.jpg"\r\n'
+    )
+    end = f"\r\n--{BOUNDARY}--\r\n"
+    return head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + content + end.encode()

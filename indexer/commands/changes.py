@@ -12,6 +12,7 @@ from indexer.search.kinds import RequestedKind, parse_kind
 from indexer.search.memory import format_size, parse_memory
 from training.data.datasets import Part
 from training.data.skipped import SKIPPED_FILE, describe_skipped
+from training.devices import Precision
 from training.errors import UserError
 from training.naming import one_line
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from indexer.updates.verify import Verification
 
 app = typer.Typer()
+
+FeaturePrecision = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        show_default=False,
+        help="Precision of the features. The default is float32. An index keeps its precision: it "
+        "holds for images that are added later too.",
+    ),
+]
 
 
 @app.command()
@@ -48,6 +59,7 @@ def build(
     device: DeviceOption = "auto",
     kind: KindOption = None,
     memory: MemoryOption = None,
+    precision: FeaturePrecision = None,
 ) -> None:
     """Index DATA. If the index exists, bring it up to date with DATA.
 
@@ -57,7 +69,14 @@ def build(
     from indexer.updates.build import build as build_index
 
     report = build_index(
-        data, model, out, part=part, device=device, kind=requested, memory_bytes=memory_bytes
+        data,
+        model,
+        out,
+        part=part,
+        device=device,
+        kind=requested,
+        memory_bytes=memory_bytes,
+        precision=precision,
     )
     _print_report(report, out)
 

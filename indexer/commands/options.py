@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from indexer.search.kinds import KINDS
-from training.devices import Device
+from training.devices import Device, RequestedPrecision
 
 IndexDirectory = Annotated[
     Path, typer.Argument(metavar="INDEX", show_default=False, help="An index directory.")
@@ -14,6 +14,13 @@ IndexDirectory = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[
     Device, typer.Option(help="Device to compute on. auto uses a GPU if there is one.")
+]
+PrecisionOption = Annotated[
+    RequestedPrecision,
+    typer.Option(
+        help="Precision of the network. auto is int8 on the CPU if the model has a network in int8 "
+        "whose answers agree with those in float32, and the processor has instructions for int8."
+    ),
 ]
 KindOption = Annotated[
     str | None,

@@ -20,6 +20,15 @@ NUM_SHOWN_GROUPS = 10
 
 app = typer.Typer()
 
+Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="Write paths and labels as they are. Without this option, a text that a spreadsheet "
+        "would take for a formula begins with an apostrophe.",
+    ),
+]
+
 
 @app.command()
 def stats(index: IndexDirectory, as_json: AsJson = False) -> None:
@@ -98,13 +107,14 @@ def export(
             "--format", help="parquet writes items.parquet; npy writes features.npy and items.csv."
         ),
     ] = "parquet",
+    raw: Raw = False,
 ) -> None:
     """Write the items and their features as files that pandas and NumPy can open."""
     from indexer.reports.export import export as export_index
     from indexer.storage.index import Index
 
     opened = Index.open(index)
-    files = export_index(opened, out, format=format_)
+    files = export_index(opened, out, format=format_, raw=raw)
     print(f"Wrote {opened.manifest.num_items:,} items to {' and '.join(map(str, files))}")
 
 
@@ -128,6 +138,7 @@ def duplicates(
             "threshold gives fewer groups.",
         ),
     ] = None,
+    raw: Raw = False,
     as_json: AsJson = False,
 ) -> None:
     """List images that are in INDEX more than once.
@@ -142,7 +153,7 @@ def duplicates(
     threshold = SAME_PICTURE if threshold is None else threshold
     opened = Index.open(index)
     result = find_duplicates(opened, threshold=threshold)
-    files = write_report(opened, result, out) if out else []
+    files = write_report(opened, result, out, raw=raw) if out else []
     if as_json:
         print_json(
             {

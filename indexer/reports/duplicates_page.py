@@ -18,6 +18,7 @@ from indexer.storage.index import Index
 from training.errors import UserError
 from training.files import write_atomically
 from training.naming import one_line
+from training.tables import to_cell
 
 HTML_FILE, CSV_FILE, THUMBNAIL_FOLDER = "duplicates.html", "duplicates.csv", "thumbnails"
 COLUMNS = (
@@ -105,8 +106,13 @@ MEMBER = Template("""\
 """)
 
 
-def write_report(index: Index, duplicates: Duplicates, out: Path) -> list[Path]:
+def write_report(
+    index: Index, duplicates: Duplicates, out: Path, *, raw: bool = False
+) -> list[Path]:
     """Write duplicates.html, its thumbnails and duplicates.csv into the folder `out`.
+
+    If `raw` is true, the table contains paths and labels as they are, even if they look like
+    formulas.
 
     An earlier report in this folder is replaced. Raises UserError if `out` is the index directory.
     """
@@ -121,7 +127,9 @@ def write_report(index: Index, duplicates: Duplicates, out: Path) -> list[Path]:
         (out / thumbnail_file(id)).write_bytes(index.thumbnail(id) or b"")
     files = [out / HTML_FILE, out / CSV_FILE]
     write_atomically(files[0], to_html(duplicates).encode("utf-8", errors="replace"))
-    write_atomically(files[1], to_csv(duplicates).encode("utf-8", errors="surrogateescape"))
+    write_atomically(
+        files[1], to_csv(duplicates, raw=raw).encode("utf-8", errors="surrogateescape")
+    )
     for id in earlier - ids:
         (out / thumbnail_file(id)).unlink(missing_ok=True)
     return files
@@ -142,8 +150,12 @@ def to_html(duplicates: Duplicates) -> str:
     )
 
 
-def to_csv(duplicates: Duplicates) -> str:
-    """The table, with one row per item. `Member` explains `similarity` and `identical_to`."""
+def to_csv(duplicates: Duplicates, *, raw: bool = False) -> str:
+    """The table, with one row per item. `Member` explains `similarity` and `identical_to`.
+
+    A path or label that a spreadsheet would take for a formula begins with an apostrophe, except if
+    `raw` is true.
+    """
     out = io.StringIO()
     table = csv.writer(out)
     table.writerow(COLUMNS)
@@ -151,6 +163,9 @@ def to_csv(duplicates: Duplicates) -> str:
         for member in group.members:
             row = asdict(member.item)
             row |= {"group": number, "kind": group.kind, "identical_to": member.identical_to}
+            if not raw:
+                row["path"] = to_cell(member.item.path)
+                row["label"] = None if member.item.label is None else to_cell(member.item.label)
             row["similarity"] = f"{member.similarity:.4f}"
             table.writerow([row[column] for column in COLUMNS])
     return out.getvalue()

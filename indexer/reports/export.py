@@ -4,12 +4,16 @@ items.parquet   id, path, label, sha256, width, height, added_at, feature (4096 
 features.npy    (num_items, 4096) float32
 items.csv       id, path, label, sha256, width, height, added_at; line n is row n of features.npy
 
+A text that a spreadsheet would take for a formula begins with an apostrophe, also in the Parquet
+file, because tables are often converted.
+
 The items are written in blocks of 1000, so the memory use does not grow with the index. Writing the
 Parquet file needs pyarrow, which is in the `full` extra.
 """
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -22,6 +26,7 @@ from training.errors import UserError
 from training.files import replacing
 from training.network.model import NUM_FEATURES
 from training.progress import Bar
+from training.tables import to_cell
 
 Format = Literal["parquet", "npy"]
 
@@ -32,8 +37,10 @@ block is a row group of the Parquet file."""
 COLUMNS = ("id", "path", "label", "sha256", "width", "height", "added_at")
 
 
-def export(index: Index, out: Path, *, format: Format = "parquet") -> list[Path]:
+def export(index: Index, out: Path, *, format: Format = "parquet", raw: bool = False) -> list[Path]:
     """Write the items and features into the folder `out`. Return the files.
+
+    If `raw` is true, paths and labels are written as they are, even if they look like formulas.
 
     The items are in the order of their rows. An earlier file is replaced only when the new file is
     complete. So after an error, the earlier file is still there. Raises UserError if `out` is a
@@ -43,17 +50,17 @@ def export(index: Index, out: Path, *, format: Format = "parquet") -> list[Path]
         raise UserError(f"--out must be a folder, but {out} is a file; pass another --out")
     out.mkdir(parents=True, exist_ok=True)
     if format == "parquet":
-        _write_parquet(index, out / PARQUET_FILE)
+        _write_parquet(index, out / PARQUET_FILE, raw=raw)
         return [out / PARQUET_FILE]
     with replacing(out / FEATURES_FILE) as features:
         _write_features(index, features)
         # The two blocks are nested, so that neither file is replaced before both are written.
         with replacing(out / ITEMS_FILE) as items:
-            _write_items(index, items)
+            _write_items(index, items, raw=raw)
     return [out / FEATURES_FILE, out / ITEMS_FILE]
 
 
-def _write_parquet(index: Index, file: Path) -> None:
+def _write_parquet(index: Index, file: Path, *, raw: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -78,7 +85,7 @@ def _write_parquet(index: Index, file: Path) -> None:
         pq.ParquetWriter(stream, schema, **options) as writer,
     ):
         for rows, ids in _blocks(index):
-            items = _items(index, ids)
+            items = _items(index, ids, raw=raw)
             columns = [[getattr(item, name) for item in items] for name in COLUMNS[:-1]]
             columns.append([datetime.fromisoformat(item.added_at) for item in items])
             arrays = [
@@ -100,13 +107,13 @@ def _write_features(index: Index, file: Path) -> None:
             stream.write(_features(index, rows).data)
 
 
-def _write_items(index: Index, file: Path) -> None:
+def _write_items(index: Index, file: Path, *, raw: bool) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
         # Lines end with CR LF, as in RFC 4180. Therefore a path that contains CR or LF is quoted.
         lines = csv.writer(stream)
         lines.writerow(COLUMNS)
         for _, ids in _blocks(index):
-            lines.writerows(map(_fields, _items(index, ids)))
+            lines.writerows(map(_fields, _items(index, ids, raw=raw)))
 
 
 def _fields(item: Item) -> tuple[object, ...]:
@@ -114,10 +121,17 @@ def _fields(item: Item) -> tuple[object, ...]:
     return tuple(getattr(item, name) for name in COLUMNS)
 
 
-def _items(index: Index, ids: Rows) -> list[Item]:
-    """The items with these ids (n,), in the order of the ids."""
+def _items(index: Index, ids: Rows, *, raw: bool) -> list[Item]:
+    """The items with these ids (n,), in the order of the ids, with their texts as cells."""
     items = index.items_of(ids.tolist())
-    return [items[id] for id in ids.tolist()]
+    listed = [items[id] for id in ids.tolist()]
+    return listed if raw else [with_cells(item) for item in listed]
+
+
+def with_cells(item: Item) -> Item:
+    """The item with a path and a label that no spreadsheet takes for formulas."""
+    label = None if item.label is None else to_cell(item.label)
+    return replace(item, path=to_cell(item.path), label=label)
 
 
 def _features(index: Index, rows: Rows) -> Floats:

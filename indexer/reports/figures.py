@@ -27,7 +27,7 @@ from training.data.examples import Example
 from training.data.images import ImageError, Pixels, read_square
 from training.errors import UserError
 from training.experiments.figures import draw_ablation_figure_1, draw_figure_3
-from training.plotting import plt, save_figure
+from training.plotting import label_text, plt, save_figure
 
 NUM_CLASSES = 5
 """Number of bars per test image, one per class."""
@@ -76,7 +76,7 @@ def draw_figures(
             )
     if index_directory is None:
         return files
-    opened = open_index(index_directory, model_directory)
+    opened = open_index(index_directory, model_directory, precision="float32")
     if data:
         examples = open_dataset(data).part("all")
     else:
@@ -149,7 +149,7 @@ def _draw_predictions(figure: SubFigure, panels: Sequence[_Panel]) -> None:
         axes.axis("off")
     for number, panel in enumerate(panels):
         row, column = divmod(number, 4)
-        _show(grid[2 * row, column], panel.square, panel.example.label)
+        _show(grid[2 * row, column], panel.square, label_text(panel.example.label))
         _draw_bars(grid[2 * row + 1, column], panel)
 
 
@@ -158,7 +158,7 @@ def _draw_bars(axes: Axes, panel: _Panel) -> None:
     for position, score in enumerate(panel.classes):
         colour = RIGHT_COLOUR if score.name == panel.example.label else OTHER_COLOUR
         axes.barh(position, score.probability, color=colour, alpha=0.75)
-        text = f"{score.name}  {score.probability:.0%}"
+        text = f"{label_text(score.name)}  {score.probability:.0%}"
         axes.text(0.02, position, text, va="center", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(4.5, -0.5), xticks=[], yticks=[])
 
@@ -168,18 +168,19 @@ def _draw_neighbours(figure: SubFigure, panels: Sequence[_Panel], index: Index) 
     for axes in grid.flat:
         axes.axis("off")
     for row, panel in zip(grid, panels, strict=False):
-        _show(row[0], panel.square, f"{panel.example.label}", weight="bold")
+        _show(row[0], panel.square, label_text(panel.example.label or "-"), weight="bold")
         for axes, match in zip(row[1:], panel.matches, strict=False):
             thumbnail = index.thumbnail(match.item.id)
             assert thumbnail is not None
             with Image.open(io.BytesIO(thumbnail)) as image:
                 pixels = np.asarray(image)
             colour = "black" if match.label == panel.example.label else RIGHT_COLOUR
-            _show(axes, pixels, f"{match.label}  {match.distance:.1f}", colour=colour)
+            title = f"{label_text(match.label or '-')}  {match.distance:.1f}"
+            _show(axes, pixels, title, colour=colour)
 
 
 def _show(
-    axes: Axes, pixels: Pixels, title: str | None, *, weight: str = "normal", colour: str = "black"
+    axes: Axes, pixels: Pixels, title: str, *, weight: str = "normal", colour: str = "black"
 ) -> None:
     axes.imshow(pixels)
-    axes.set_title(title or "", fontsize=8, weight=weight, color=colour)
+    axes.set_title(title, fontsize=8, weight=weight, color=colour)

@@ -95,7 +95,7 @@ def measure(
     the number of queries. It grows by a few bytes per item of the index.
     """
     examples = open_dataset(data).part("all") if data else ()
-    opened = open_index(directory, device=device)
+    opened = open_index(directory, device=device, precision="float32")
     index = opened.index
     if not len(index.ids):
         raise UserError(

@@ -34,7 +34,8 @@ def add(
     If the bytes of an image are in the index already, even under another path, the image is left
     out. If an image has the path of an item but other bytes, it replaces that item. `prefix` is
     added to the start of every path. By default, the index's own copy of the model embeds the
-    images on the CPU. Raises UserError.
+    images on the CPU. The features have the precision of the index's other features. Raises
+    UserError.
     """
     if device == "gpu" and model_directory is None:
         raise UserError(
@@ -53,9 +54,10 @@ def add(
             model_directory or own_model,
             device=device if model_directory else "cpu",
             num_threads=1,
+            precision=writer.manifest.feature_precision,
         )
         given, remedy = str(model_directory or own_model), "pass the --model that it was built with"
-        check_model(writer.manifest, directory, embedder.card.id, given, remedy)
+        check_model(writer.manifest, directory, embedder.card, given, remedy)
         report = index_images(examples, embedder, writer, is_build=False)
         update_search(writer, device=device)
         writer.commit()

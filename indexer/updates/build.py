@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from indexer.array_types import Rows
-from indexer.embedder import Embedder
+from indexer.embedder import Embedder, resolve_precision
 from indexer.search.kinds import RequestedKind
 from indexer.search.update_structures import update_search
 from indexer.storage.index import Index
-from indexer.storage.manifest import IndexDirectoryError
+from indexer.storage.manifest import IndexDirectoryError, Manifest
 from indexer.storage.writer import IndexWriter
 from indexer.updates.pipeline import Report, index_images
 from indexer.updates.prepare import find_repeated_path
 from training.data.datasets import Part, open_dataset
 from training.data.examples import DataError, Example
-from training.data.skipped import SKIPPED_FILE, write_skipped
-from training.devices import Device
-from training.network.model import read_card
+from training.data.skipped import SKIPPED_FILE, Skipped, write_skipped
+from training.devices import Device, Precision
+from training.network.model import INT8_FILE, read_card
 
 
 def build(
@@ -30,16 +30,22 @@ def build(
     device: Device = "auto",
     kind: RequestedKind | None = None,
     memory_bytes: int | None = None,
+    precision: Precision | None = None,
 ) -> Report:
     """Make an index of DATA in the directory `out`, or update the index there to match DATA.
 
     Adds new images, embeds changed images again, and removes the items of images that no longer
     exist. Unreadable files are skipped and listed in skipped.csv. If the file of an item becomes
-    unreadable, the item stays. Raises UserError.
+    unreadable, the item stays. `precision` is that of the features. None means that of the index,
+    and float32 for a new one. If the model got a network in int8 after the index was made, it is
+    copied into the index. Raises UserError.
     """
     examples = _examples(data, part)
     card = read_card(model_directory)
-    with IndexWriter.open(out, model_directory, card=card) as writer:
+    # A model without a network in int8 must not leave an empty index behind.
+    created_in = resolve_precision(model_directory, card, precision or "float32")
+    with IndexWriter.open(out, model_directory, card=card, precision=created_in) as writer:
+        _check_precision(writer.manifest, out, precision)
         num_earlier, gone = len(writer.index.ids), _ids_without_example(writer.index, examples)
         if num_earlier and len(gone) == num_earlier:
             raise IndexDirectoryError(
@@ -47,15 +53,19 @@ def build(
                 f"so {data} must be another collection; pass another --out, "
                 f"or, to add its images, run: lookalike index add {out} {data}"
             )
-        embedder = Embedder(model_directory, device=device, num_threads=1, card=card)
+        embedder = Embedder(
+            model_directory,
+            device=device,
+            num_threads=1,
+            card=card,
+            precision=writer.manifest.feature_precision,
+        )
+        if card.int8 and INT8_FILE not in writer.manifest.model_files:
+            writer.restore_model(model_directory)
         report = index_images(examples, embedder, writer, is_build=True)
         write_skipped(report.skipped, out / SKIPPED_FILE)
         if not num_earlier and not report.num_added:
-            first = report.skipped[0]
-            raise DataError(
-                f"{data} has no readable image: {first.path}: {first.reason}; "
-                f"all are listed in {out / SKIPPED_FILE}"
-            )
+            raise _unreadable(data, report.skipped[0], out)
         writer.remove(gone.tolist())
         update_search(writer, kind=kind, memory_bytes=memory_bytes, device=device)
         writer.commit(is_complete=True)
@@ -76,6 +86,22 @@ def _examples(data: str, part: Part) -> Sequence[Example]:
             "rename one of them"
         )
     return examples
+
+
+def _unreadable(data: str, first: Skipped, out: Path) -> DataError:
+    return DataError(
+        f"{data} has no readable image: {first.path}: {first.reason}; "
+        f"all are listed in {out / SKIPPED_FILE}"
+    )
+
+
+def _check_precision(manifest: Manifest, out: Path, precision: Precision | None) -> None:
+    """Raise IndexDirectoryError if the index has features in another precision."""
+    if precision not in (None, manifest.feature_precision):
+        raise IndexDirectoryError(
+            f"the features in {out} are {manifest.feature_precision}, and --precision {precision} "
+            "would mix them with others; leave out --precision, or pass another --out"
+        )
 
 
 def _ids_without_example(index: Index, examples: Sequence[Example]) -> Rows:

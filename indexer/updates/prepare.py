@@ -19,6 +19,7 @@ from indexer.storage.stamps import Stamps
 from training.data.examples import Example
 from training.data.images import (
     MAX_PIXELS,
+    Checked,
     ImageError,
     Pixels,
     open_picture,
@@ -133,7 +134,7 @@ class Preparation:
 
 
 def decode(
-    content: bytes,
+    content: bytes | Checked,
     example: Example,
     sha256: str,
     *,
@@ -141,7 +142,10 @@ def decode(
     stamp: int = 0,
     max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
-    """Decode the bytes of an example for a network with this image size; raises ImageError."""
+    """Decode the bytes of an example for a network with this image size; raises ImageError.
+
+    If the bytes were checked for this image size already, pass the result of the check.
+    """
     picture = open_picture(content, size=image_size, max_pixels=max_pixels)
     return Decoded(
         example=example,

@@ -6,13 +6,14 @@ for by themselves. The user name does not matter.
 
 import base64
 import hmac
+from typing import Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
-from service.api.problems import ProblemError
+from service.api.problems import ProblemError, documented
 from service.settings import Settings
 
 CHALLENGE = 'Basic realm="Lookalike", charset="UTF-8", Bearer realm="Lookalike"'
@@ -29,10 +30,8 @@ class _Described(HTTPBearer):
 
 
 async def may_read(request: Request) -> None:
-    """Raise ProblemError unless the client may read. Without a read key, everybody may."""
+    """Raise ProblemError unless the client may read."""
     settings = _settings(request)
-    if settings.read_key is None:
-        return
     if not _has_key(request, settings.read_key, settings.write_key):
         raise _unauthorized(request)
 
@@ -53,10 +52,16 @@ async def may_write(request: Request) -> None:
     raise _unauthorized(request)
 
 
-READING = [Depends(may_read), Security(_Described(scheme_name="key", auto_error=False))]
-"""The dependencies of all routes that need the read key."""
-WRITING = [Depends(may_write)]
+_KEY = Security(_Described(scheme_name="key", auto_error=False))
+WRITING = [Depends(may_write), _KEY]
 """The dependencies of all routes that need the write key."""
+
+
+def reading(settings: Settings) -> dict[str, Any]:
+    """The arguments of `include_router` for routes that need the read key, if there is one."""
+    if settings.read_key is None:
+        return {}
+    return {"dependencies": [Depends(may_read), _KEY], "responses": documented("unauthorized")}
 
 
 def _settings(request: Request) -> Settings:

@@ -1,6 +1,5 @@
 """Requests that no route answers as they are: HEAD, and a slash at the end of an address."""
 
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,11 +23,6 @@ class HeadAsGet:
         is_head = scope["method"] == "HEAD"
 
         async def send_without_content(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 405:
-                headers = MutableHeaders(scope=message)
-                methods = headers.get("Allow", "").split(", ")
-                if "GET" in methods and "HEAD" not in methods:
-                    headers["Allow"] = ", ".join([*methods, "HEAD"])
             if is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

@@ -4,6 +4,7 @@ Under overload, most requests are refused. So a refusal must cost as little as p
 """
 
 import math
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +17,14 @@ from service.engine import Engine
 PATHS = ("/classify", "/similar", "/features", "/items")
 """The routes that receive images with POST."""
 TIMEOUT_HEADER = "X-Request-Timeout"
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "The time in which the client wants its answer, in seconds. A request that "
+    "cannot be answered in this time is refused or dropped, with 429.",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "examples": [10]},
+}
+"""The description of this header for FastAPI's argument `openapi_extra`."""
 
 
 class Gate:

@@ -18,7 +18,7 @@ from service.api.info_schemas import (
     ModelInfo,
     ProbeInfo,
 )
-from service.api.problems import ProblemError
+from service.api.problems import ProblemError, documented
 from service.snapshot import Snapshot
 from training.naming import natural_key
 
@@ -47,6 +47,7 @@ def info(engine: TheEngine, snapshot: TheSnapshot, live: TheLiveIndex) -> Info:
             id=card.id,
             class_names=list(card.class_names),
             image_size=card.image_size,
+            precision=snapshot.embedder.precision,
             metrics=dict(card.metrics),
             created_at=card.created_at,
         ),
@@ -59,7 +60,10 @@ def info(engine: TheEngine, snapshot: TheSnapshot, live: TheLiveIndex) -> Info:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **documented("not-found"),
+    },
 )
 def metrics(engine: TheEngine, request: Request) -> Response:
     """Return the figures of the service in the format of Prometheus."""

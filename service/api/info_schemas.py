@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from indexer.metrics import Metric, QueryMetric
 from service.api.schemas import MODEL_ID
+from training.devices import Precision
 
 
 class Status(BaseModel):
@@ -16,6 +17,9 @@ class ModelInfo(BaseModel):
     id: str = Field(examples=[MODEL_ID])
     class_names: list[str] = Field(examples=[["dress", "hat"]])
     image_size: int = Field(examples=[224])
+    precision: Precision = Field(
+        examples=["int8"], description="The precision of the network that answers."
+    )
     metrics: dict[str, float] = Field(examples=[{"top1": 0.87}])
     created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
 

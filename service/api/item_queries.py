@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 
 from service.api.admitting import admitted
 from service.api.dependencies import TheEngine, TheSnapshot
-from service.api.gate import timeout_of
+from service.api.gate import TIMEOUT_PARAMETER, timeout_of
 from service.api.items import ItemId, item_of
 from service.api.matches import resolved, searched, similar_items
 from service.api.problems import documented
@@ -18,8 +18,8 @@ router = APIRouter(prefix="/items", tags=["queries"])
 
 @router.get(
     "/{id}/similar",
+    openapi_extra={"parameters": [TIMEOUT_PARAMETER]},
     responses=documented(
-        "unauthorized",
         "invalid-request",
         "unknown-label",
         "unavailable-metric",

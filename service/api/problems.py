@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from indexer.errors import NoProbeError, UnknownLabelError
 from indexer.metrics import HammingOnlyError
 from service.admission import Overloaded
+from service.api.methods import allowed_methods
 from service.snapshot import KTooLargeError, MetricUnavailableError
 from training.data.images import Reason
 from training.errors import UserError
@@ -65,6 +66,7 @@ PROBLEMS: Mapping[ProblemType, tuple[int, str]] = {
     "not-an-image": (415, "The file is not an image"),
     "unsupported": (415, "This kind of image is not supported"),
     "too-many-pixels": (413, "The image has too many pixels"),
+    "too-costly": (413, "The image would take too much time or memory"),
     "too-many-bytes": (413, "The upload is too large"),
     "too-many-images": (413, "The request has too many images"),
     "malformed-upload": (400, "The upload is malformed"),
@@ -240,9 +242,10 @@ async def _on_http(request: Request, error: Exception) -> ProblemResponse:
         detail = f"{address}: there is no such address; /docs lists the addresses"
         return ProblemResponse.of(ProblemError("not-found", detail))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{address}: this address accepts only {allowed or 'another method'}; see /docs"
-        return ProblemResponse.of(ProblemError("method-not-allowed", detail, headers=error.headers))
+        allowed = ", ".join(allowed_methods(request.app.routes, request.scope))
+        detail = f"{address}: this address accepts only {allowed}; see /docs"
+        headers = {"Allow": allowed}
+        return ProblemResponse.of(ProblemError("method-not-allowed", detail, headers=headers))
     problem = Problem(
         type="about:blank",
         title=HTTPStatus(error.status_code).phrase,

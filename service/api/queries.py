@@ -35,6 +35,7 @@ router = APIRouter(
         "malformed-upload",
         "too-many-bytes",
         "too-many-pixels",
+        "too-costly",
         "too-many-images",
         "not-an-image",
         "unsupported",

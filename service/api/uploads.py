@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.admitting import admitted
 from service.api.dependencies import TheEngine
+from service.api.gate import TIMEOUT_PARAMETER
 from service.api.problems import Problem, ProblemError
 from service.engine import Engine
 from service.settings import Settings
@@ -31,6 +32,7 @@ MAX_FIELDS = 32
 MAX_FIELD_BYTES = 16_384
 
 BODY: dict[str, Any] = {
+    "parameters": [TIMEOUT_PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -41,6 +43,7 @@ BODY: dict[str, Any] = {
                     "properties": {
                         FIELD: {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "An image file. Repeat the field for several images. "
                             "The parameters may be fields of the form too.",
@@ -49,7 +52,7 @@ BODY: dict[str, Any] = {
                 }
             }
         },
-    }
+    },
 }
 """The description of an upload for FastAPI's argument `openapi_extra`."""
 Options = TypeVar("Options", bound=BaseModel)

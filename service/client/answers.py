@@ -149,6 +149,8 @@ class IndexInfo(Answer):
     probe: ProbeInfo | None
     map: MapInfo | None
     updated_at: str
+    problem: str | None = None
+    """Why the service does not answer from the newest commit. None if it does."""
 
 
 class Limits(Answer):

@@ -133,7 +133,7 @@ def main() -> None:
     try:
         app(prog_name="python -m service.client.index_folder")
     except UserError as error:
-        print(f"index_folder: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"index_folder: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

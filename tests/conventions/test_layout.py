@@ -17,6 +17,7 @@ WITHOUT_TEST_FILE = {
 """Modules with logic but without a test file of their own name, each with the reason."""
 TESTS_OF_NO_MODULE = {
     "indexer/storage/test_life.py": "the life of an index, through writer, compaction and reader",
+    "service/api/test_openapi.py": "all routes, against the description of the API",
     "training/test_gpu.py": "every module of training that behaves differently on a GPU",
 }
 """Test files that belong to no single module, each with the reason."""

@@ -48,6 +48,7 @@ def test_search_as_json_names_the_model_the_index_and_its_commit(
     (result,) = answer.pop("results")
     assert answer == {
         "model": Embedder(tiny_index / "model").card.id,
+        "precision": "float32",
         "index": tiny_index.name,
         "commit": 1,
         "metric": metric,
@@ -192,3 +193,25 @@ def test_report_works_on_a_read_only_volume_and_says_what_the_index_does_not_kee
         "The index does not keep which distance ranks better: "
         f"{index} cannot be changed (Read-only file system); make it writable, or work on a copy\n"
     )
+
+
+def test_search_and_classify_take_a_precision_and_say_what_answered(
+    int8_model: Path, colour_folder: Path, query: Path, tmp_path: Path, run: Run, succeed: Succeed
+) -> None:
+    index = tmp_path / "index"
+    succeed("index", "build", colour_folder, "--model", int8_model, "--out", index)
+    for command in (("search", index), ("classify", index), ("classify", int8_model)):
+        for precision in ("float32", "int8"):
+            out, _ = succeed(*command, query, "--precision", precision, "--json")
+            assert json.loads(out)["precision"] == precision
+    refused = run("search", index, query, "--precision", "int4")
+    assert refused.status == 2
+
+
+def test_build_takes_a_precision_and_stats_show_it(
+    int8_model: Path, colour_folder: Path, tmp_path: Path, succeed: Succeed
+) -> None:
+    index = tmp_path / "index"
+    command = ("index", "build", colour_folder, "--model", int8_model, "--out", index)
+    succeed(*command, "--precision", "int8")
+    assert json.loads(succeed("index", "stats", index, "--json")[0])["precision"] == "int8"

@@ -23,8 +23,11 @@ from indexer.updates.compact import compact
 from indexer.updates.remove import remove
 from tests.conftest import COLOURS, coloured
 from tests.indexer.search.structures import set_kind
+from training.devices import Precision
 from training.errors import UserError
 from training.network.model import ModelCard, ModelError, read_card
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -329,3 +332,40 @@ def test_an_index_with_many_labels_names_ten_of_them() -> None:
     error = UnknownLabelError("purple", [f"label {number}" for number in range(12)])
     assert "label 9 and 2 more" in str(error)
     assert "label 10" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def int8_index(
+    int8_model: Path, colour_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An index with features in float32, and a model that has a network in int8."""
+    directory = tmp_path_factory.mktemp("int8") / "index"
+    build(str(colour_folder), int8_model, directory, device="cpu")
+    return directory
+
+
+def test_queries_have_the_precision_that_is_asked_for(int8_index: Path, cat: Path) -> None:
+    in_float32, in_int8 = (lookalike.open_index(int8_index, precision=one) for one in PRECISIONS)
+    assert (in_float32.embedder.precision, in_int8.embedder.precision) == PRECISIONS
+    assert not np.array_equal(in_float32.features(cat), in_int8.features(cat))
+    assert in_int8.reopened().embedder is in_int8.embedder
+    for directory in (int8_index, int8_index / "model"):
+        for precision in PRECISIONS:
+            classifier = open_classifier(directory, precision=precision)
+            assert classifier.embedder.precision == precision
+
+
+def test_new_items_have_the_precision_of_the_index_whatever_the_queries_have(
+    int8_index: Path,
+) -> None:
+    for precision in PRECISIONS:
+        opened = open_index(int8_index, precision=precision)
+        assert opened.item_embedder.precision == "float32"
+        assert (opened.item_embedder is opened.embedder) == (precision == "float32")
+        assert opened.reopened().item_embedder is opened.item_embedder
+
+
+def test_an_index_whose_model_has_no_int8_refuses_it(tiny_index: Path) -> None:
+    assert open_index(tiny_index).embedder.precision == "float32"
+    with pytest.raises(ModelError, match=r"model has no model\.int8\.onnx"):
+        open_index(tiny_index, precision="int8")

@@ -170,7 +170,8 @@ def run(tiny_index: Path) -> Run:
         embedder: Embedder | None = None,
         **settings: object,
     ) -> Iterator[Service]:
-        opened = open_index(index, model)
+        precision: Any = settings.get("precision", "auto")
+        opened = open_index(index, model, precision=precision)
         if embedder:
             opened = replace(opened, embedder=embedder)
         app = create_app(opened, Settings.model_validate({**LIMITS, **settings}))

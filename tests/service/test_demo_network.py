@@ -12,10 +12,11 @@ from service.demo_start import Start
 from training.data.examples import DataError
 from training.data.skipped import Skipped
 from training.errors import UserError
+from training.files import file_sha256
 from training.learning.checkpoint import DivergenceError
 from training.learning.request import Request
 from training.learning.session import Result
-from training.network.model import CARD_FILE, read_card
+from training.network.model import CARD_FILE, INT8_FILE, read_card
 from training.network.pretrained import WeightsError
 
 Trial = Callable[[float, float], list[Request]]
@@ -90,6 +91,49 @@ def test_what_earlier_runs_left_is_removed(
     assert read_card(tmp_path / "model").id == read_card(other_model).id
     assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
     assert not (tmp_path / "model" / "canvases").exists()
+
+
+def test_the_network_gets_a_network_in_int8_from_the_images_of_the_demo(
+    tmp_path: Path,
+    tiny_model: Path,
+    colour_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("service.demo_network.has_int8_instructions", lambda: True)
+    make_network(Start(str(colour_folder), str(tiny_model)), tmp_path / "model")
+    int8 = read_card(tmp_path / "model").int8
+    assert int8
+    assert int8.calibration["data"] == str(colour_folder)
+    assert int8.calibration["num_choice_images"] == 0  # which is quick
+    assert (tmp_path / "model" / INT8_FILE).exists()
+    assert f"{INT8_FILE}: " in capsys.readouterr().err
+
+
+def test_a_processor_without_instructions_for_int8_does_not_delay_the_demo(
+    tmp_path: Path, tiny_model: Path, colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.demo_network.has_int8_instructions", lambda: False)
+    make_network(Start(str(colour_folder), str(tiny_model)), tmp_path / "model")
+    assert read_card(tmp_path / "model").int8 is None
+    assert not (tmp_path / "model" / INT8_FILE).exists()
+
+
+def test_an_initial_model_that_lost_its_network_in_int8_is_enough(
+    tmp_path: Path, int8_model: Path, colour_folder: Path
+) -> None:
+    initial = tmp_path / "initial"
+    shutil.copytree(int8_model, initial, ignore=shutil.ignore_patterns(INT8_FILE))
+    make_network(Start(str(colour_folder), str(initial)), tmp_path / "model")
+    assert read_card(tmp_path / "model") == read_card(int8_model)
+
+
+def test_a_network_in_int8_of_the_initial_model_is_kept(
+    tmp_path: Path, int8_model: Path, colour_folder: Path
+) -> None:
+    make_network(Start(str(colour_folder), str(int8_model)), tmp_path / "model")
+    assert read_card(tmp_path / "model") == read_card(int8_model)
+    assert file_sha256(tmp_path / "model" / INT8_FILE) == file_sha256(int8_model / INT8_FILE)
 
 
 def stop(*_: object) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from indexer.embedder import Embedding
 from indexer.errors import NoProbeError
@@ -21,8 +23,8 @@ from service.stage import Batch
 from service.ticket import Dropped, Ticket
 from tests.conftest import COLOURS
 from tests.service.conftest import BrokenEmbedder, HeldEmbedder, TriedOutEmbedder
-from tests.service.pictures import picture
-from training.data.images import ImageError, read_square
+from tests.service.pictures import encoded, picture
+from training.data.images import ImageError, Picture, open_picture, read_square
 
 
 def files(*contents: bytes) -> list[io.BytesIO]:
@@ -231,5 +233,78 @@ def test_a_search_by_features_needs_no_image(tiny_index: Path) -> None:
             features = [snapshot.index.features[row] for row in (3, 7)]
             matches = await engine.search_features(snapshot, features, search, ticket)
         assert [one[0].item.id for one in matches] == [4, 8]
+
+    with_engine(tiny_index, test)
+
+
+def test_large_images_are_decoded_one_after_the_other_and_delay_no_others(
+    tiny_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine.LARGE_BYTES", 100_000)
+    held, num_large, most = threading.Event(), [0], [0]
+
+    def hold(source: Any, *, size: int) -> Picture:
+        is_large = source.num_bytes > 100_000
+        num_large[0] += is_large
+        most[0] = max(most[0], num_large[0])
+        if is_large:
+            assert held.wait(60)
+        opened = open_picture(source, size=size)
+        num_large[0] -= is_large
+        return opened
+
+    monkeypatch.setattr("service.engine.open_picture", hold)
+    large, small = encoded(Image.new("RGB", (300, 300), "red")), picture("blue")
+    stages: set[str] = set()
+
+    async def test(engine: Engine) -> None:
+        async def embed(*contents: bytes) -> list[Any]:
+            with Ticket(1000) as ticket:
+                return list(await engine.embed(engine.snapshot, files(*contents), ticket))
+
+        waiting = [asyncio.create_task(embed(large, small, b"words")) for _ in range(3)]
+        async with asyncio.timeout(60):
+            (answer,) = await embed(small)
+        assert isinstance(answer, Embedding)
+        assert not any(task.done() for task in waiting)
+        held.set()
+        for task in waiting:
+            assert reasons(await task) == [None, None, "not-an-image"]
+        assert most == [1]
+
+    with_engine(tiny_index, test, num_decoders=2, on_batch=lambda batch: stages.add(batch.stage))
+    assert stages == {"decode", "decode_large", "network"}
+
+
+def test_a_large_new_item_is_the_same_as_a_small_one(
+    tiny_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[Any] = []
+
+    async def test(engine: Engine) -> None:
+        with Ticket(1000) as ticket:
+            added.extend(
+                await engine.embed_items(
+                    engine.snapshot, files(picture("red")), [("a.png", "red")], ticket
+                )
+            )
+
+    with_engine(tiny_index, test)
+    monkeypatch.setattr("service.engine.LARGE_BYTES", 0)
+    with_engine(tiny_index, test)
+    small, large = added
+    assert (large.path, large.label, large.sha256) == (small.path, small.label, small.sha256)
+    assert large.thumbnail == small.thumbnail
+
+
+def test_the_error_of_an_image_does_not_keep_the_file_in_memory(tiny_index: Path) -> None:
+    async def test(engine: Engine) -> None:
+        with Ticket(1000) as ticket:
+            contents = (b"words", b"\xff\xd8\xff", picture()[:300])
+            answers = await engine.embed(engine.snapshot, files(*contents), ticket)
+        assert reasons(answers) == ["not-an-image", "truncated", "truncated"]
+        for error in answers:
+            assert isinstance(error, ImageError)
+            assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
     with_engine(tiny_index, test)

@@ -107,3 +107,13 @@ def test_a_second_configuration_replaces_the_first(log_to: LogTo) -> None:
     logger.info("once")
     assert not first.getvalue()
     assert len(second.getvalue().splitlines()) == 1
+
+
+def test_a_traceback_cannot_control_the_terminal(log_to: LogTo) -> None:
+    stream = log_to()
+    try:
+        raise ValueError("\x1b[2J\x9b1m\rforged")
+    except ValueError:
+        logger.exception("failed")
+    assert "\\x1b[2J\\x9b1m\\rforged" in stream.getvalue()
+    assert all(one.isprintable() for line in stream.getvalue().split("\n") for one in line)

@@ -15,10 +15,20 @@ def test_a_setting_comes_from_the_environment_unless_it_is_given(
     monkeypatch.setenv("LOOKALIKE_PORT", "9000")
     settings = read_settings(port=0)
     assert (settings.max_k, settings.port) == (7, 0)
+    assert settings.precision == "auto"
+    monkeypatch.setenv("LOOKALIKE_PRECISION", "int8")
+    assert read_settings().precision == "int8"
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MAX_K", "many"), ("PORT", "70000"), ("MAX_BATCH", "0"), ("MAX_K", "5")]
+    ("name", "value"),
+    [
+        ("MAX_K", "many"),
+        ("PORT", "70000"),
+        ("MAX_BATCH", "0"),
+        ("MAX_K", "5"),
+        ("PRECISION", "int4"),
+    ],
 )
 def test_a_wrong_setting_is_named_in_one_line(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -42,7 +42,7 @@ def test_stats_print_one_fact_per_line(own_index: Path, succeed: Succeed) -> Non
 def test_stats_as_json_have_every_field(own_index: Path, succeed: Succeed) -> None:
     facts = json.loads(succeed("index", "stats", own_index, "--json")[0])
     assert " ".join(facts) == (
-        "index model num_items num_removed commit is_complete kind search num_bytes "
+        "index model precision num_items num_removed commit is_complete kind search num_bytes "
         "created_at updated_at labels probe codes distance_comparison"
     )
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,18 @@ def test_the_command_prints_a_summary_or_json_and_writes_the_report(
     succeed("index", "duplicates", duplicates_index, "--out", tmp_path / "report")
     files = {file.name for file in (tmp_path / "report").iterdir()}
     assert files == {"duplicates.html", "duplicates.csv", "thumbnails"}
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(1)", "-1", "\r=1"])
+def test_formulas_in_the_table_are_text_unless_it_is_raw(text: str, duplicates: Duplicates) -> None:
+    group = duplicates.groups[0]
+    members = tuple(
+        replace(member, item=replace(member.item, path=text, label=text))
+        for member in group.members
+    )
+    named = Duplicates((replace(group, members=members),), 4, 0)
+    for raw, mark in ((False, "'"), (True, "")):
+        table = to_csv(named, raw=raw)
+        for row in csv.DictReader(io.StringIO(table, newline="")):
+            assert (row["path"], row["label"]) == (mark + text, mark + text)
+            assert row["similarity"][0].isdigit()

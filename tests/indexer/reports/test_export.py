@@ -19,6 +19,7 @@ from indexer.storage.writer import IndexWriter
 from tests.conftest import Run
 from tests.indexer.conftest import Succeed
 from tests.indexer.items import made_up_item
+from training.data.datasets import open_dataset
 from training.errors import UserError
 
 PATHS = [
@@ -224,3 +225,45 @@ def test_memory_does_not_grow_with_the_collection(tmp_path: Path, tiny_model: Pa
         assert peak < 60e6 < index.features.nbytes
     # pyarrow's memory is not Python's, so tracemalloc does not see it.
     assert pa.default_memory_pool().max_memory() < 60e6
+
+
+FORMULAS = ["=HYPERLINK(1).png", "@SUM(1+1)*cmd|x.png", "-1.png", "'+1.png", "\t=x.png"]
+
+
+@pytest.fixture(scope="module")
+def formulas(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Index:
+    """Items with paths and labels that a spreadsheet would compute."""
+    directory = tmp_path_factory.mktemp("formulas") / "index"
+    feature = np.full(4096, -1, np.float32)
+    with IndexWriter.open(directory, tiny_model) as writer:
+        for number, text in enumerate(FORMULAS):
+            writer.add(replace(made_up_item(number, feature), path=text, label=f"={number}"))
+        writer.commit(is_complete=True)
+    return Index.open(directory)
+
+
+@pytest.mark.parametrize("format", ["npy", "parquet"])
+@pytest.mark.parametrize("raw", [False, True])
+def test_formulas_are_text_unless_the_table_is_raw(
+    formulas: Index, tmp_path: Path, format: str, raw: bool
+) -> None:
+    if format == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        (file,) = export(formulas, tmp_path, raw=raw)
+        rows = pq.read_table(file).to_pylist()
+        assert all(set(row["feature"]) == {-1.0} for row in rows)
+    else:
+        features, file = export(formulas, tmp_path, format="npy", raw=raw)
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert (np.load(features) == -1).all()
+    mark = "" if raw else "'"
+    assert [row["path"] for row in rows] == [mark + text for text in FORMULAS]
+    assert [row["label"] for row in rows] == [f"{mark}={number}" for number in range(5)]
+
+
+def test_an_exported_table_is_read_back_as_data(formulas: Index, tmp_path: Path) -> None:
+    _, table = export(formulas, tmp_path, format="npy")
+    examples = open_dataset(table).part("all")
+    assert [example.path for example in examples] == FORMULAS
+    assert [example.label for example in examples] == [f"={number}" for number in range(5)]

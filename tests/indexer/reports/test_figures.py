@@ -1,6 +1,7 @@
 """`lookalike figures`: which figures are drawn, and what Figure 4 shows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,14 @@ def test_figure_4_leaves_out_images_that_cannot_be_read(
     (_, right) = figures[0].subfigs
     shown = [axes.get_title() for axes in right.axes[:: NUM_NEIGHBOURS + 1] if axes.get_title()]
     assert shown == ["blue", "blue"]
+
+
+@pytest.mark.parametrize("label", [r"a $\frac$ b", "$", "x" * 500 + "\x1b[31m"])
+def test_figure_4_is_drawn_with_any_label(
+    label: str, opened: OpenIndex, colour_folder: Path, tmp_path: Path
+) -> None:
+    examples = open_dataset(colour_folder).part("all")
+    named = [replace(example, label=label) for example in examples]
+    draw_figure_4(opened, named, tmp_path / "figure-4.png")
+    with Image.open(tmp_path / "figure-4.png") as image:
+        assert image.format == "PNG"

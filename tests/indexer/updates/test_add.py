@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.embedder import Embedder
 from indexer.storage.index import Index
 from indexer.storage.manifest import IndexDirectoryError
 from indexer.updates.add import add
+from indexer.updates.build import build
 from indexer.updates.compact import compact
 from indexer.updates.remove import remove
 from indexer.updates.verify import verify
 from tests.conftest import coloured
 from tests.indexer.items import items_by_path
 from training.data.examples import DataError
+from training.data.images import read_square
+from training.devices import Precision
 from training.errors import UserError
 
 
@@ -189,3 +193,19 @@ def test_links_in_circles_do_no_harm(own_index: Path, more: Path) -> None:
     report = add(own_index, [str(more)])
     assert (report.num_added, report.num_changed) == (1, 1)
     assert [skipped.path for skipped in report.skipped] == ["red/self.png"]
+
+
+def test_added_images_get_features_in_the_precision_of_the_index(
+    colour_folder: Path, int8_model: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "new.png"
+    coloured("red", 4711).save(image)
+    squares = np.stack([read_square(image, 67)])
+    precisions: tuple[Precision, ...] = ("float32", "int8")
+    for precision in precisions:
+        index = tmp_path / precision
+        build(str(colour_folder), int8_model, index, device="cpu", precision=precision)
+        assert add(index, [str(image)]).num_added == 1
+        expected = Embedder(int8_model, precision=precision).embed(squares).features[0]
+        added = Index.open(index).features[-1]
+        np.testing.assert_allclose(added, expected, atol=1e-4)

@@ -1,11 +1,14 @@
 """Builds: the index becomes equal to the data, and whatever stops a build loses no commit."""
 
 import os
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from indexer.embedder import Embedder
 from indexer.storage.growing_files import GrowingFile
 from indexer.storage.index import Index
 from indexer.storage.manifest import Extent, IndexDirectoryError
@@ -15,6 +18,9 @@ from indexer.updates.verify import verify
 from tests.conftest import NUM_IMAGES_PER_COLOUR, coloured
 from tests.indexer.items import features_by_path
 from training.data.examples import DataError
+from training.data.images import read_square
+from training.devices import Precision
+from training.network.model import ModelError
 
 
 def test_build_indexes_every_image_with_its_label_size_and_thumbnail(tiny_index: Path) -> None:
@@ -231,3 +237,77 @@ def test_remains_of_an_interrupted_creation_do_not_stop_the_next_build(
     ):
         (out / name).write_bytes(b"half")
     assert build(str(own_colour_folder), tiny_model, out, device="cpu").num_items == 18
+
+
+def test_features_are_float32_unless_the_build_asks_for_int8(
+    colour_folder: Path, int8_model: Path, tmp_path: Path
+) -> None:
+    data, default, asked = str(colour_folder), tmp_path / "default", tmp_path / "asked"
+    build(data, int8_model, default, device="cpu")
+    build(data, int8_model, asked, device="cpu", precision="int8")
+    assert Index.open(default).manifest.feature_precision == "float32"
+    assert "precision" not in (default / "manifest.json").read_text()
+    assert Index.open(asked).manifest.feature_precision == "int8"
+    squares = np.stack([read_square(colour_folder / "blue" / "0.png", 67)])
+    precisions: dict[Path, Precision] = {default: "float32", asked: "int8"}
+    for index, precision in precisions.items():
+        expected = Embedder(int8_model, precision=precision).embed(squares).features
+        np.testing.assert_allclose(Index.open(index).features[0], expected[0], atol=1e-4)
+
+
+def test_an_index_keeps_its_precision(
+    own_colour_folder: Path, int8_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = str(own_colour_folder), tmp_path / "index"
+    build(data, int8_model, out, device="cpu", precision="int8")
+    coloured("red", 77).save(own_colour_folder / "red" / "new.png")
+    used: list[str] = []
+
+    def recorded(*arguments: Any, **options: Any) -> Embedder:
+        used.append(options["precision"])
+        return Embedder(*arguments, **options)
+
+    monkeypatch.setattr("indexer.updates.build.Embedder", recorded)
+    assert build(data, int8_model, out, device="cpu").num_added == 1
+    assert used == ["int8"]
+    message = "features in .* are int8, and --precision float32 would mix them with others; leave"
+    with pytest.raises(IndexDirectoryError, match=message):
+        build(data, int8_model, out, device="cpu", precision="float32")
+    assert Index.open(out).count() == 19
+
+
+def test_a_model_without_int8_leaves_no_index_behind(
+    colour_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"lookalike export .* --int8 DATA"):
+        build(str(colour_folder), tiny_model, tmp_path / "index", precision="int8")
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_network_in_int8_that_was_made_later_is_copied_into_the_index(
+    colour_folder: Path, tiny_model: Path, int8_model: Path, tmp_path: Path
+) -> None:
+    data, out = str(colour_folder), tmp_path / "index"
+    build(data, tiny_model, out, device="cpu")
+    assert not (out / "model" / "model.int8.onnx").exists()
+    build(data, int8_model, out, device="cpu")
+    assert verify(out).is_clean
+    assert "model.int8.onnx" in Index.open(out).manifest.model_files
+    assert Embedder(out / "model", precision="int8").precision == "int8"
+
+
+def test_hostile_files_are_skipped_and_listed_with_their_reasons(
+    own_colour_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    run_lengths = struct.pack("<IiiHHIIiiII", 40, 50_000_000, 1, 1, 8, 1, 0, 0, 0, 0, 0)
+    (own_colour_folder / "red" / "a.bmp").write_bytes(b"BM" + bytes(12) + run_lengths)
+    (own_colour_folder / "red" / "b.ppm").write_bytes(b"P3\n9 9\n255\n" + b"#\n0 " * 243)
+    (own_colour_folder / "red" / "c.pgm").write_bytes(b"P5\n#" + bytes(2000) + b"\n1 1\n255\n0")
+    build(str(own_colour_folder), tiny_model, tmp_path / "index", device="cpu")
+    listed = (tmp_path / "index" / "skipped.csv").read_text()
+    for name, reason in (
+        ("a.bmp", "the BMP is compressed"),
+        ("b.ppm", "PNM of the kind P3"),
+        ("c.pgm", "the header of the PNM has more than"),
+    ):
+        assert reason in next(line for line in listed.splitlines() if name in line)

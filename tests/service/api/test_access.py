@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
@@ -212,13 +211,19 @@ def test_keys_are_neither_logged_nor_sent(run: Run, own_index: Path, log_to: Log
     assert not [secret for secret in secrets if secret in seen]
 
 
-def test_openapi_describes_the_key(client: httpx.Client) -> None:
-    content = client.get("/openapi.json").json()
+@pytest.mark.parametrize("kind", KEYS)
+def test_openapi_says_which_routes_need_a_key(run: Run, kind: str) -> None:
+    with run(**KEYS[kind]) as service:
+        content = service.client.get("/openapi.json").json()
     assert content["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
-    without_key = {
-        path
-        for path, operations in content["paths"].items()
-        for operation in operations.values()
-        if not operation.get("security")
+    operations = {
+        f"{method} {path}": operation
+        for path, methods in content["paths"].items()
+        for method, operation in methods.items()
     }
-    assert without_key == {"/livez", "/readyz"}
+    need_key = {name for name, operation in operations.items() if operation.get("security")}
+    if "read_key" in KEYS[kind]:
+        assert operations.keys() - need_key == {"get /livez", "get /readyz"}
+    else:
+        assert need_key == {"post /items", "delete /items/{id}"}
+    assert need_key == {name for name, one in operations.items() if "401" in one["responses"]}

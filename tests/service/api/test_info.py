@@ -26,6 +26,7 @@ def test_info_names_model_index_limits_and_versions(client: httpx.Client, servic
     info = client.get("/info").json()
     assert info["model"]["id"] == info["index"]["model"] == service.engine.snapshot.card.id
     assert info["model"]["class_names"] == list(COLOURS)
+    assert info["model"]["precision"] == "float32"
     assert info["index"]["num_items"] == NUM_ITEMS
     assert info["index"]["labels"] == dict.fromkeys(COLOURS, NUM_IMAGES_PER_COLOUR)
     assert info["index"]["num_labels"] == len(COLOURS)

@@ -1,23 +1,21 @@
 """POST /items and DELETE /items/{id}: what they answer, and what the next query finds."""
 
-import os
-import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from indexer.embedder import Embedder
 from indexer.storage.directory import take_lock
 from indexer.storage.index import Index
 from indexer.updates import additions
+from indexer.updates.build import build
 from indexer.updates.remove import remove
 from indexer.updates.verify import verify
 from service import live_index
@@ -25,8 +23,8 @@ from tests.service.conftest import PATIENCE_S, Run, Service
 from tests.service.figures import figure
 from tests.service.pictures import detail_of, picture, problem, upload, wait_until
 from tests.service.raw_http import connected, post
+from training.data.images import read_square
 
-ROOT = Path(__file__).parents[3]
 KEY = {"Authorization": "Bearer open-sesame"}
 
 
@@ -332,49 +330,17 @@ def test_an_item_that_another_process_has_removed_meanwhile_is_unknown(
         problem(service.client.delete("/items/4", headers=KEY), 404, "unknown-item")
 
 
-def acknowledged(url: str, numbers: Iterator[int], stored: dict[int, str]) -> None:
-    """Add images until the service is killed, and note each item that it says it has stored."""
-    with httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as client:
-        while True:
-            number = next(numbers)
-            try:
-                content = added(client, (f"{number}.png", picture("green", number)))
-                (result,) = content["results"]
-                stored[result["id"]] = result["path"]
-                if number % 3 == 0:
-                    del stored[result["id"]]
-                    client.delete(f"/items/{result['id']}")
-            except httpx.TransportError:
-                return
-
-
-def _are_more_than(stored: dict[int, str], count: int) -> bool:
-    return len(stored) > count
-
-
-@pytest.mark.slow
-def test_nothing_that_was_acknowledged_is_lost_when_the_service_is_killed(own_index: Path) -> None:
-    numbers, stored = iter(range(10**6)), dict[int, str]()
-    random_s = random.Random(0)
-    for _ in range(4):
-        command = [sys.executable, "-m", "lookalike", "serve", str(own_index), "--port", "0"]
-        environment = {**os.environ, "LOOKALIKE_WRITE_KEY": "open-sesame"}
-        with subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                assert process.stdout
-                url = process.stdout.readline().split()[-1]
-                with ThreadPoolExecutor(4) as threads:
-                    asked = [threads.submit(acknowledged, url, numbers, stored) for _ in range(4)]
-                    wait_until(partial(_are_more_than, stored, len(stored) + 2))
-                    time.sleep(random_s.uniform(0, 0.5))
-                    process.kill()
-                    for one in asked:
-                        one.result()
-            finally:
-                process.kill()
-        assert verify(own_index).is_clean
-        index = Index.open(own_index)
-        found = {id: item.path for id, item in index.items_of(list(stored)).items()}
-        assert found == stored
+def test_a_service_in_int8_adds_features_in_the_precision_of_the_index(
+    run: Run, int8_model: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    build(str(colour_folder), int8_model, index, device="cpu")
+    image = picture("red", 1)
+    with run(index=index, precision="int8", write_key="open-sesame") as service:
+        service.client.headers.update(KEY)
+        assert service.client.get("/info").json()["model"]["precision"] == "int8"
+        added(service.client, image)
+        added(service.client, picture("red", 2))
+    square = read_square(image, 67)[None]
+    expected = Embedder(int8_model).embed(square).features[0]
+    np.testing.assert_allclose(Index.open(index).features[-2], expected, atol=1e-4)

@@ -1,5 +1,7 @@
 """Uploads that are accepted, and how the others are refused."""
 
+import struct
+
 import httpx
 import pytest
 from PIL import Image
@@ -243,3 +245,31 @@ def test_a_form_with_too_many_or_too_long_fields_is_refused(client: httpx.Client
         problem(
             client.post("/similar", files=upload(picture()), data=fields), 400, "malformed-upload"
         )
+
+
+def scans(num_scans: int) -> bytes:
+    """A progressive JPEG with this number of scans."""
+    data = encoded(Image.new("RGB", (900, 900)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + (num_scans - data.count(b"\xff\xda")) * last + data[-2:]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "type"),
+    [
+        pytest.param(scans(101), 413, "too-costly", id="scans"),
+        pytest.param(b"P3\n2 2\n255\n" + b"#\n0 " * 12, 415, "unsupported", id="plain PNM"),
+        pytest.param(
+            b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 50_000_000, 1, 1, 8, 1) + bytes(20),
+            415,
+            "unsupported",
+            id="run lengths",
+        ),
+        pytest.param(b"GIF89a" + bytes(7) + bytes(20_000), 413, "too-costly", id="GIF blocks"),
+    ],
+)
+def test_a_costly_file_is_refused_with_its_reason(
+    client: httpx.Client, content: bytes, status: int, type: str
+) -> None:
+    refused = problem(client.post("/similar", files=upload(("a.jpg", content))), status, type)
+    assert refused["detail"].startswith("a.jpg: ")
