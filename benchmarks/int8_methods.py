@@ -7,11 +7,10 @@ import numpy.typing as npt
 
 from training.network.onnx_session import Floats
 from training.network.quantization.calibration import (
-    NUM_BINS,
     NUM_LEVELS,
-    SHARES,
     Range,
     calibrate,
+    range_with_least,
 )
 from training.network.quantization.float_network import FloatNetwork
 from training.network.quantization.images import Images
@@ -67,14 +66,7 @@ def entropy_range(samples: Floats, low: float, high: float) -> Range:
 
     The measure is the Kullback-Leibler divergence between two histograms (Migacz 2017).
     """
-    samples = samples[samples != 0]
-    if not len(samples) or high <= low:
-        return whole_range(samples, low, high)
-    counts, edges = np.histogram(samples, NUM_BINS, (low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    divergences = [_divergence(counts, centres, low * share, high * share) for share in SHARES]
-    share = SHARES[int(np.argmin(divergences))]
-    return Range(float(low * share), float(high * share))
+    return range_with_least(_divergence, samples, low, high)
 
 
 def _divergence(

@@ -14,11 +14,11 @@ from string import Template
 from typing import Any
 
 from indexer.reports.duplicates import Duplicates, Group, Member
+from indexer.reports.export import with_cells
 from indexer.storage.index import Index
 from training.errors import UserError
 from training.files import write_atomically
 from training.naming import one_line
-from training.tables import to_cell
 
 HTML_FILE, CSV_FILE, THUMBNAIL_FOLDER = "duplicates.html", "duplicates.csv", "thumbnails"
 COLUMNS = (
@@ -161,11 +161,8 @@ def to_csv(duplicates: Duplicates, *, raw: bool = False) -> str:
     table.writerow(COLUMNS)
     for number, group in enumerate(duplicates.groups, 1):
         for member in group.members:
-            row = asdict(member.item)
+            row = asdict(member.item if raw else with_cells(member.item))
             row |= {"group": number, "kind": group.kind, "identical_to": member.identical_to}
-            if not raw:
-                row["path"] = to_cell(member.item.path)
-                row["label"] = None if member.item.label is None else to_cell(member.item.label)
             row["similarity"] = f"{member.similarity:.4f}"
             table.writerow([row[column] for column in COLUMNS])
     return out.getvalue()

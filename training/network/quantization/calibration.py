@@ -113,12 +113,26 @@ def best_range(samples: Floats, low: float, high: float) -> Range:
     `low` and `high` are the least and the greatest of all values. A smaller range has finer steps,
     but it cuts off the values outside of it. Zeros are always exact, so they do not count.
     """
+    return range_with_least(_squared_error, samples, low, high)
+
+
+def range_with_least(
+    error: Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64], float, float], float],
+    samples: Floats,
+    low: float,
+    high: float,
+) -> Range:
+    """The range with the least error of the samples (n,), apart from zeros.
+
+    `error(counts, centres, low, high)` is the error of a range. The counts are those of a histogram
+    of the samples, and the centres are those of its bins.
+    """
     samples = samples[samples != 0]
     if not len(samples) or high <= low:
         return Range(min(low, 0.0), max(high, 0.0))
     counts, edges = np.histogram(samples, NUM_BINS, (low, high))
     centres = (edges[:-1] + edges[1:]) / 2
-    errors = [_squared_error(counts, centres, low * share, high * share) for share in SHARES]
+    errors = [error(counts, centres, low * share, high * share) for share in SHARES]
     share = SHARES[int(np.argmin(errors))]
     return Range(float(low * share), float(high * share))
 

@@ -71,17 +71,19 @@ class FloatNetwork:
 
     def source(self, tensor: str) -> str:
         """The tensor from which PASSING operators take the values of `tensor`."""
-        while tensor in self._producers and self._producers[tensor].op_type in PASSING:
-            tensor = self._producers[tensor].input[0]
+        for node in self._passed(tensor):
+            tensor = node.input[0]
         return tensor
 
     def is_pooled(self, tensor: str) -> bool:
         """Whether there is a max pooling between `tensor` and its source."""
+        return any(node.op_type == POOL for node in self._passed(tensor))
+
+    def _passed(self, tensor: str) -> Iterator[onnx.NodeProto]:
+        """The PASSING operators between `tensor` and its source, the last one first."""
         while tensor in self._producers and self._producers[tensor].op_type in PASSING:
-            if self._producers[tensor].op_type == POOL:
-                return True
+            yield self._producers[tensor]
             tensor = self._producers[tensor].input[0]
-        return False
 
     def with_outputs(self, names: Sequence[str]) -> onnx.ModelProto:
         """The network in float32 with these tensors as its outputs."""
